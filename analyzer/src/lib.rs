@@ -1,0 +1,13 @@
+//! Image in, DNA out. Sync, offline; nothing of an image is ever executed.
+//!
+//! ```text
+//! oci::Image ─layers─► squash ─► Rootfs ─┬─ inventory: packages, who owns which file
+//!                                        ├─ programs:  ELF facts, scripts, languages
+//!                                        ├─ start:     what the runtime executes
+//!                                        ├─ closure:   which programs run which, which libraries they load
+//!                                        └─► Dna
+//! ```
+
+mod rootfs;
+
+pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};

@@ -1,0 +1,2 @@
+//! The program `mayfly`.
+fn main() {}

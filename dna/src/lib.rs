@@ -1,0 +1,55 @@
+//! The nouns every part of Mayfly shares.
+//!
+//! In: nothing. Out: types. No I/O, no async, no analysis: what an image *is* is read by `oci`, what it *does* is worked
+//! out by `analyzer`, and both say it in the words of this crate.
+//!
+//! ```text
+//! Dna ─┬─ image, layers             what was analyzed, by digest
+//!      ├─ start                     what the runtime will execute
+//!      ├─ programs ── runs, behavior  the graph: who may run whom, and what each does
+//!      ├─ accounts, folders         who owns what
+//!      ├─ behavior                  the answer for the image's own start command
+//!      └─ unknowns                  what could not be known, and why
+//! ```
+//!
+//! The digest of a DNA is the SHA-256 of its canonical JSON:
+//!
+//! ```
+//! use dna::Digest;
+//!
+//! let digest = Digest::sha256(b"");
+//! assert_eq!(digest.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+//! ```
+
+mod accounts;
+mod behavior;
+mod canonical;
+mod digest;
+mod document;
+mod evidence;
+mod limits;
+mod path;
+mod platform;
+mod program;
+mod secret;
+mod start;
+mod unknown;
+
+pub use accounts::{Accounts, Folder, Group, User};
+pub use behavior::{
+    Behavior, Capability, Completeness, Completenesses, Confidence, Connect, Exec, Known, Listen, Load, Protocol, Read,
+    Syscall, Write,
+};
+pub use canonical::{CanonicalError, canonical_json};
+pub use digest::{Digest, DigestError};
+pub use document::{Analyzer, Dna, DnaError, ImageFacts, Layer, SCHEMA};
+pub use evidence::{Condition, Evidence};
+pub use limits::{LimitError, Limits};
+pub use path::{ImagePath, PathError};
+pub use platform::{Platform, PlatformError};
+pub use program::{
+    Elf, FileCapabilities, Hardening, Kind, Language, Linkage, Needed, Packing, Program, Relro, Run, Script, Tristate,
+};
+pub use secret::{REDACTED, redact};
+pub use start::{EnvVar, ExposedPort, Healthcheck, Start};
+pub use unknown::{Subject, Unknown};
