@@ -1,1 +1,11 @@
-//! What the end-to-end suites share.
+//! What the end-to-end suites share: the program under test, servers on free loopback ports, images built by code.
+//!
+//! A tool that is missing ends a suite aloud, naming the Debian package: a suite that cannot run never counts as passed.
+
+mod image;
+mod process;
+mod registry;
+
+pub use image::{ImageBuilder, Layer};
+pub use process::{Output, mayfly, mayfly_path, run, tool};
+pub use registry::{Access, Registry};

@@ -1,0 +1,95 @@
+//! How fast `mayfly analyze` is, as ratios taken in one run: against `gzip -dc` and `zstd -dc` of the same layers, against
+//! syft on the same archive, and the peak of memory. Run: `cargo bench -p tests --features e2e --bench speed`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use tests::{mayfly_path, run, tool};
+
+const ROUNDS: usize = 5;
+
+/// Wall seconds of a command with its output thrown away.
+fn seconds(command: &mut Command) -> f64 {
+    let start = Instant::now();
+    let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().expect("runs");
+    assert!(done.success(), "{command:?}");
+    start.elapsed().as_secs_f64()
+}
+
+/// The median of pairwise ratios of two commands run in turn, with the median seconds of each.
+fn ratio(mut ours: impl FnMut() -> f64, mut theirs: impl FnMut() -> f64, rounds: usize) -> (f64, f64, f64) {
+    ours();
+    theirs();
+    let pairs: Vec<(f64, f64)> = (0..rounds).map(|_| (ours(), theirs())).collect();
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    (
+        median(pairs.iter().map(|(a, b)| a / b).collect()),
+        median(pairs.iter().map(|(a, _)| *a).collect()),
+        median(pairs.iter().map(|(_, b)| *b).collect()),
+    )
+}
+
+/// Peak resident memory of a command, in MiB.
+fn peak(arguments: &[String]) -> f64 {
+    let done = run(tool("/usr/bin/time", "time").arg("-f").arg("%M").arg(mayfly_path()).args(arguments)).ok();
+    done.stderr.lines().last().and_then(|line| line.parse::<f64>().ok()).expect("kilobytes") / 1024.0
+}
+
+/// Blobs of the layers of the one image in a layout, and the bytes they unpack to.
+fn layers(layout: &Path) -> Vec<PathBuf> {
+    let blob = |digest: &serde_json::Value| {
+        layout.join("blobs/sha256").join(digest.as_str().expect("a digest").trim_start_matches("sha256:"))
+    };
+    let read = |path: &Path| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(path).expect("there")).expect("JSON")
+    };
+    let index = read(&layout.join("index.json"));
+    let manifest = read(&blob(&index["manifests"][0]["digest"]));
+    manifest["layers"].as_array().expect("layers").iter().map(|layer| blob(&layer["digest"])).collect()
+}
+
+fn main() {
+    let images = PathBuf::from(env::var_os("IMAGES").expect("IMAGES names the folder of image layouts"));
+    let syft = env::var_os("SYFT");
+    let chosen = env::var("BENCH").unwrap_or_else(|_| "nginx,postgres,java-jar".into());
+    let folder = tempfile::tempdir().expect("a folder");
+    println!("{:12} {:>9} {:>28} {:>9}", "image", "mayfly s", "peer s", "ratio");
+    for name in chosen.split(',') {
+        let layout = images.join(name);
+        let source = format!("oci:{}", layout.display());
+        let analyze = |source: &str| seconds(Command::new(mayfly_path()).args(["analyze", source, "--format", "json"]));
+        let row = |peer: &str, (ratio, ours, theirs): (f64, f64, f64), limit: f64| {
+            println!("{name:12} {ours:>9.3} {:>28} {ratio:>9.2}  (limit {limit})", format!("{peer} {theirs:.3}"));
+        };
+        let gzip = || seconds(tool("gzip", "gzip").arg("-dc").args(layers(&layout)));
+        row("gzip -dc", ratio(|| analyze(&source), gzip, ROUNDS), 1.0);
+        let zstd = folder.path().join(name);
+        let zstd_source = format!("oci:{}:latest", zstd.display());
+        run(tool("skopeo", "skopeo").args(["copy", "--quiet", "--insecure-policy", "--dest-compress-format", "zstd"])
+            .args([&format!("{source}:truth/{name}:latest"), &zstd_source]))
+        .ok();
+        let unzstd = || seconds(tool("zstd", "zstd").args(["-dc", "-T1"]).args(layers(&zstd)));
+        row("zstd -dc", ratio(|| analyze(&zstd_source), unzstd, ROUNDS), 2.5);
+        if let Some(syft) = &syft {
+            let archive = folder.path().join(format!("{name}.tar"));
+            let there = format!("oci-archive:{}", archive.display());
+            // As docker and podman write it, with directory entries: syft reads no other.
+            run(tool("tar", "tar").arg("-C").arg(&layout).arg("-cf").arg(&archive).arg(".")).ok();
+            let syft = || seconds(Command::new(syft).args(["scan", "-q", &there, "-o", "json"]));
+            row("syft", ratio(|| analyze(&there), syft, 1), 0.2);
+        }
+        println!("{name:12} {:>9.0} MiB peak  (limit 256)", peak(&["analyze".into(), source.clone(), "--format".into(), "json".into()]));
+    }
+    assert!(env::var_os("BENCH_1G").is_none_or(|layout| {
+        let mib = peak(&["analyze".into(), format!("oci:{}", Path::new(&layout).display()), "--format".into(), "json".into()]);
+        println!("{:12} {mib:>9.0} MiB peak  (limit 256)", "1 GB image");
+        mib <= 256.0
+    }));
+}
