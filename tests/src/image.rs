@@ -2,11 +2,10 @@
 
 use std::{fs, io::Write as _, path::Path};
 
+use dna::Digest;
 use serde_json::{Value, json};
-use sha2::Digest as _;
 
 /// One layer in the making: a tar archive.
-#[derive(Debug)]
 pub struct Layer(tar::Builder<Vec<u8>>);
 
 impl Default for Layer {
@@ -45,7 +44,7 @@ fn header(kind: tar::EntryType, mode: u32) -> tar::Header {
 }
 
 /// One or more images of one layout.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ImageBuilder {
     layers: Vec<Layer>,
     config: Value,
@@ -75,17 +74,14 @@ impl ImageBuilder {
         let blobs = layout.join("blobs/sha256");
         fs::create_dir_all(&blobs).expect("created");
         let put = |body: &[u8]| {
-            let hex: String = sha2::Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-            fs::write(blobs.join(&hex), body).expect("written");
-            (format!("sha256:{hex}"), body.len())
+            let digest = Digest::sha256(body);
+            fs::write(blobs.join(digest.hex()), body).expect("written");
+            (digest.to_string(), body.len())
         };
         let (mut layers, mut diff_ids) = (Vec::new(), Vec::new());
         for layer in self.layers {
             let archive = layer.0.into_inner().expect("finished");
-            diff_ids.push(format!(
-                "sha256:{}",
-                sha2::Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-            ));
+            diff_ids.push(Digest::sha256(&archive).to_string());
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
             gzip.write_all(&archive).expect("in memory");
             let (digest, size) = put(&gzip.finish().expect("in memory"));

@@ -110,8 +110,7 @@ fn settings(folder: &Path, port: u16, access: Access) -> String {
     match access {
         Access::Anonymous => {}
         Access::Password => {
-            let made =
-                run(tool("htpasswd", "apache2-utils").args(["-Bbn", Registry::USER, Registry::PASSWORD])).ok();
+            let made = run(tool("htpasswd", "apache2-utils").args(["-Bbn", Registry::USER, Registry::PASSWORD])).ok();
             fs::write(folder.join("htpasswd"), made.stdout).expect("written");
             text.push_str(&format!("auth:\n  htpasswd: {{ realm: tests, path: {} }}\n", at("htpasswd")));
         }

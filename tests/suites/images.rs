@@ -143,8 +143,12 @@ fn hardly_a_program_the_kernel_saw_is_missing() {
         let Ok(record) = fs::read(truth.join(format!("{name}.json"))) else { continue };
         let record: Value = serde_json::from_slice(&record).expect("JSON");
         let dna = mayfly(["analyze", &tagged(&name, &layout), "--format", "json"]).ok().json();
-        let known: BTreeSet<_> =
-            dna["behavior"]["exec"].as_array().expect("a list").iter().filter_map(|item| item["path"].as_str()).collect();
+        let known: BTreeSet<_> = dna["behavior"]["exec"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|item| item["path"].as_str())
+            .collect();
         let missed: Vec<_> = record["exec"]
             .as_array()
             .expect("a list")

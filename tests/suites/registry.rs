@@ -56,7 +56,9 @@ fn archives_and_other_compressions_give_the_same_programs() {
     let Case { registry, source, folder } = case(Access::Anonymous);
     let want = analyze(&source, &[]).ok().json();
     let at = |name: &str| folder.path().join(name).display().to_string();
-    for archive in [format!("oci-archive:{}:latest", at("oci.tar")), format!("docker-archive:{}:small:1", at("docker.tar"))] {
+    for archive in
+        [format!("oci-archive:{}:latest", at("oci.tar")), format!("docker-archive:{}:small:1", at("docker.tar"))]
+    {
         run(tool("skopeo", "skopeo").args(["copy", "--quiet", "--insecure-policy", &source, &archive])).ok();
         let found = analyze(&archive, &[]).ok().json();
         assert_eq!(found["programs"], want["programs"], "{archive}");
@@ -69,7 +71,8 @@ fn archives_and_other_compressions_give_the_same_programs() {
 #[test]
 fn a_reference_by_digest_is_the_image_itself() {
     let Case { registry, .. } = case(Access::Anonymous);
-    let listing = run(tool("skopeo", "skopeo").args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"])
+    let listing = run(tool("skopeo", "skopeo")
+        .args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"])
         .arg(format!("docker://{}", registry.reference("team/small:1"))))
     .ok();
     let digest = listing.text().trim().to_owned();
@@ -168,16 +171,15 @@ fn a_pulled_layout_is_read_by_others() {
     let Case { registry, folder, source } = case(Access::Anonymous);
     let kept = format!("oci:{}:kept", folder.path().join("kept").display());
     mayfly(["pull", &registry.reference("team/small:1"), &kept, "--plain-http", "--no-cache"]).ok();
-    let digest = |source: &str| {
-        run(tool("skopeo", "skopeo").args(["inspect", "--format", "{{.Digest}}", source])).ok().text()
-    };
+    let digest =
+        |source: &str| run(tool("skopeo", "skopeo").args(["inspect", "--format", "{{.Digest}}", source])).ok().text();
     assert_eq!(digest(&kept), digest(&source));
     assert_eq!(analyze(&kept, &[]).ok().stdout, analyze(&source, &[]).ok().stdout);
 }
 
 fn base64_text(bytes: &[u8]) -> String {
-    let coded = run(tool("sh", "dash").args(["-c", "printf %s \"$0\" | base64 -w0"]).arg(
-        std::str::from_utf8(bytes).expect("text"),
-    ));
+    let coded = run(tool("sh", "dash")
+        .args(["-c", "printf %s \"$0\" | base64 -w0"])
+        .arg(std::str::from_utf8(bytes).expect("text")));
     coded.ok().text()
 }
