@@ -8,6 +8,15 @@
 //!                                        └─► Dna
 //! ```
 
+mod archive;
+mod directory;
+mod error;
+mod layer;
+mod progress;
 mod rootfs;
+mod squash;
 
+pub use error::Error;
+pub use progress::Progress;
 pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
+pub use squash::{Squashed, squash, squash_layer};

@@ -268,6 +268,58 @@ impl Rootfs {
         InodeId(id)
     }
 
+    /// Gives an inode a name in a directory; a file of that name is replaced.
+    pub(crate) fn name(&mut self, directory: InodeId, name: &[u8], id: InodeId) {
+        if let InodeKind::Directory(entries) = &mut self.inode_mut(directory).kind {
+            entries.insert(name.into(), id);
+        }
+    }
+
+    /// The directory at `path`, links followed inside the root; what is missing is made, owned by root with mode 0755.
+    ///
+    /// # Errors
+    /// What stands in the way: a file that is no directory, or too many links.
+    pub(crate) fn make_directories(&mut self, path: &ImagePath, layer: u32) -> Result<InodeId, &'static str> {
+        let mut links = 0;
+        let mut ahead = parts_reversed(path.as_bytes());
+        let mut trail = vec![InodeId::ROOT];
+        while let Some(part) = ahead.pop() {
+            let here = trail.last().copied().unwrap_or(InodeId::ROOT);
+            let InodeKind::Directory(entries) = &self.inode(here).kind else {
+                return Err("a file is where a directory has to be");
+            };
+            if part == b".." {
+                trail.truncate(trail.len().saturating_sub(1).max(1));
+                continue;
+            }
+            let known = entries.get(part.as_slice()).copied();
+            match known.map(|id| (id, &self.inode(id).kind)) {
+                None => {
+                    let meta = Metadata { mode: 0o755, layer, ..Metadata::default() };
+                    let made = self.add(Inode { meta, kind: InodeKind::Directory(BTreeMap::new()) });
+                    self.name(here, &part, made);
+                    trail.push(made);
+                }
+                Some((_, InodeKind::Symlink(target))) => {
+                    links += 1;
+                    if links > self.max_symlinks {
+                        return Err("too many symbolic links on the way");
+                    }
+                    if target.first() == Some(&b'/') {
+                        trail.truncate(1);
+                    }
+                    ahead.extend(parts_reversed(target));
+                }
+                Some((id, _)) => trail.push(id),
+            }
+        }
+        let last = trail.last().copied().unwrap_or(InodeId::ROOT);
+        match self.inode(last).kind {
+            InodeKind::Directory(_) => Ok(last),
+            _ => Err("a file is where a directory has to be"),
+        }
+    }
+
     fn walk_to(&self, path: &[u8], base: &ImagePath, follow_last: bool) -> Result<Resolved, ResolveError> {
         let mut links = 0;
         // Components still to go, last first; the ones gone, with their inodes.
@@ -382,7 +434,9 @@ pub(crate) mod fixture {
             let path: ImagePath = path.parse().expect("no NUL");
             let meta = Metadata { mode, ..Metadata::default() };
             let id = self.add(Inode { meta, kind });
-            self.link(&path, id);
+            let parent = path.parent().expect("not the root");
+            let folder = self.make_directories(&parent, 0).expect("no file in the way");
+            self.name(folder, path.file_name(), id);
             id
         }
 
@@ -396,29 +450,6 @@ pub(crate) mod fixture {
         /// A symbolic link.
         pub(crate) fn put_link(&mut self, path: &str, target: &str) -> InodeId {
             self.put(path, 0o777, InodeKind::Symlink(target.as_bytes().into()))
-        }
-
-        fn link(&mut self, path: &ImagePath, id: InodeId) {
-            let parts: Vec<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
-            let (name, above) = parts.split_last().expect("not the root");
-            let mut here = InodeId::ROOT;
-            for part in above {
-                let known = self.children(here).find(|(n, _)| n == part).map(|(_, id)| id);
-                here = known.unwrap_or_else(|| {
-                    let meta = Metadata { mode: 0o755, ..Metadata::default() };
-                    let made = self.add(Inode { meta, kind: InodeKind::Directory(BTreeMap::new()) });
-                    self.enter(here, part, made);
-                    made
-                });
-            }
-            self.enter(here, name, id);
-        }
-
-        fn enter(&mut self, directory: InodeId, name: &[u8], id: InodeId) {
-            let InodeKind::Directory(entries) = &mut self.inode_mut(directory).kind else {
-                panic!("a file is in the way of {}", name.escape_ascii());
-            };
-            entries.insert(name.into(), id);
         }
     }
 }

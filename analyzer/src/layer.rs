@@ -1,0 +1,267 @@
+//! One layer, read: blob in, entries and spooled bodies out, both digests checked to the last byte.
+//!
+//! Two threads: one reads, hashes and decompresses the blob, the other hashes the archive and walks it. Chunks between them
+//! are bounded by bytes and reused. Nothing of a layer leaves here before both digests match.
+
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, Receiver, Sender, SyncSender},
+    },
+    thread,
+};
+
+use dna::{Digest, Limits};
+use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::{
+    Error, Progress,
+    archive::{self, Entry},
+};
+
+/// A layer whose digests match.
+#[derive(Debug)]
+pub(crate) struct VerifiedLayer {
+    /// Its entries, in the archive's order.
+    pub(crate) entries: Vec<Entry>,
+    /// Types of entries that no runtime unpacks, by path.
+    pub(crate) skipped: Vec<(Box<[u8]>, u8)>,
+    /// Bytes of the uncompressed archive.
+    pub(crate) size: u64,
+}
+
+/// Reads a layer.
+///
+/// # Errors
+/// Every variant of [`Error`] that names a layer, and [`Error::Time`]. Where several apply, the blob's digest comes first: a
+/// damaged download explains whatever follows from it.
+pub(crate) fn read(
+    layer: &oci::Layer,
+    blob: &oci::Blob,
+    limits: &Limits,
+    queue_bytes: u64,
+    progress: &Progress,
+) -> Result<VerifiedLayer, Error> {
+    let chunks = usize::try_from(queue_bytes / CHUNK_BYTES as u64).unwrap_or(usize::MAX).clamp(2, 4096);
+    let (full, chunk_in) = mpsc::sync_channel(chunks);
+    let (empty, chunk_back) = mpsc::channel();
+    let (inflated, walked) = thread::scope(|scope| {
+        let inflate = scope.spawn(move || {
+            let raw = Hashing {
+                inner: blob.reader(),
+                hash: Hasher::for_digest(&layer.digest),
+                progress,
+                consumed: Arc::default(),
+            };
+            inflate(layer, raw, limits, progress, full, &chunk_back)
+        });
+        let walked = walk(layer, Chunks::new(chunk_in, empty, Hasher::for_digest(&layer.diff_id)), limits, progress);
+        (inflate.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), walked)
+    });
+    let size = inflated?;
+    let (found, verified) = walked?;
+    if found != layer.diff_id {
+        return Err(Error::DiffId { layer: layer.digest.clone(), expected: layer.diff_id.clone(), found });
+    }
+    Ok(VerifiedLayer { size, ..verified })
+}
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// Ratios mean nothing before this much came out: an archive of empty files compresses well.
+const RATIO_FROM_BYTES: u64 = 64 << 20;
+
+/// Decompresses into the channel; gives the uncompressed size. The whole blob is hashed, whatever else fails.
+fn inflate(
+    layer: &oci::Layer,
+    raw: Hashing<'_>,
+    limits: &Limits,
+    progress: &Progress,
+    full: SyncSender<Vec<u8>>,
+    back: &Receiver<Vec<u8>>,
+) -> Result<u64, Error> {
+    let consumed = raw.consumed.clone();
+    let mut raw = BufReader::with_capacity(CHUNK_BYTES, raw);
+    let done = decompress(layer, &mut raw, |decoder| {
+        let mut size = 0u64;
+        loop {
+            progress.check()?;
+            let mut chunk = back.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK_BYTES));
+            chunk.clear();
+            decoder.take(CHUNK_BYTES as u64).read_to_end(&mut chunk).map_err(|source| Error::Decompress {
+                layer: layer.digest.clone(),
+                offset: size,
+                source,
+            })?;
+            let read = chunk.len() as u64;
+            if read == 0 {
+                return Ok(size);
+            }
+            size = size.saturating_add(read);
+            let limit = |limit, value| Err(Error::Limit { layer: layer.digest.clone(), limit, value });
+            if size > limits.layer_bytes {
+                return limit("layer_bytes", limits.layer_bytes);
+            }
+            if progress.add_uncompressed(read) > limits.total_bytes {
+                return limit("total_bytes", limits.total_bytes);
+            }
+            if size > RATIO_FROM_BYTES
+                && size / limits.layer_ratio.max(1)
+                    > consumed.load(Ordering::Relaxed).saturating_add(CHUNK_BYTES as u64)
+            {
+                return limit("layer_ratio", limits.layer_ratio);
+            }
+            if full.send(chunk).is_err() {
+                // The other side gave up; what it says counts, once the blob's digest is known.
+                return Ok(size);
+            }
+        }
+    });
+    drop(full);
+    let time_or_limit = matches!(done, Err(Error::Time { .. } | Error::Limit { .. }));
+    if !time_or_limit {
+        let read = |source| Error::Decompress { layer: layer.digest.clone(), offset: 0, source };
+        io::copy(&mut raw, &mut io::sink()).map_err(read)?;
+        let found = raw.into_inner().hash.finish();
+        if found != layer.digest {
+            return Err(Error::BlobDigest { layer: layer.digest.clone(), found });
+        }
+    }
+    done
+}
+
+/// Hands `each` the decoder that the blob's first bytes call for; media types lie too often.
+fn decompress<R: BufRead>(
+    layer: &oci::Layer,
+    raw: &mut R,
+    each: impl FnOnce(&mut dyn Read) -> Result<u64, Error>,
+) -> Result<u64, Error> {
+    let error = |source| Error::Decompress { layer: layer.digest.clone(), offset: 0, source };
+    let head = raw.fill_buf().map_err(error)?;
+    match head {
+        // RFC 1952; several members in a row, as eStargz has, are one stream.
+        [0x1f, 0x8b, ..] => each(&mut flate2::bufread::MultiGzDecoder::new(raw)),
+        // RFC 8878: a frame, or a skippable frame first.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(error)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(error)?;
+            each(&mut decoder)
+        }
+        _ => each(raw),
+    }
+}
+
+/// 128 MiB, what the zstd program itself accepts without being asked for more memory.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// Walks the archive and drains what follows it; gives the diff id found.
+fn walk(
+    layer: &oci::Layer,
+    mut chunks: Chunks,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<(Digest, VerifiedLayer), Error> {
+    let walked =
+        archive::read(&mut chunks, limits, progress).map_err(|error| error.in_layer(&layer.digest, chunks.offset()))?;
+    let read = |source| Error::Decompress { layer: layer.digest.clone(), offset: 0, source };
+    io::copy(&mut chunks, &mut io::sink()).map_err(read)?;
+    let size = chunks.offset();
+    let digest = chunks.hash.finish();
+    Ok((digest, VerifiedLayer { entries: walked.entries, skipped: walked.skipped, size }))
+}
+
+/// A digest in the making, of either registered algorithm.
+#[derive(Debug)]
+enum Hasher {
+    Sha256(Sha256),
+    Sha512(Box<Sha512>),
+}
+
+impl Hasher {
+    fn for_digest(digest: &Digest) -> Self {
+        match digest.algorithm() {
+            "sha512" => Self::Sha512(Box::default()),
+            _ => Self::Sha256(Sha256::new()),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hash) => Digest::from_sha256(hash.finalize().into()),
+            Self::Sha512(hash) => Digest::from_sha512(hash.finalize().into()),
+        }
+    }
+}
+
+/// The blob as stored, hashed and counted as it is read.
+struct Hashing<'a> {
+    inner: oci::BlobReader,
+    hash: Hasher,
+    progress: &'a Progress,
+    consumed: Arc<AtomicU64>,
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hash.update(buffer.get(..read).unwrap_or_default());
+        self.progress.add_bytes(read as u64);
+        self.consumed.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// The archive as it comes out of the channel, hashed chunk by chunk; used chunks go back to be filled again.
+struct Chunks {
+    full: Receiver<Vec<u8>>,
+    empty: Sender<Vec<u8>>,
+    chunk: Vec<u8>,
+    position: usize,
+    before: u64,
+    hash: Hasher,
+}
+
+impl Chunks {
+    fn new(full: Receiver<Vec<u8>>, empty: Sender<Vec<u8>>, hash: Hasher) -> Self {
+        Self { full, empty, chunk: Vec::new(), position: 0, before: 0, hash }
+    }
+
+    fn offset(&self) -> u64 {
+        self.before.saturating_add(self.position as u64)
+    }
+}
+
+impl BufRead for Chunks {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.position >= self.chunk.len() {
+            // A closed channel is the end: the sender's own result says whether it is the true one.
+            if let Ok(next) = self.full.recv() {
+                self.before = self.before.saturating_add(self.chunk.len() as u64);
+                self.position = 0;
+                self.hash.update(&next);
+                let _ = self.empty.send(std::mem::replace(&mut self.chunk, next));
+            }
+        }
+        Ok(self.chunk.get(self.position..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.position = self.position.saturating_add(amount).min(self.chunk.len());
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
