@@ -19,6 +19,8 @@ pub struct Limits {
     pub index_depth: u64,
     /// Layers of one image: overlayfs mounts at most 500 lower directories.
     pub layers: u64,
+    /// Members of one image archive: `docker save` writes three a layer, and each costs memory.
+    pub archive_members: u64,
     /// Compressed bytes of one image: ten times the largest images in common use.
     pub image_bytes: u64,
     /// Uncompressed bytes of one layer's archive.
@@ -71,6 +73,7 @@ impl Default for Limits {
             index_manifests: 1_000,
             index_depth: 4,
             layers: 500,
+            archive_members: 20_000,
             image_bytes: 100 * GIB,
             layer_bytes: 100 * GIB,
             total_bytes: 200 * GIB,

@@ -32,6 +32,12 @@ impl Blob {
         self.len == 0
     }
 
+    /// A part of it; None where it reaches beyond the end.
+    pub fn part(&self, offset: u64, len: u64) -> Option<Self> {
+        offset.checked_add(len).filter(|end| *end <= self.len)?;
+        Some(Self { file: Arc::clone(&self.file), offset: self.offset.checked_add(offset)?, len })
+    }
+
     /// A reader over the whole blob; each has its own position. It fails with `UnexpectedEof` where the file is shorter
     /// than the blob should be.
     pub fn reader(&self) -> BlobReader {

@@ -2,11 +2,42 @@
 //!
 //! In: what a person typed ([`Source`]). Out: an [`Image`]: its config, parsed, and its layers as readable blobs whose
 //! digests were checked. What is *in* a layer is the analyzer's business; nothing here unpacks one.
+//!
+//! ```text
+//! text ──parse──► Source ──open──► documents ──resolve──► manifest, config ──► Image { config, layers as blobs }
+//!                          registry · layout · archive · daemon · folder              │
+//!                                                                       pull ──► an OCI layout
+//! ```
+//!
+//! ```
+//! let source: oci::Source = "nginx:1.27".parse()?;
+//! assert_eq!(source.to_string(), "docker://docker.io/library/nginx:1.27");
+//! # Ok::<(), oci::SourceError>(())
+//! ```
 
+mod archive;
 mod blob;
 mod config;
+mod docker_archive;
+mod error;
+#[cfg(test)]
+mod fixture;
 mod image;
+mod layout;
+mod manifest;
+mod open;
+mod progress;
+mod reference;
+mod resolve;
+mod source;
+mod spool;
+mod verify;
 
 pub use blob::{Blob, BlobReader};
 pub use config::{Config, ConfigHealthcheck, HistoryEntry, RootfsIds, RunConfig};
+pub use error::Error;
 pub use image::{Contents, Digests, Image, Layer, LayerBody};
+pub use open::{Options, open};
+pub use progress::Progress;
+pub use reference::{Reference, ReferenceError};
+pub use source::{Select, Source, SourceError};
