@@ -213,6 +213,7 @@ const BLOCK_BYTES: u64 = 512;
 const DOCUMENTS: [&str; 3] = ["index.json", "manifest.json", "oci-layout"];
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use proptest::prelude::*;
 

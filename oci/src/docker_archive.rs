@@ -154,6 +154,7 @@ fn named_digest(name: &str) -> Option<Digest> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use serde_json::json;
 

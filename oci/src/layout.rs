@@ -215,6 +215,7 @@ pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const INDEX: &str = "index.json";
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
     use crate::fixture::{blob, layout, manifest, place, tar};

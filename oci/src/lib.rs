@@ -17,27 +17,38 @@
 
 mod archive;
 mod blob;
+#[cfg(feature = "registry")]
+mod cache;
 mod config;
 mod docker_archive;
 mod error;
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod fixture;
 mod image;
 mod layout;
 mod manifest;
 mod open;
 mod progress;
+mod pull;
 mod reference;
+#[cfg(feature = "registry")]
+pub mod registry;
 mod resolve;
 mod source;
 mod spool;
 mod verify;
 
 pub use blob::{Blob, BlobReader};
+#[cfg(feature = "registry")]
+pub use cache::Cache;
 pub use config::{Config, ConfigHealthcheck, HistoryEntry, RootfsIds, RunConfig};
 pub use error::Error;
 pub use image::{Contents, Digests, Image, Layer, LayerBody};
 pub use open::{Options, open};
 pub use progress::Progress;
+pub use pull::{Pulled, pull};
 pub use reference::{Reference, ReferenceError};
+#[cfg(feature = "registry")]
+pub use registry::open_async;
 pub use source::{Select, Source, SourceError};

@@ -208,6 +208,7 @@ const FOREIGN_TYPES: [&str; 5] = [
 ];
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use serde_json::{Value, json};
 

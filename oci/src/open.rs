@@ -213,6 +213,7 @@ fn file(path: &Path) -> Result<Blob, Error> {
 const STDIN: &str = "standard input";
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use std::fs;
 

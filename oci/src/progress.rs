@@ -21,18 +21,18 @@ impl Progress {
         self.done.load(Relaxed)
     }
 
-    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only the registry client transfers anything"))]
+    #[cfg(feature = "registry")]
     pub(crate) fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Relaxed);
     }
 
-    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only the registry client transfers anything"))]
+    #[cfg(feature = "registry")]
     pub(crate) fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Relaxed);
     }
 
     /// Takes back what has to be fetched again.
-    #[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "only the registry client transfers anything"))]
+    #[cfg(feature = "registry")]
     pub(crate) fn again(&self, bytes: u64) {
         self.done.fetch_sub(bytes, Relaxed);
     }

@@ -83,6 +83,7 @@ impl<'a> Resolve<'a> {
     }
 
     /// Whether what is needed is a config, which registries keep among the blobs.
+    #[cfg(feature = "registry")]
     pub(crate) fn needs_config(&self) -> bool {
         self.tasks.front().is_some_and(|task| task.config_of.is_some())
     }
@@ -299,6 +300,7 @@ fn same_machine(one: &Platform, other: &Platform) -> bool {
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use serde_json::{Value, json};
 

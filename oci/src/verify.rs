@@ -30,6 +30,7 @@ impl Verifier {
     }
 
     /// Bytes taken so far.
+    #[cfg(feature = "registry")]
     pub(crate) fn seen(&self) -> u64 {
         self.seen
     }
