@@ -74,6 +74,8 @@ impl Cache {
         let failed = |error| Error::write(path.display().to_string(), error);
         fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(failed)?;
         let file = file.persist(&path).map_err(|error| failed(error.error))?;
+        // Writing stamps it by the kernel's coarse clock, which is behind that of `take`.
+        let _ = file.set_modified(SystemTime::now());
         self.make_room();
         Ok(file)
     }

@@ -2,7 +2,6 @@
 //! but not longer than it may, never reads a body beyond a limit, never follows from HTTPS to HTTP.
 
 use std::{
-    error::Error as _,
     io::Read as _,
     time::{Duration, SystemTime},
 };
