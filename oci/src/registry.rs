@@ -328,3 +328,6 @@ const WORKERS: usize = 4;
 const MAX_PARALLEL: usize = 64;
 /// An attempt that brought so much was no failure.
 const WORTHWHILE_BYTES: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests;

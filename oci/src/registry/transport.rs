@@ -168,7 +168,12 @@ fn named(error: reqwest::Error, what: &str, settings: &Settings) -> Error {
     if error.is_redirect() {
         return Error::Unsupported { what, reason: root_cause(&error) };
     }
-    Error::Connection { what, reason: root_cause(&error) }
+    let reason = root_cause(&error);
+    // A server that hangs up on the first bytes of TLS leaves no TLS error, only this text of tokio-rustls.
+    if error.is_connect() && reason == "tls handshake eof" {
+        return Error::Tls { what, reason };
+    }
+    Error::Connection { what, reason }
 }
 
 /// The TLS error among the causes. An [`std::io::Error`] does not name what it wraps as its source.
