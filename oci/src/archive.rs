@@ -75,6 +75,9 @@ impl Archive {
             }
             position = end.checked_next_multiple_of(BLOCK_BYTES).ok_or_else(|| malformed("it is too large"))?;
         }
+        if count == 0 {
+            return Err(malformed("it is empty"));
+        }
         Ok(Self { what: what.to_owned(), blob, members, max_links: limits.symlinks })
     }
 
@@ -283,6 +286,7 @@ mod tests {
         damaged[0] ^= 1;
         assert!(index(&damaged).expect_err("damaged").to_string().contains("not a tar archive"));
         assert!(index(&[b'x'; 2048]).is_err());
+        assert!(index(b"").expect_err("nothing").to_string().contains("empty"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use cache::Cache;
 pub use config::{Config, ConfigHealthcheck, HistoryEntry, RootfsIds, RunConfig};
 pub use error::Error;
 pub use image::{Contents, Digests, Image, Layer, LayerBody};
-pub use open::{Options, open};
+pub use open::{Options, open, open_archive};
 pub use progress::Progress;
 pub use pull::{Pulled, pull};
 pub use reference::{Reference, ReferenceError};

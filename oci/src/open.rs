@@ -16,7 +16,7 @@ use crate::{
     docker_archive,
     layout::{Layout, bounded},
     manifest::Descriptor,
-    resolve::{Resolve, Wanted, parse_config, platform_of},
+    resolve::{Resolve, Wanted, parse_config, platform_of, serves},
     spool,
 };
 
@@ -100,7 +100,7 @@ pub(crate) fn open_all(source: &Source, options: &Options) -> Result<Opened, Err
                 let hint = "pipe an archive in, such as `docker save IMAGE | mayfly analyze -`".to_owned();
                 return Err(Error::Missing { what: "an archive on standard input".to_owned(), hint });
             }
-            any_archive(spool::spool(stdin, STDIN, limits)?, options)
+            any_archive(spool::spool(stdin, STDIN, limits)?, STDIN, &name, options)
         }
         Source::Directory(path) => directory(path, &name, options),
         #[cfg(feature = "registry")]
@@ -113,16 +113,26 @@ pub(crate) fn open_all(source: &Source, options: &Options) -> Result<Opened, Err
     }
 }
 
+/// The images of an archive that is open already, of either kind, plain or compressed; `name` is what it is called.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_archive(file: File, name: &str, options: &Options) -> Result<Vec<Image>, Error> {
+    let len = file.metadata().map_err(|error| Error::read(name, error))?.len();
+    let blob = spool::inflated(Blob::new(Arc::new(file), 0, len), name, &options.limits)?;
+    any_archive(blob, name, name, options).map(images)
+}
+
 /// An archive whose kind its content tells: an OCI layout where there is one, for it has more digests.
-fn any_archive(blob: Blob, options: &Options) -> Result<Opened, Error> {
-    let archive = Archive::index(blob, STDIN, &options.limits)?;
+fn any_archive(blob: Blob, what: &str, name: &str, options: &Options) -> Result<Opened, Error> {
+    let archive = Archive::index(blob, what, &options.limits)?;
     if archive.member("index.json").is_some() {
-        return layout(&Layout::Archive(archive), &Select::Only, "-", options);
+        return layout(&Layout::Archive(archive), &Select::Only, name, options);
     }
     if archive.member("manifest.json").is_some() {
-        return docker(&archive, &Select::Only, "-", options);
+        return docker(&archive, &Select::Only, name, options);
     }
-    Err(Error::malformed(STDIN, "it is a tar archive, but no image: it has neither `index.json` nor `manifest.json`"))
+    Err(Error::malformed(what, "it is a tar archive, but no image: it has neither `index.json` nor `manifest.json`"))
 }
 
 pub(crate) fn layout(layout: &Layout, select: &Select, name: &str, options: &Options) -> Result<Opened, Error> {
@@ -160,7 +170,7 @@ pub(crate) fn layout(layout: &Layout, select: &Select, name: &str, options: &Opt
 
 pub(crate) fn docker(archive: &Archive, select: &Select, name: &str, options: &Options) -> Result<Opened, Error> {
     let (image, config) = docker_archive::image(archive, select, name, &options.limits)?;
-    if let Some(wanted) = options.platform.as_ref().filter(|wanted| **wanted != image.platform) {
+    if let Some(wanted) = options.platform.as_ref().filter(|wanted| !serves(wanted, &image.platform)) {
         return Err(Error::Platform { wanted: wanted.clone(), available: vec![image.platform.to_string()] });
     }
     let name = match select {
@@ -224,7 +234,7 @@ mod tests {
     };
 
     fn opened(members: &[(String, Vec<u8>)]) -> Result<Vec<Image>, Error> {
-        any_archive(blob(&tar(members)), &Options::default()).map(images)
+        any_archive(blob(&tar(members)), "x", "x", &Options::default()).map(images)
     }
 
     #[test]
@@ -265,7 +275,7 @@ mod tests {
     #[test]
     fn an_image_larger_than_the_limit_is_refused() {
         let options = Options { limits: Limits { image_bytes: 10, ..Limits::default() }, ..Options::default() };
-        let error = any_archive(blob(&tar(&fixture::layout(&["amd64"]))), &options).expect_err("large");
+        let error = any_archive(blob(&tar(&fixture::layout(&["amd64"]))), "x", "x", &options).expect_err("large");
         assert!(matches!(error, Error::Limit { name: "image_bytes", .. }), "{error}");
     }
 

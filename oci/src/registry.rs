@@ -182,6 +182,9 @@ fn meant(error: Error, reference: &Reference) -> Error {
         (Error::Denied { what, status, hint }, Some(meant)) => {
             Error::Denied { what, status, hint: format!("{hint}; {meant}") }
         }
+        (Error::Connection { what, reason }, Some(meant)) => {
+            Error::Connection { what, reason: format!("{reason}; {meant}") }
+        }
         (error, _) => error,
     }
 }

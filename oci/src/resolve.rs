@@ -119,7 +119,7 @@ impl<'a> Resolve<'a> {
         if !self.wanted.all {
             let wanted = self.wanted.platform.clone().unwrap_or_else(Platform::host);
             let alone = self.wanted.platform.is_none() && self.found.len() == 1;
-            self.found.retain(|image| alone || rank(&wanted, &image.platform).is_some());
+            self.found.retain(|image| alone || serves(&wanted, &image.platform));
             self.found.sort_by_key(|image| rank(&wanted, &image.platform));
             self.found.truncate(1);
             if self.found.is_empty() {
@@ -272,6 +272,11 @@ fn check_artifact(manifest: &Manifest, what: &str) -> Result<(), Error> {
     }
     let reason = format!("it is an artifact with config type {}, not a container image", clean(media_type));
     Err(Error::Unsupported { what: what.to_owned(), reason })
+}
+
+/// Whether an image for platform `has` runs where `wanted` is asked for.
+pub(crate) fn serves(wanted: &Platform, has: &Platform) -> bool {
+    rank(wanted, has).is_some()
 }
 
 /// How well an image for platform `has` serves `wanted`, 0 best; None: not at all. A 32-bit ARM machine runs older

@@ -290,6 +290,8 @@ fn what_may_pass_is_tried_again_as_the_server_says() {
 
 #[test]
 fn what_does_not_pass_is_named_at_once() {
+    let text = Server::image(|_, _| Some(reply(400, "", b"HTTP to HTTPS\nmore"))).open(|_| {}).expect_err("refused");
+    assert!(text.to_string().ends_with("400; HTTP to HTTPS"), "{text}");
     let answering = |status: u16| Server::image(move |_, _| Some(reply(status, "", b""))).open(|_| {});
     assert!(matches!(answering(403), Err(Error::Denied { status: 403, .. })));
     assert!(matches!(answering(418), Err(Error::Status { status: 418, .. })));

@@ -73,7 +73,15 @@ pub(super) async fn send(
                 };
                 (error, wait)
             }
-            Err(error) => (named(error, what, settings), None),
+            Err(error) => {
+                // A host that cannot be found or does not answer rarely comes up within seconds.
+                let last = error.is_connect() && attempt >= CONNECT_RETRIES;
+                let error = named(error, what, settings);
+                if last {
+                    return Err(error);
+                }
+                (error, None)
+            }
         };
         pause(error, wait, attempt, settings).await?;
         attempt = attempt.saturating_add(1);
@@ -210,7 +218,11 @@ fn message(body: &[u8]) -> String {
         Ok(envelope) => {
             clean(&envelope.errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join(", "))
         }
-        Err(_) => String::new(),
+        // Load balancers and proxies answer in plain text, or with a page, which nobody wants to read here.
+        Err(_) => {
+            let text = std::str::from_utf8(body).unwrap_or_default().trim();
+            clean(text.lines().next().filter(|line| !line.starts_with(['<', '{'])).unwrap_or_default())
+        }
     }
 }
 
@@ -219,6 +231,7 @@ fn join(status: &str, message: &str) -> String {
 }
 
 const MAX_CAUSES: u8 = 12;
+const CONNECT_RETRIES: u32 = 1;
 const MAX_REDIRECTS: usize = 5;
 const MAX_CA_BYTES: u64 = 4 << 20;
 const MAX_MESSAGE_BYTES: u64 = 64 << 10;
