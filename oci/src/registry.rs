@@ -82,7 +82,7 @@ impl Default for Settings {
             proxy_from_env: true,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_secs(3600),
+            total_timeout: Duration::from_secs(4 * 3600),
             helper_timeout: Duration::from_secs(30),
             retries: 4,
             backoff: Duration::from_millis(500),
@@ -177,7 +177,8 @@ async fn fetch(reference: &Reference, options: &Options) -> Result<Opened, Error
 /// Someone who typed a file's name without `oci-archive:` asked a registry; if that does not know it, the file was meant.
 fn meant(error: Error, reference: &Reference) -> Error {
     let typed = reference.repository().strip_prefix("library/").unwrap_or(reference.repository());
-    match (error, Source::meant(typed)) {
+    let meant = Some(typed).filter(|_| reference.registry() == "docker.io").and_then(Source::meant);
+    match (error, meant) {
         (Error::Missing { what, hint }, Some(meant)) => Error::Missing { what, hint: format!("{hint}; {meant}") },
         (Error::Denied { what, status, hint }, Some(meant)) => {
             Error::Denied { what, status, hint: format!("{hint}; {meant}") }
