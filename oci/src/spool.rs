@@ -26,7 +26,7 @@ impl Compression {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             // A zstd frame, or a skippable one, by which zstd:chunked may begin.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
-            [0xfd, b'7', b'z', b'X', b'Z', ..] | [b'B', b'Z', b'h', ..] => {
+            [0xfd, b'7', b'z', b'X', b'Z', ..] | [b'B', b'Z', b'h', _, b'1', b'A', ..] => {
                 let reason = "it is compressed with xz or bzip2; decompress it first".to_owned();
                 Err(Error::Unsupported { what: what.to_owned(), reason })
             }

@@ -55,8 +55,11 @@ async fn spooled(mut response: reqwest::Response, what: &str, options: &Options)
 
 fn connect(host: &str, settings: &Settings) -> Result<(Client, Url), Error> {
     let unsupported = |reason: &str| Error::Unsupported { what: "DOCKER_HOST".to_owned(), reason: reason.to_owned() };
-    let builder =
-        Client::builder().no_proxy().connect_timeout(settings.connect_timeout).read_timeout(settings.read_timeout);
+    let builder = Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .connect_timeout(settings.connect_timeout)
+        .read_timeout(settings.read_timeout);
     let (builder, base) = match host.split_once("://") {
         Some(("unix", path)) => (builder.unix_socket(std::path::PathBuf::from(path)), "http://docker/".to_owned()),
         Some(("tcp" | "http", _)) if std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|value| !value.is_empty()) => {

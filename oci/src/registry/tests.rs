@@ -150,6 +150,13 @@ fn auth_file(server: &Server, user: &str, password: &str) -> tempfile::NamedTemp
 }
 
 #[test]
+fn opening_can_be_spawned() {
+    fn spawnable<T: Send + 'static>(_: T) {}
+    let (source, options) = (Source::Stdin, Options::default());
+    spawnable(async move { open_async(&source, &options).await.is_ok() });
+}
+
+#[test]
 fn an_image_is_fetched_by_tag_and_counted() {
     let server = Server::image(|_, _| None);
     let progress = Arc::new(Progress::default());
@@ -361,6 +368,16 @@ fn silence_and_missing_tls_are_named() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     let nobody = Server { address: free.to_string(), asked: Arc::default() };
     assert!(matches!(nobody.open(impatient), Err(Error::Connection { .. })));
+}
+
+#[test]
+fn a_file_without_certificates_is_refused() {
+    let server = Server::image(|_, _| None);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let error = server.open(|options| options.registry.ca_file = Some(file.path().to_owned())).expect_err("empty");
+    assert!(error.to_string().contains("no PEM certificate"), "{error}");
+    let error = server.open(|options| options.registry.ca_file = Some("/nonexistent.pem".into()));
+    assert!(matches!(error, Err(Error::Io { .. })));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 
 use std::{
     io::Read as _,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, header::HeaderMap, redirect};
+use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Response, StatusCode, header::HeaderMap, redirect};
 use tracing::debug;
 
 use super::Settings;
@@ -17,6 +18,19 @@ use crate::{Error, error::clean};
 /// # Errors
 /// [`Error::Io`] for a certificate file that cannot be read, [`Error::Tls`] for one that holds none.
 pub(super) fn client(settings: &Settings) -> Result<Client, Error> {
+    let certificates = settings.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
+    match builder(settings).tls_certs_merge(certificates.clone()).build() {
+        Ok(client) => Ok(client),
+        // A small container without certificates must still reach a registry that needs none.
+        Err(_) if settings.plain_http => {
+            let built = builder(settings).tls_certs_only(certificates).build();
+            built.map_err(|error| named(error, "the HTTP client", settings))
+        }
+        Err(error) => Err(named(error, "the HTTP client", settings)),
+    }
+}
+
+fn builder(settings: &Settings) -> ClientBuilder {
     let follow = redirect::Policy::custom(|attempt| {
         let secure_before = attempt.previous().iter().any(|url| url.scheme() == "https");
         if attempt.previous().len() > MAX_REDIRECTS {
@@ -27,26 +41,23 @@ pub(super) fn client(settings: &Settings) -> Result<Client, Error> {
             attempt.follow()
         }
     });
-    let mut builder = Client::builder()
+    let builder = Client::builder()
         .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.connect_timeout)
         .read_timeout(settings.read_timeout)
         .redirect(follow);
-    if !settings.proxy_from_env {
-        builder = builder.no_proxy();
+    if settings.proxy_from_env { builder } else { builder.no_proxy() }
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
+    let what = path.display().to_string();
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| Error::read(&*what, error))?;
+    file.take(MAX_CA_BYTES).read_to_end(&mut pem).map_err(|error| Error::read(&*what, error))?;
+    match Certificate::from_pem_bundle(&pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(Error::malformed(what, "it holds no PEM certificate")),
     }
-    if let Some(path) = &settings.ca_file {
-        let what = path.display().to_string();
-        let mut pem = Vec::new();
-        let file = std::fs::File::open(path).map_err(|error| Error::read(&*what, error))?;
-        file.take(MAX_CA_BYTES).read_to_end(&mut pem).map_err(|error| Error::read(&*what, error))?;
-        let certificates = Certificate::from_pem_bundle(&pem).unwrap_or_default();
-        if certificates.is_empty() {
-            return Err(Error::malformed(what, "it holds no PEM certificate"));
-        }
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder.build().map_err(|error| named(error, "the HTTP client", settings))
 }
 
 /// Sends what `request` builds until there is an answer that trying again would not change. That answer may still be a
