@@ -46,7 +46,7 @@ pub(crate) fn image(
     let manifest =
         archive.member("manifest.json").ok_or_else(|| Error::Missing { what: what.clone(), hint: hint() })?;
     let items: Vec<Item> =
-        serde_json::from_slice(&bounded(&manifest, &what, limits)?).map_err(|error| Error::malformed(&what, error))?;
+        serde_json::from_slice(&bounded(&manifest, &what, limits)?).map_err(|error| Error::json(&what, &error))?;
     let item = choose(&items, select, archive)?;
     let what = format!("config {} of {}", clean(&item.config), archive.what);
     let config = archive.member(&item.config).ok_or_else(|| missing(&what))?;

@@ -174,6 +174,13 @@ impl Error {
         Self::Io { action: "write", what: what.into(), source }
     }
 
+    /// Bytes that are not the JSON they should be. The values that serde quotes are left out: a config's may be secrets.
+    pub(crate) fn json(what: impl Into<String>, error: &serde_json::Error) -> Self {
+        let text = error.to_string().replace("\\\"", "");
+        let parts = text.split('"').enumerate().map(|(at, part)| if at % 2 == 1 { "…" } else { part });
+        Self::malformed(what, parts.collect::<String>())
+    }
+
     pub(crate) fn malformed(what: impl Into<String>, reason: impl ToString) -> Self {
         Self::Malformed { what: what.into(), reason: clean(&reason.to_string()) }
     }

@@ -128,7 +128,7 @@ impl Layout {
         }
         let what = format!("oci-layout of {}", self.what());
         let Some(bytes) = self.document("oci-layout", limits)? else { return Ok(()) };
-        let marker: Marker = serde_json::from_slice(&bytes).map_err(|error| Error::malformed(what.as_str(), error))?;
+        let marker: Marker = serde_json::from_slice(&bytes).map_err(|error| Error::json(what.as_str(), &error))?;
         if marker.image_layout_version.starts_with("1.") {
             return Ok(());
         }

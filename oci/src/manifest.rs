@@ -103,7 +103,7 @@ impl Document {
             manifests: Option<serde::de::IgnoredAny>,
             fs_layers: Option<serde::de::IgnoredAny>,
         }
-        let malformed = |error: serde_json::Error| Error::malformed(what, error);
+        let malformed = |error: serde_json::Error| Error::json(what, &error);
         let shape: Shape = serde_json::from_slice(bytes).map_err(malformed)?;
         let inside = shape.media_type.as_deref().unwrap_or("");
         if shape.schema_version == Some(1) || shape.fs_layers.is_some() || inside.starts_with(DOCKER_SCHEMA1) {
@@ -150,7 +150,7 @@ impl Document {
 pub(crate) fn unreadable(layer: &Descriptor) -> Option<String> {
     let media_type = layer.media_type.as_str();
     if media_type.ends_with("+encrypted") {
-        return Some(format!("the layer is encrypted ({media_type}) and there is no key"));
+        return Some(format!("the layer is encrypted ({}) and there is no key", crate::error::clean(media_type)));
     }
     if FOREIGN_TYPES.contains(&media_type) {
         return Some(format!("the layer is foreign ({media_type}): its licence keeps it out of registries"));

@@ -227,6 +227,8 @@ const STDIN: &str = "standard input";
 mod tests {
     use std::fs;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
         LayerBody,
@@ -235,6 +237,16 @@ mod tests {
 
     fn opened(members: &[(String, Vec<u8>)]) -> Result<Vec<Image>, Error> {
         any_archive(blob(&tar(members)), "x", "x", &Options::default()).map(images)
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_opening_panic(at in 0usize..9000, with in proptest::collection::vec(any::<u8>(), 1..20)) {
+            let mut bytes = tar(&fixture::layout(&["amd64"]));
+            let end = bytes.len().min(at + with.len());
+            bytes.splice(at.min(end)..end, with);
+            let _ = any_archive(blob(&bytes), "x", "x", &Options::default());
+        }
     }
 
     #[test]

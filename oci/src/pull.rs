@@ -146,7 +146,7 @@ fn layer_blob(folder: &Path, layer: &Layer) -> Result<Option<Descriptor>, Error>
 }
 
 fn json_blob(folder: &Path, document: &impl serde::Serialize, media_type: &str) -> Result<Descriptor, Error> {
-    let bytes = serde_json::to_vec(document).map_err(|error| Error::malformed("the new manifest", error))?;
+    let bytes = serde_json::to_vec(document).map_err(|error| Error::json("the new manifest", &error))?;
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let descriptor = Descriptor::new(media_type, Digest::sha256(&bytes), size);
     blob(folder, &descriptor, &mut bytes.as_slice())?;
@@ -201,7 +201,7 @@ fn list(folder: &Path, root: &Descriptor, name: Option<&str>, options: &Options)
         Ok(file) => {
             let len = file.metadata().map_err(|error| Error::read(&*what, error))?.len();
             let bytes = bounded(&crate::Blob::new(std::sync::Arc::new(file), 0, len), &what, &options.limits)?;
-            serde_json::from_slice(&bytes).map_err(|error| Error::malformed(&*what, error))?
+            serde_json::from_slice(&bytes).map_err(|error| Error::json(&*what, &error))?
         }
     };
     let entries = index.get_mut("manifests").and_then(Value::as_array_mut);
@@ -219,8 +219,8 @@ fn list(folder: &Path, root: &Descriptor, name: Option<&str>, options: &Options)
         None => entry.get("digest").and_then(Value::as_str) == Some(root.digest.as_str()),
     };
     entries.retain(|entry| !same(entry));
-    entries.push(serde_json::to_value(&entry).map_err(|error| Error::malformed(&*what, error))?);
-    let bytes = serde_json::to_vec(&index).map_err(|error| Error::malformed(&*what, error))?;
+    entries.push(serde_json::to_value(&entry).map_err(|error| Error::json(&*what, &error))?);
+    let bytes = serde_json::to_vec(&index).map_err(|error| Error::json(&*what, &error))?;
     write(folder, "index.json", &mut bytes.as_slice(), None)
 }
 

@@ -256,7 +256,7 @@ impl Found {
 
 /// An image config from its bytes.
 pub(crate) fn parse_config(bytes: &[u8], what: &str) -> Result<Config, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::malformed(what, error))
+    serde_json::from_slice(bytes).map_err(|error| Error::json(what, &error))
 }
 
 /// The platform a config names, if any.
@@ -445,6 +445,13 @@ mod tests {
         let digest: Digest = image["digest"].as_str().expect("text").parse().expect("a digest");
         shelf.0.get_mut(&digest).expect("there")[0] = b' ';
         assert!(matches!(shelf.platforms(&image, &all()), Err(Error::Digest { .. })));
+    }
+
+    #[test]
+    fn a_malformed_config_is_explained_without_its_values() {
+        let error = parse_config(br#"{"config": {"Env": "TOKEN=hunter2\" x"}}"#, "the config").expect_err("no list");
+        assert!(error.to_string().contains("invalid type: string …"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 
     #[test]

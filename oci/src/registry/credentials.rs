@@ -202,17 +202,22 @@ enum HelperError {
 
 /// Asks `docker-credential-HELPER get`. None: it knows none for the registry.
 async fn ask(helper: &str, registry: &str, patience: Duration) -> Result<Option<Credential>, HelperError> {
+    if helper.is_empty() || !helper.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
+        return Err(HelperError::Name);
+    }
+    let program = format!("docker-credential-{helper}");
+    let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
+    talk(program, server, patience).await
+}
+
+/// The helpers' protocol: the server's name in, JSON out.
+async fn talk(program: String, server: &str, patience: Duration) -> Result<Option<Credential>, HelperError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {
         username: String,
         secret: String,
     }
-    if helper.is_empty() || !helper.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
-        return Err(HelperError::Name);
-    }
-    let program = format!("docker-credential-{helper}");
-    let server = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
     let spawned = tokio::process::Command::new(&program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -291,6 +296,15 @@ mod tests {
         assert_eq!(found(&config, "nginx").expect("read"), basic("hub", "p"));
         assert_eq!(found(&config, "token.io/x").expect("read"), Some(Credential::Refresh("t".to_owned())));
         assert_eq!(found(&config, "other.io/x").expect("read"), None);
+    }
+
+    #[test]
+    fn a_helper_that_fails_hangs_or_never_stops_is_named() {
+        let talk = |program: &str, seconds| run(talk(program.to_owned(), "host.io", Duration::from_secs(seconds)));
+        assert!(matches!(talk("false", 9), Err(HelperError::Failed(_))));
+        assert!(matches!(talk("echo", 9), Err(HelperError::Malformed(_))));
+        assert!(matches!(talk("yes", 9), Err(HelperError::Failed(_))), "cut off, then ended by its pipe");
+        assert!(matches!(talk("yes", 0), Err(HelperError::Slow(..))));
     }
 
     #[test]
