@@ -13,10 +13,12 @@ mod directory;
 mod error;
 mod layer;
 mod progress;
+pub mod inventory;
 mod rootfs;
 mod squash;
 
 pub use error::Error;
 pub use progress::Progress;
+pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
 pub use squash::{Squashed, squash, squash_layer};

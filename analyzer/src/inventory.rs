@@ -1,0 +1,110 @@
+//! What is installed: the packages of an image, and which of them owns a file.
+//!
+//! In: the root file system. Out: an [`Inventory`], sorted, the same for equal input. Each catalog below knows one kind of
+//! database and nothing of layers or registries; what one cannot read becomes an unknown, and the others go on. Versions are
+//! taken as the databases state them; nothing is guessed from the contents of programs.
+//!
+//! ```text
+//! Rootfs ─► Tree (one walk) ─┬─ dpkg, apk, rpm                       the distribution's packages
+//!                            ├─ python, npm                         what language package managers put there
+//!                            └─► Catalog each ─► merge ─► Inventory
+//! ```
+
+use std::collections::{BTreeSet, HashMap};
+
+use dna::{ImagePath, Limits, Subject, Unknown};
+
+use crate::Rootfs;
+
+mod apk;
+mod deb822;
+mod distro;
+mod dpkg;
+mod package;
+mod purl;
+mod tree;
+
+pub use distro::Distro;
+pub use package::{Package, PackageKind};
+
+use tree::Tree;
+
+/// The parsers, each over the bytes of one file and total: no bytes make one panic, loop or take more memory than a small
+/// multiple of them. Open for fuzzing and for those who hold a database but no image.
+pub mod formats {
+    pub use super::{
+        apk::{ApkRecord, parse_installed},
+        distro::parse as parse_os_release,
+        dpkg::{DebRecord, parse_status},
+    };
+}
+
+/// The packages of an image.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The distribution, where the image says.
+    pub distro: Option<Distro>,
+    /// The packages, sorted by kind, name, version and place; no two are equal.
+    pub packages: Vec<Package>,
+    /// Databases that could not be read, sorted.
+    pub unknowns: Vec<Unknown>,
+    /// File to the index of its package.
+    owners: HashMap<ImagePath, usize>,
+}
+
+impl Inventory {
+    /// The package that owns the file at `path`, which has no symbolic link in it. A distribution's package goes before one
+    /// of a language, since it is the one that updates the file.
+    pub fn owner(&self, path: &ImagePath) -> Option<&Package> {
+        self.packages.get(*self.owners.get(path)?)
+    }
+}
+
+/// Finds the packages of `rootfs`.
+pub fn inventory(rootfs: &Rootfs, limits: &Limits) -> Inventory {
+    let tree = Tree::new(rootfs, limits);
+    let distro = distro::read(&tree);
+    let catalogs = [dpkg::catalog(&tree, distro.as_ref()), apk::catalog(&tree, distro.as_ref())];
+    merge(catalogs, distro, limits)
+}
+
+/// What one catalog found.
+#[derive(Debug, Default)]
+struct Catalog {
+    packages: Vec<Package>,
+    unknowns: Vec<Unknown>,
+}
+
+impl Catalog {
+    /// Notes that `place` could not be read, so that packages may be missing.
+    fn unknown(&mut self, place: impl ToString, why: impl ToString) {
+        self.unknowns.push(Unknown { place: place.to_string(), subject: Subject::Packages, why: why.to_string() });
+    }
+}
+
+fn merge(catalogs: impl IntoIterator<Item = Catalog>, distro: Option<Distro>, limits: &Limits) -> Inventory {
+    let mut packages = Vec::new();
+    let mut unknowns = BTreeSet::new();
+    for catalog in catalogs {
+        packages.extend(catalog.packages);
+        unknowns.extend(catalog.unknowns);
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    let max = usize::try_from(limits.packages).unwrap_or(usize::MAX);
+    if packages.len() > max {
+        let why = format!("{} packages, more than the limit of {max}", packages.len());
+        unknowns.insert(Unknown { place: "/".to_owned(), subject: Subject::Packages, why });
+        packages.truncate(max);
+    }
+    let mut owners = HashMap::new();
+    // Kinds sort with the distributions' first, so the first to name a file is its owner.
+    for (index, package) in packages.iter().enumerate() {
+        for file in &package.files {
+            if !owners.contains_key(file) {
+                owners.insert(file.clone(), index);
+            }
+        }
+    }
+    Inventory { distro, packages, unknowns: unknowns.into_iter().collect(), owners }
+}

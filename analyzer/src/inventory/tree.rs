@@ -1,0 +1,114 @@
+//! The root file system as the catalogs see it: walked once, with look-ups by name that never list a directory twice.
+//!
+//! In: a [`Rootfs`]. Out: its regular files in order, their bodies with a limit, and the files that a package database's names
+//! lead to. It follows symbolic links in the folders of such a name (Debian's `/bin` is one), never at its end.
+
+use std::collections::HashMap;
+
+use dna::{ImagePath, Limits};
+
+use crate::{InodeId, InodeKind, ReadError, Resolved, Rootfs};
+
+/// A root file system, walked.
+#[derive(Debug)]
+pub(super) struct Tree<'a> {
+    /// The file system.
+    pub(super) rootfs: &'a Rootfs,
+    /// The limits to keep.
+    pub(super) limits: &'a Limits,
+    /// Every regular file, parents first, siblings sorted.
+    pub(super) files: Vec<Resolved>,
+}
+
+impl<'a> Tree<'a> {
+    /// Walks `rootfs`.
+    pub(super) fn new(rootfs: &'a Rootfs, limits: &'a Limits) -> Self {
+        let files = rootfs.walk().filter(|found| rootfs.file(found.inode).is_some()).collect();
+        Self { rootfs, limits, files }
+    }
+
+    /// A text of at most [`Limits::text_bytes`].
+    pub(super) fn read_text(&self, inode: InodeId) -> Result<Vec<u8>, ReadError> {
+        self.rootfs.read(inode, self.limits.text_bytes)
+    }
+
+    /// The text that `path`, which has no NUL, leads to.
+    pub(super) fn read_path(&self, path: &str) -> Result<Vec<u8>, ReadError> {
+        self.read_text(self.rootfs.resolve_from(&ImagePath::root(), path.as_bytes())?.inode)
+    }
+
+    /// A database of at most [`Limits::database_bytes`] at `path`; `None` where there is no such file.
+    pub(super) fn database(&self, path: &str) -> Option<(Resolved, Result<Vec<u8>, ReadError>)> {
+        let found = self.rootfs.resolve_from(&ImagePath::root(), path.as_bytes()).ok()?;
+        let body = self.rootfs.read(found.inode, self.limits.database_bytes);
+        Some((found, body))
+    }
+
+    /// The entries of the directory `path` leads to; none where it is no directory.
+    pub(super) fn directory(&self, path: &str) -> impl Iterator<Item = (Resolved, &'a [u8])> {
+        let rootfs = self.rootfs;
+        let found = rootfs.resolve_from(&ImagePath::root(), path.as_bytes()).ok();
+        found.into_iter().flat_map(move |directory| {
+            rootfs.children(directory.inode).filter_map(move |(name, inode)| {
+                Some((Resolved { path: directory.path.join(name).ok()?, inode }, name))
+            })
+        })
+    }
+
+    /// The layer that brought a file.
+    pub(super) fn layer(&self, inode: InodeId) -> u32 {
+        self.rootfs.inode(inode).meta.layer
+    }
+}
+
+/// Finds the files that names in a package database lead to. Such names come folder by folder, so the last folders are
+/// remembered.
+#[derive(Debug)]
+pub(super) struct Lister<'a> {
+    rootfs: &'a Rootfs,
+    folders: HashMap<Vec<u8>, Option<Resolved>>,
+}
+
+impl<'a> Lister<'a> {
+    /// A lister that has seen nothing.
+    pub(super) fn new(rootfs: &'a Rootfs) -> Self {
+        Self { rootfs, folders: HashMap::new() }
+    }
+
+    /// The file called `name` in `folder`; none where there is none or it is a directory.
+    pub(super) fn find(&mut self, folder: &[u8], name: &[u8]) -> Option<Resolved> {
+        let rootfs = self.rootfs;
+        let directory = match self.folders.get(folder) {
+            Some(known) => known.as_ref()?,
+            None => {
+                let found = rootfs.resolve_from(&ImagePath::root(), folder).ok();
+                self.folders.entry(folder.to_vec()).or_insert(found).as_ref()?
+            }
+        };
+        let InodeKind::Directory(entries) = &rootfs.inode(directory.inode).kind else { return None };
+        let inode = *entries.get(name)?;
+        if matches!(rootfs.inode(inode).kind, InodeKind::Directory(_)) {
+            return None;
+        }
+        Some(Resolved { path: directory.path.join(name).ok()?, inode })
+    }
+
+    /// The files that `names`, whole paths relative to the root, lead to: sorted, each once; with the lowest of their layers.
+    pub(super) fn files<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) -> (Vec<ImagePath>, Option<u32>) {
+        let mut files = Vec::new();
+        let mut layer: Option<u32> = None;
+        for path in names {
+            let slash = memchr::memrchr(b'/', path);
+            let (folder, name) = slash.and_then(|at| path.split_at_checked(at)).unwrap_or((b"", path));
+            let name = name.strip_prefix(b"/").unwrap_or(name);
+            if let Some(found) = self.find(folder, name) {
+                let of_file = self.rootfs.inode(found.inode).meta.layer;
+                layer = Some(layer.map_or(of_file, |known| known.min(of_file)));
+                files.push(found.path);
+            }
+        }
+        files.sort_unstable();
+        files.dedup();
+        (files, layer)
+    }
+}
