@@ -17,11 +17,17 @@ use dna::{ImagePath, Limits, Subject, Unknown};
 use crate::Rootfs;
 
 mod apk;
+mod binary;
+mod cargo;
 mod deb822;
 mod distro;
 mod dpkg;
+mod golang;
+mod npm;
 mod package;
 mod purl;
+mod python;
+mod sections;
 mod tree;
 
 pub use distro::Distro;
@@ -34,8 +40,12 @@ use tree::Tree;
 pub mod formats {
     pub use super::{
         apk::{ApkRecord, parse_installed},
+        cargo::{CrateRecord, parse_auditable},
         distro::parse as parse_os_release,
         dpkg::{DebRecord, parse_status},
+        golang::{GoBuild, GoModule, StringHeader, parse_build_info},
+        npm::{NpmRecord, parse_package_json},
+        python::{PythonRecord, parse_metadata},
     };
 }
 
@@ -64,7 +74,13 @@ impl Inventory {
 pub fn inventory(rootfs: &Rootfs, limits: &Limits) -> Inventory {
     let tree = Tree::new(rootfs, limits);
     let distro = distro::read(&tree);
-    let catalogs = [dpkg::catalog(&tree, distro.as_ref()), apk::catalog(&tree, distro.as_ref())];
+    let catalogs = [
+        dpkg::catalog(&tree, distro.as_ref()),
+        apk::catalog(&tree, distro.as_ref()),
+        python::catalog(&tree),
+        npm::catalog(&tree),
+        binary::catalog(&tree),
+    ];
     merge(catalogs, distro, limits)
 }
 

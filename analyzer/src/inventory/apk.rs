@@ -108,7 +108,6 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
 mod tests {
     use dna::Limits;
 
-    use super::*;
     use crate::{Rootfs, inventory::inventory};
 
     const INSTALLED: &str = "\

@@ -169,7 +169,6 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use dna::Limits;
 
-    use super::*;
     use crate::{Rootfs, inventory::inventory};
 
     const STATUS: &str = "\
