@@ -23,6 +23,7 @@ mod deb822;
 mod distro;
 mod dpkg;
 mod golang;
+mod java;
 mod npm;
 mod package;
 mod purl;
@@ -44,6 +45,7 @@ pub mod formats {
         distro::parse as parse_os_release,
         dpkg::{DebRecord, parse_status},
         golang::{GoBuild, GoModule, StringHeader, parse_build_info},
+        java::{JavaContents, JavaRecord, parse_archive, parse_pom_properties},
         npm::{NpmRecord, parse_package_json},
         python::{PythonRecord, parse_metadata},
     };
@@ -79,6 +81,7 @@ pub fn inventory(rootfs: &Rootfs, limits: &Limits) -> Inventory {
         apk::catalog(&tree, distro.as_ref()),
         python::catalog(&tree),
         npm::catalog(&tree),
+        java::catalog(&tree),
         binary::catalog(&tree),
     ];
     merge(catalogs, distro, limits)

@@ -54,6 +54,8 @@ pub struct Limits {
     pub zip_entries: u64,
     /// Bytes of one archive inside the image that is opened.
     pub zip_bytes: u64,
+    /// Bytes of one archive inside another, which is held in memory while it is read.
+    pub nested_zip_bytes: u64,
     /// Nodes of the exec closure.
     pub closure_programs: u64,
     /// Bytes of memory that may wait between two steps of the pipeline.
@@ -88,6 +90,7 @@ impl Default for Limits {
             packages: 200_000,
             zip_entries: 200_000,
             zip_bytes: GIB,
+            nested_zip_bytes: 64 * MIB,
             closure_programs: 10_000,
             queue_bytes: 16 * MIB,
             analysis_seconds: 600,

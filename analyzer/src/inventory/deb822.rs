@@ -21,6 +21,11 @@ impl<'a> Stanza<'a> {
             .map(|(_, value)| *value)
     }
 
+    /// Every field, in order.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.fields.iter().copied()
+    }
+
     /// The first value of a field as text; bytes that are not UTF-8 become U+FFFD.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.get(name).map(|value| String::from_utf8_lossy(value).into_owned()).filter(|text| !text.is_empty())

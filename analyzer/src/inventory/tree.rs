@@ -3,7 +3,10 @@
 //! In: a [`Rootfs`]. Out: its regular files in order, their bodies with a limit, and the files that a package database's names
 //! lead to. It follows symbolic links in the folders of such a name (Debian's `/bin` is one), never at its end.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    io::{self, Read, Seek, SeekFrom},
+};
 
 use dna::{ImagePath, Limits};
 
@@ -112,3 +115,54 @@ impl<'a> Lister<'a> {
         (files, layer)
     }
 }
+
+/// A file's body to read from and seek in. Seeking costs nothing; a window of the body is kept, so that small reads close to one
+/// another do not reach the store.
+#[derive(Debug)]
+pub(super) struct Body<'a> {
+    rootfs: &'a Rootfs,
+    inode: InodeId,
+    size: u64,
+    position: u64,
+    window: Vec<u8>,
+    window_start: u64,
+}
+
+impl<'a> Body<'a> {
+    /// The body of `inode`, at its start.
+    pub(super) fn new(rootfs: &'a Rootfs, inode: InodeId) -> Self {
+        let size = rootfs.file(inode).map_or(0, |file| file.size);
+        Self { rootfs, inode, size, position: 0, window: Vec::new(), window_start: 0 }
+    }
+
+    fn in_window(&self) -> Option<&[u8]> {
+        let into = usize::try_from(self.position.checked_sub(self.window_start)?).ok()?;
+        self.window.get(into..).filter(|rest| !rest.is_empty())
+    }
+}
+
+impl Read for Body<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.in_window().is_none() {
+            self.window = self.rootfs.read_range(self.inode, self.position, WINDOW_BYTES).map_err(io::Error::other)?;
+            self.window_start = self.position;
+        }
+        let read = self.in_window().unwrap_or_default().read(buffer)?;
+        self.position = self.position.saturating_add(read as u64);
+        Ok(read)
+    }
+}
+
+impl Seek for Body<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+const WINDOW_BYTES: u64 = 64 << 10;
