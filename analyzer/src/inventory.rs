@@ -28,6 +28,7 @@ mod npm;
 mod package;
 mod purl;
 mod python;
+mod rpm;
 mod sections;
 mod tree;
 
@@ -48,6 +49,7 @@ pub mod formats {
         java::{JavaContents, JavaRecord, parse_archive, parse_pom_properties},
         npm::{NpmRecord, parse_package_json},
         python::{PythonRecord, parse_metadata},
+        rpm::{HeaderError, NdbError, RpmRecord, SqliteError, parse_header, parse_ndb, parse_sqlite},
     };
 }
 
@@ -79,6 +81,7 @@ pub fn inventory(rootfs: &Rootfs, limits: &Limits) -> Inventory {
     let catalogs = [
         dpkg::catalog(&tree, distro.as_ref()),
         apk::catalog(&tree, distro.as_ref()),
+        rpm::catalog(&tree, distro.as_ref()),
         python::catalog(&tree),
         npm::catalog(&tree),
         java::catalog(&tree),

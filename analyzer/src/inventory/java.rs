@@ -191,8 +191,12 @@ fn own_record(file_name: &str, manifest: &Manifest, poms: &mut Vec<(JavaRecord, 
     let stem = file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem);
     let (name, version) = split_version(stem);
     let licenses: BTreeSet<String> = manifest.get("Bundle-License").into_iter().collect();
+    // File names write `-` for Maven's `_`.
+    let dashed = |text: &str| text.replace('_', "-");
     let fits = |pom: &JavaRecord| {
-        pom.artifact == name || stem.strip_suffix(&pom.version).is_some_and(|s| s == format!("{}-", pom.artifact))
+        let artifact = dashed(&pom.artifact);
+        artifact == dashed(name)
+            || [artifact.clone(), format!("{artifact}-{}", dashed(&pom.version))].contains(&dashed(stem))
     };
     if let Some(at) = poms.iter().position(|(pom, _)| fits(pom)) {
         let (pom, _) = poms.remove(at);
