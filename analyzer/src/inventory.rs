@@ -35,6 +35,7 @@ mod tree;
 pub use distro::Distro;
 pub use package::{Package, PackageKind};
 
+pub(crate) use purl::Purl;
 use tree::Tree;
 
 /// The parsers, each over the bytes of one file and total: no bytes make one panic, loop or take more memory than a small

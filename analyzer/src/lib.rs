@@ -16,6 +16,7 @@ mod progress;
 pub mod inventory;
 mod rootfs;
 mod squash;
+pub mod sbom;
 
 pub use error::Error;
 pub use progress::Progress;

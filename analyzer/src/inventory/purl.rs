@@ -6,7 +6,7 @@ use super::PackageKind;
 
 /// The parts of a package URL, collected until [`Purl::build`].
 #[derive(Debug)]
-pub(super) struct Purl<'a> {
+pub(crate) struct Purl<'a> {
     kind: &'a str,
     namespace: String,
     name: String,
@@ -17,12 +17,12 @@ pub(super) struct Purl<'a> {
 
 impl<'a> Purl<'a> {
     /// A package of `kind`.
-    pub(super) fn new(kind: PackageKind, name: &str, version: &str) -> Self {
+    pub(crate) fn new(kind: PackageKind, name: &str, version: &str) -> Self {
         Self::of_type(kind.purl_type(), name, version)
     }
 
     /// A package of a type that no catalog has, such as `oci`.
-    pub(super) fn of_type(kind: &'a str, name: &str, version: &str) -> Self {
+    pub(crate) fn of_type(kind: &'a str, name: &str, version: &str) -> Self {
         Self {
             kind,
             namespace: String::new(),
@@ -34,13 +34,13 @@ impl<'a> Purl<'a> {
     }
 
     /// Sets the namespace, its segments separated by slashes.
-    pub(super) fn namespace(mut self, namespace: &str) -> Self {
+    pub(crate) fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
         self
     }
 
     /// Adds a qualifier where it has a value: the specification knows no empty ones.
-    pub(super) fn qualifier(mut self, key: &'static str, value: Option<&str>) -> Self {
+    pub(crate) fn qualifier(mut self, key: &'static str, value: Option<&str>) -> Self {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             self.qualifiers.push((key, value.to_owned()));
         }
@@ -48,7 +48,7 @@ impl<'a> Purl<'a> {
     }
 
     /// The text: `pkg:type/namespace/name@version?qualifiers`, keys sorted.
-    pub(super) fn build(mut self) -> String {
+    pub(crate) fn build(mut self) -> String {
         let mut text = format!("pkg:{}", self.kind);
         for segment in self.namespace.split('/').chain([self.name.as_str()]).filter(|segment| !segment.is_empty()) {
             text.push('/');
