@@ -5,9 +5,10 @@
 //! taken as the databases state them; nothing is guessed from the contents of programs.
 //!
 //! ```text
-//! Rootfs ─► Tree (one walk) ─┬─ dpkg, apk, rpm                       the distribution's packages
-//!                            ├─ python, npm                         what language package managers put there
-//!                            └─► Catalog each ─► merge ─► Inventory
+//! Rootfs ─► Tree ─┬─ dpkg, apk, rpm                               the distribution's packages
+//!                 ├─ python, npm, java, gem, composer, nuget      what languages' package managers put there
+//!                 ├─ binary: golang, cargo                        what compilers wrote into programs
+//!                 └─► a Catalog each ─► merge ─► Inventory
 //! ```
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,12 +20,18 @@ use crate::Rootfs;
 mod apk;
 mod binary;
 mod cargo;
+mod composer;
 mod deb822;
 mod distro;
 mod dpkg;
+mod gem;
 mod golang;
 mod java;
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod mutations;
 mod npm;
+mod nuget;
 mod package;
 mod purl;
 mod python;
@@ -44,11 +51,14 @@ pub mod formats {
     pub use super::{
         apk::{ApkRecord, parse_installed},
         cargo::{CrateRecord, parse_auditable},
+        composer::{ComposerRecord, parse_installed_json},
         distro::parse as parse_os_release,
         dpkg::{DebRecord, parse_status},
+        gem::{GemRecord, parse_gemspec},
         golang::{GoBuild, GoModule, StringHeader, parse_build_info},
         java::{JavaContents, JavaRecord, parse_archive, parse_pom_properties},
         npm::{NpmRecord, parse_package_json},
+        nuget::{NugetRecord, parse_deps_json},
         python::{PythonRecord, parse_metadata},
         rpm::{HeaderError, NdbError, RpmRecord, SqliteError, parse_header, parse_ndb, parse_sqlite},
     };
@@ -87,6 +97,9 @@ pub fn inventory(rootfs: &Rootfs, limits: &Limits) -> Inventory {
         npm::catalog(&tree),
         java::catalog(&tree),
         binary::catalog(&tree),
+        gem::catalog(&tree),
+        composer::catalog(&tree),
+        nuget::catalog(&tree),
     ];
     merge(catalogs, distro, limits)
 }
@@ -101,7 +114,11 @@ struct Catalog {
 impl Catalog {
     /// Notes that `place` could not be read, so that packages may be missing.
     fn unknown(&mut self, place: impl ToString, why: impl ToString) {
-        self.unknowns.push(Unknown { place: place.to_string(), subject: Subject::Packages, why: why.to_string() });
+        self.unknowns.push(Unknown {
+            place: place.to_string(),
+            subject: Subject::Packages,
+            why: dna::redact(&why.to_string()).into_owned(),
+        });
     }
 }
 
@@ -109,7 +126,7 @@ fn merge(catalogs: impl IntoIterator<Item = Catalog>, distro: Option<Distro>, li
     let mut packages = Vec::new();
     let mut unknowns = BTreeSet::new();
     for catalog in catalogs {
-        packages.extend(catalog.packages);
+        packages.extend(catalog.packages.into_iter().map(Package::redacted));
         unknowns.extend(catalog.unknowns);
     }
     packages.sort_unstable();

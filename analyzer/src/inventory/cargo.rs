@@ -87,36 +87,46 @@ pub(super) fn catalog(
     Ok(())
 }
 
+/// Sections made in memory, for tests here and of programs.
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "a test may panic")]
-mod tests {
+pub(super) mod fixture {
     use std::io::Write as _;
 
-    use super::*;
+    /// Two crates of a program and one that only built it.
+    pub(in super::super) fn section() -> Vec<u8> {
+        deflate(
+            r#"{"packages":[
+                {"name":"app","version":"0.1.0","source":"local","dependencies":[1,2],"root":true},
+                {"name":"cc","version":"1.0.0","source":"crates.io","kind":"build"},
+                {"name":"serde","version":"1.0.200","source":"crates.io"}]}"#,
+        )
+    }
 
-    fn section(json: &str) -> Vec<u8> {
+    /// `json` as a section holds it.
+    pub(in super::super) fn deflate(json: &str) -> Vec<u8> {
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(json.as_bytes()).expect("memory");
         encoder.finish().expect("memory")
     }
+}
 
-    const JSON: &str = r#"{"packages":[
-        {"name":"app","version":"0.1.0","source":"local","dependencies":[1,2],"root":true},
-        {"name":"cc","version":"1.0.0","source":"crates.io","kind":"build"},
-        {"name":"serde","version":"1.0.200","source":"crates.io"}]}"#;
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use super::{fixture::*, *};
 
     #[test]
     fn crates_that_only_built_it_are_left_out() {
-        let records = parse_auditable(&section(JSON), 1 << 20).expect("valid");
+        let records = parse_auditable(&section(), 1 << 20).expect("valid");
         let names: Vec<_> = records.iter().map(|r| (r.name.as_str(), r.root)).collect();
         assert_eq!(names, [("app", true), ("serde", false)]);
     }
 
     #[test]
     fn spoiled_sections_are_refused() {
-        let good = section(JSON);
+        let good = section();
         assert!(parse_auditable(&good, 100).expect_err("too large").contains("limit of 100"));
         assert!(parse_auditable(&good[..good.len() / 2], 1 << 20).is_err());
-        assert!(parse_auditable(&section("{}"), 1 << 20).is_err());
+        assert!(parse_auditable(&deflate("{}"), 1 << 20).is_err());
     }
 }

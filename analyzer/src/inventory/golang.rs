@@ -252,19 +252,22 @@ const MAX_SECTION_BYTES: u64 = 4 << 20;
 /// How far into the data segment Go's own reader looks.
 const SEARCHED_BYTES: u64 = 64 << 10;
 
+/// Build information made in memory, for tests here and of programs.
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "a test may panic")]
-mod tests {
+pub(super) mod fixture {
     use super::*;
 
+    /// The text form of build information.
     const TEXT: &str = "path\tx.org/cmd\nmod\tx.org/Main\t(devel)\t\ndep\ta.org/b\tv1.0.0\th1:x\ndep\tc.org/d\tv2.0.0\n\
         =>\te.org/f\tv2.0.1\th1:y\ndep\tg.org/h\tv3.0.0\n=>\t./local\t\nbuild\t-ldflags=\"-s -X main.version=1.2.3\"\n";
 
-    fn modules() -> Vec<u8> {
+    /// The same between its two marks.
+    pub(in super::super) fn modules() -> Vec<u8> {
         [&[1; 16], TEXT.as_bytes(), &[2; 16]].concat()
     }
 
-    fn inline() -> Vec<u8> {
+    /// The form since 1.18: a main module and three others, two of them replaced.
+    pub(in super::super) fn inline() -> Vec<u8> {
         let mut blob = [MAGIC, &[8, FLAG_INLINE], &[0; 16]].concat();
         for part in [b"go1.22.1".as_slice(), &modules()] {
             let mut len = part.len();
@@ -277,6 +280,12 @@ mod tests {
         }
         blob
     }
+}
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use super::{fixture::*, *};
 
     fn check(build: &GoBuild) {
         assert_eq!(build.toolchain, "go1.22.1");

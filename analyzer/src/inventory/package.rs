@@ -1,6 +1,6 @@
 //! One package: what every catalog gives.
 
-use std::{collections::BTreeSet, fmt};
+use std::{borrow::Cow, collections::BTreeSet, fmt};
 
 use dna::ImagePath;
 
@@ -27,6 +27,23 @@ pub struct Package {
     pub layer: u32,
     /// The files it owns, sorted, each without a symbolic link on the way; directories are not among them.
     pub files: Vec<ImagePath>,
+}
+
+impl Package {
+    /// The package without credentials: a version may be a URL with user information in it.
+    pub(super) fn redacted(mut self) -> Self {
+        let redact = |text: &mut String| {
+            if let Cow::Owned(clean) = dna::redact(text) {
+                *text = clean;
+            }
+        };
+        redact(&mut self.name);
+        redact(&mut self.version);
+        redact(&mut self.purl);
+        self.member.iter_mut().for_each(redact);
+        self.licenses = self.licenses.iter().map(|license| dna::redact(license).into_owned()).collect();
+        self
+    }
 }
 
 /// Which sort of package; the distributions' come first.

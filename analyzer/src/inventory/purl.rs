@@ -74,8 +74,9 @@ impl<'a> Purl<'a> {
 }
 
 /// Percent-encodes all but letters, digits, `.`, `-`, `_`, `~` and `:`, as the specification's "Character encoding" asks.
+/// Credentials are taken out before, since afterwards they no longer look like any.
 fn encode(text: &mut String, part: &str) {
-    for byte in part.bytes() {
+    for byte in dna::redact(part).bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~' | b':') {
             text.push(char::from(byte));
         } else {

@@ -105,6 +105,19 @@ const FOLDERS: [&str; 3] = ["/var/lib/rpm", "/usr/lib/sysimage/rpm", "/usr/share
 const DATABASES: [(&str, ReadDatabase); 3] =
     [("rpmdb.sqlite", read_sqlite), ("Packages.db", read_ndb), ("Packages", refuse_berkeley)];
 
+/// Databases made in memory, for tests here and of all catalogs.
+#[cfg(test)]
+pub(super) mod fixture {
+    use super::{header, ndb};
+    pub(in super::super) use header::fixture::header;
+    pub(in super::super) use ndb::fixture::database as ndb;
+
+    /// An `rpmdb.sqlite` with these blobs.
+    pub(in super::super) fn sqlite(blobs: &[Vec<u8>]) -> Vec<u8> {
+        super::sqlite::fixture::database(super::sqlite::fixture::RPM_TABLE, blobs)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use dna::Limits;
@@ -122,9 +135,9 @@ mod tests {
 
     #[test]
     fn both_databases_give_the_same() {
-        let blobs = [header::fixture::header("zlib"), header::fixture::header("gpg-pubkey")];
-        let sqlite = sqlite::fixture::database(sqlite::fixture::RPM_TABLE, &blobs);
-        let ndb = ndb::fixture::database(&blobs);
+        let blobs = [fixture::header("zlib"), fixture::header("gpg-pubkey")];
+        let sqlite = fixture::sqlite(&blobs);
+        let ndb = fixture::ndb(&blobs);
         for found in [found("/var/lib/rpm/rpmdb.sqlite", sqlite), found("/usr/lib/sysimage/rpm/Packages.db", ndb)] {
             assert_eq!((found.packages.len(), found.unknowns.len()), (1, 0));
             let owner = found.owner(&"/usr/bin/zlib".parse().expect("no NUL")).expect("an owner");
@@ -142,8 +155,7 @@ mod tests {
 
     #[test]
     fn one_spoiled_header_does_not_hide_the_others() {
-        let found =
-            found("/var/lib/rpm/Packages.db", ndb::fixture::database(&[vec![1; 40], header::fixture::header("zlib")]));
+        let found = found("/var/lib/rpm/Packages.db", fixture::ndb(&[vec![1; 40], fixture::header("zlib")]));
         assert_eq!((found.packages.len(), found.unknowns.len()), (1, 1));
     }
 }

@@ -186,7 +186,7 @@ pub(super) mod fixture {
     use super::*;
 
     /// A header with `name`, version 1.0, release 2, epoch 3 and the file `/usr/bin/NAME`.
-    pub(in super::super) fn header(name: &str) -> Vec<u8> {
+    pub(in crate::inventory) fn header(name: &str) -> Vec<u8> {
         let mut index = Vec::new();
         let mut data = Vec::new();
         let mut put = |tag: u32, kind: u32, bytes: &[u8]| {

@@ -85,7 +85,7 @@ pub(super) mod fixture {
     use super::*;
 
     /// A database of one page of slots with these blobs.
-    pub(in super::super) fn database(blobs: &[Vec<u8>]) -> Vec<u8> {
+    pub(in crate::inventory) fn database(blobs: &[Vec<u8>]) -> Vec<u8> {
         let le = |numbers: [u32; 4]| numbers.map(u32::to_le_bytes).concat();
         let mut slots = le([DATABASE_MAGIC, VERSION, 1, 1]);
         slots.extend([0; 16]);

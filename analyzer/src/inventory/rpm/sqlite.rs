@@ -76,7 +76,7 @@ pub(super) mod fixture {
     use super::*;
 
     /// A database made by `sql`.
-    pub(in super::super) fn database(sql: &str, blobs: &[Vec<u8>]) -> Vec<u8> {
+    pub(in crate::inventory) fn database(sql: &str, blobs: &[Vec<u8>]) -> Vec<u8> {
         let database = Connection::open_in_memory().expect("memory");
         database.execute_batch(sql).expect("valid SQL");
         for blob in blobs {
@@ -85,7 +85,7 @@ pub(super) mod fixture {
         database.serialize(MAIN_DB).expect("memory").to_vec()
     }
 
-    pub(in super::super) const RPM_TABLE: &str =
+    pub(in crate::inventory) const RPM_TABLE: &str =
         "CREATE TABLE IF NOT EXISTS 'Packages' (hnum INTEGER PRIMARY KEY AUTOINCREMENT,blob BLOB NOT NULL)";
 }
 
