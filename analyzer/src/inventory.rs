@@ -53,7 +53,7 @@ pub mod formats {
         cargo::{CrateRecord, parse_auditable},
         composer::{ComposerRecord, parse_installed_json},
         distro::parse as parse_os_release,
-        dpkg::{DebRecord, parse_status},
+        dpkg::{DebRecord, parse_copyright, parse_status},
         gem::{GemRecord, parse_gemspec},
         golang::{GoBuild, GoModule, StringHeader, parse_build_info},
         java::{JavaContents, JavaRecord, parse_archive, parse_pom_properties},

@@ -62,7 +62,8 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
                         |name| diverted.get(name).filter(|to| to.by != record.name.as_bytes()).map(|to| &*to.to);
                     let files = lister.files(lines(&names).map(|name| divert(name).unwrap_or(name)));
                     let brought = tree.layer(list.unwrap_or(&status).inode);
-                    catalog.packages.push(package(record, distro, &status.path, files, brought));
+                    let licenses = licenses(tree, &record.name);
+                    catalog.packages.push(package(record, distro, &status.path, licenses, files, brought));
                 }
             }
             Err(error) => catalog.unknown(&status.path, error),
@@ -82,7 +83,8 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
                 let files = lister.files(lines(&sums).filter_map(|line| line.get(34..)));
                 for record in parse_status(&bytes) {
                     let brought = tree.layer(found.inode);
-                    catalog.packages.push(package(record, distro, &found.path, files.clone(), brought));
+                    let licenses = licenses(tree, &record.name);
+                    catalog.packages.push(package(record, distro, &found.path, licenses, files.clone(), brought));
                 }
             }
             Err(error) => catalog.unknown(&found.path, error),
@@ -95,6 +97,7 @@ fn package(
     record: DebRecord,
     distro: Option<&Distro>,
     location: &ImagePath,
+    licenses: BTreeSet<String>,
     (files, lowest): (Vec<ImagePath>, Option<u32>),
     brought: u32,
 ) -> Package {
@@ -116,7 +119,7 @@ fn package(
         location: location.clone(),
         member: None,
         purl,
-        licenses: BTreeSet::new(),
+        licenses,
         layer: lowest.unwrap_or(brought),
         files,
     }
@@ -135,6 +138,33 @@ fn record(stanza: &Stanza<'_>) -> Option<DebRecord> {
         source_version: Some(version.to_owned()).filter(|version| !version.is_empty()),
         name,
     })
+}
+
+/// What `/usr/share/doc/NAME/copyright` says; nothing where an image leaves documentation out, as many do.
+fn licenses(tree: &Tree, name: &str) -> BTreeSet<String> {
+    tree.read_path(&format!("/usr/share/doc/{name}/copyright")).map(|bytes| parse_copyright(&bytes)).unwrap_or_default()
+}
+
+/// The short names in a machine-readable copyright file (Debian, DEP-5): the first lines of its `License` fields. In a file of
+/// another form, those of the common licenses it refers to.
+pub fn parse_copyright(bytes: &[u8]) -> BTreeSet<String> {
+    let is_machine_readable = stanzas(bytes).next().is_some_and(|header| header.get("Format").is_some());
+    if is_machine_readable {
+        let fields = stanzas(bytes).filter_map(|stanza| stanza.get("License"));
+        let names = fields.map(|text| lines(text).next().unwrap_or_default().trim_ascii());
+        let named = names.filter(|name| !name.is_empty() && name.len() <= MAX_LICENSE_NAME_BYTES);
+        return named.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+    }
+    let references = memchr::memmem::find_iter(bytes, COMMON_LICENSES);
+    let names = references.filter_map(|at| {
+        let rest = bytes.get(at.checked_add(COMMON_LICENSES.len())?..)?;
+        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+');
+        let end = rest.iter().take(MAX_LICENSE_NAME_BYTES).take_while(|byte| is_name(byte)).count();
+        // A full stop may end the sentence.
+        let name = rest.get(..end)?.strip_suffix(b".").or(rest.get(..end))?;
+        (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+    });
+    names.collect()
 }
 
 /// `Status: want flag state`; a stanza of `status.d` has none.
@@ -165,10 +195,16 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
+/// Debian's policy 12.5: packages refer to the texts here.
+const COMMON_LICENSES: &[u8] = b"/usr/share/common-licenses/";
+/// Longer ones are license texts.
+const MAX_LICENSE_NAME_BYTES: usize = 200;
+
 #[cfg(test)]
 mod tests {
     use dna::Limits;
 
+    use super::parse_copyright;
     use crate::{Rootfs, inventory::inventory};
 
     const STATUS: &str = "\
@@ -252,6 +288,22 @@ Version: 3
         let sums = format!("{}  usr/share/zoneinfo/UTC\n", "0".repeat(32));
         root.put_file("/var/lib/dpkg/status.d/tzdata.md5sums", 0o644, sums);
         assert_eq!(owner(&root, "/usr/share/zoneinfo/UTC").as_deref(), Some("tzdata"));
+    }
+
+    #[test]
+    fn licenses_are_what_copyright_files_name() {
+        let of = |text: &str| parse_copyright(text.as_bytes()).into_iter().collect::<Vec<_>>();
+        let machine = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+            Files: *\nLicense: GPL-2+ or MIT\n text\n .\n text\n\nLicense: BSD-3-Clause\n text\n";
+        assert_eq!(of(machine), ["BSD-3-Clause", "GPL-2+ or MIT"]);
+        let free =
+            "On Debian systems it is in /usr/share/common-licenses/GPL-2.\nSee `/usr/share/common-licenses/LGPL-2.1'";
+        assert_eq!(of(free), ["GPL-2", "LGPL-2.1"]);
+        assert_eq!(of("License: none of these"), Vec::<String>::new());
+        let mut root = tree();
+        root.put_file("/usr/share/doc/libc6/copyright", 0o644, free);
+        let found = inventory(&root, &Limits::default());
+        assert_eq!(found.packages.iter().map(|package| package.licenses.len()).collect::<Vec<_>>(), [0, 2]);
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn valid() -> Vec<(&'static str, Vec<u8>)> {
         ("/var/lib/dpkg/diversions", b"/bin/x\n/bin/y\nc\n".to_vec()),
         ("/var/lib/dpkg/status.d/c", b"Package: c\nVersion: 1\n".to_vec()),
         ("/var/lib/dpkg/status.d/c.md5sums", b"d41d8cd98f00b204e9800998ecf8427e  bin/x\n".to_vec()),
+        ("/usr/share/doc/a/copyright", b"Format: x\n\nLicense: MIT\n text\n\nLicense: x\n".to_vec()),
         ("/lib/apk/db/installed", b"P:a\nV:1\nF:bin\nR:x\n\n".to_vec()),
         ("/var/lib/rpm/rpmdb.sqlite", rpm::fixture::sqlite(&headers)),
         ("/var/lib/rpm/Packages.db", rpm::fixture::ndb(&headers)),
@@ -157,6 +158,7 @@ proptest! {
         // Every parser sees every format: none may rely on being handed its own.
         parse_os_release(&bytes);
         parse_status(&bytes);
+        parse_copyright(&bytes);
         parse_installed(&bytes);
         let _ = parse_header(&bytes);
         let _ = parse_ndb(&bytes, |blob| drop(parse_header(blob)));
