@@ -95,7 +95,11 @@ fn ours(name: &str, layout: &Path) -> BTreeSet<Listed> {
             "nuget" => "dotnet",
             same => same,
         };
-        Some((kind.to_owned(), part["name"].as_str()?.to_owned(), part["version"].as_str().unwrap_or_default().to_owned()))
+        Some((
+            kind.to_owned(),
+            part["name"].as_str()?.to_owned(),
+            part["version"].as_str().unwrap_or_default().to_owned(),
+        ))
     });
     packages.collect()
 }
