@@ -109,11 +109,17 @@ pub fn inventory(rootfs: &Rootfs, limits: &Limits) -> Inventory {
 struct Catalog {
     packages: Vec<Package>,
     unknowns: Vec<Unknown>,
+    /// Unknowns that were counted only.
+    omitted: u64,
 }
 
 impl Catalog {
     /// Notes that `place` could not be read, so that packages may be missing.
     fn unknown(&mut self, place: impl ToString, why: impl ToString) {
+        if self.unknowns.len() >= MAX_UNKNOWNS {
+            self.omitted = self.omitted.saturating_add(1);
+            return;
+        }
         self.unknowns.push(Unknown {
             place: place.to_string(),
             subject: Subject::Packages,
@@ -125,9 +131,15 @@ impl Catalog {
 fn merge(catalogs: impl IntoIterator<Item = Catalog>, distro: Option<Distro>, limits: &Limits) -> Inventory {
     let mut packages = Vec::new();
     let mut unknowns = BTreeSet::new();
+    let mut omitted = 0_u64;
     for catalog in catalogs {
         packages.extend(catalog.packages.into_iter().map(Package::redacted));
         unknowns.extend(catalog.unknowns);
+        omitted = omitted.saturating_add(catalog.omitted);
+    }
+    if omitted > 0 {
+        let why = format!("{omitted} more files of packages that could not be read");
+        unknowns.insert(Unknown { place: "/".to_owned(), subject: Subject::Packages, why });
     }
     packages.sort_unstable();
     packages.dedup();
@@ -147,4 +159,23 @@ fn merge(catalogs: impl IntoIterator<Item = Catalog>, distro: Option<Distro>, li
         }
     }
     Inventory { distro, packages, unknowns: unknowns.into_iter().collect(), owners }
+}
+
+/// Unknowns of one catalog that are named; a broken image has as many as files.
+const MAX_UNKNOWNS: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknowns_without_end_are_counted() {
+        let mut root = Rootfs::default();
+        for number in 0..1_005 {
+            root.put_file(&format!("/{number}/package.json"), 0o644, "{");
+        }
+        let found = inventory(&root, &Limits::default());
+        assert_eq!(found.unknowns.len(), MAX_UNKNOWNS + 1);
+        assert!(found.unknowns.iter().any(|unknown| unknown.why.starts_with("5 more")));
+    }
 }

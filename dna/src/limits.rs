@@ -48,6 +48,8 @@ pub struct Limits {
     pub text_bytes: u64,
     /// Bytes of one package database: the largest seen are rpm's, some 100 MiB.
     pub database_bytes: u64,
+    /// Bytes read to find packages, all databases, programs and archives together: a file may have a million names.
+    pub inventory_bytes: u64,
     /// Packages of one image.
     pub packages: u64,
     /// Entries of one zip archive (jar, wheel), and the nesting of such archives is at most three.
@@ -87,6 +89,7 @@ impl Default for Limits {
             elf_bytes: 512 * MIB,
             text_bytes: 4 * MIB,
             database_bytes: 512 * MIB,
+            inventory_bytes: 4 * GIB,
             packages: 200_000,
             zip_entries: 200_000,
             zip_bytes: GIB,

@@ -68,7 +68,9 @@ pub(super) fn catalog(
     catalog: &mut Catalog,
 ) -> Result<(), ReadError> {
     let Some(Range { offset, len }) = sections.named(b".dep-v0") else { return Ok(()) };
-    let section = tree.rootfs.read_range(found.inode, offset, len.min(tree.limits.text_bytes))?;
+    let section = tree.read_range(found.inode, offset, len.min(tree.limits.text_bytes))?;
+    // What it inflates to is work as well.
+    tree.charge(tree.limits.text_bytes.min(section.len() as u64 * MAX_DEFLATE_RATIO))?;
     match parse_auditable(&section, tree.limits.text_bytes) {
         Ok(records) => catalog.packages.extend(records.into_iter().map(|record| Package {
             kind: PackageKind::Cargo,
@@ -86,6 +88,9 @@ pub(super) fn catalog(
     }
     Ok(())
 }
+
+/// Deflate cannot do better.
+const MAX_DEFLATE_RATIO: u64 = 1_032;
 
 /// Sections made in memory, for tests here and of programs.
 #[cfg(test)]

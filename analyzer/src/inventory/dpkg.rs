@@ -4,7 +4,7 @@
 //! package in `status.d/NAME` with `NAME.md5sums` beside it. A package counts when its files are there: dpkg(1), states
 //! `unpacked` and above, not `config-files`. Architectures other than the image's own count as any other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use dna::ImagePath;
 
@@ -48,7 +48,12 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
                     .directory("/var/lib/dpkg/info")
                     .filter_map(|(found, name)| Some((name.strip_suffix(b".list")?, found)))
                     .collect();
+                let mut seen = HashSet::new();
                 for record in parse_status(&bytes) {
+                    // dpkg keeps one entry a name and architecture; more would read one list again and again.
+                    if !seen.insert((record.name.clone(), record.architecture.clone())) {
+                        continue;
+                    }
                     let with_architecture = record.architecture.as_ref().map(|arch| format!("{}:{arch}", record.name));
                     let list = with_architecture
                         .and_then(|name| lists.get(name.as_bytes()))
@@ -77,7 +82,7 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
             Ok(bytes) => {
                 let sums = [found.path.as_bytes(), b".md5sums"].concat();
                 let sums = ImagePath::normalize(&sums).ok();
-                let sums = sums.and_then(|path| tree.rootfs.read_path(&path, tree.limits.text_bytes).ok());
+                let sums = sums.and_then(|path| tree.read_at(&path).ok());
                 let sums = sums.unwrap_or_default();
                 // md5sum(1): 32 digits, two characters, the name.
                 let files = lister.files(lines(&sums).filter_map(|line| line.get(34..)));

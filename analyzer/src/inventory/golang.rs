@@ -105,7 +105,7 @@ pub(super) fn read(tree: &Tree, inode: InodeId, sections: &Sections) -> Result<O
         },
         None => return Ok(None),
     };
-    let read = |range: Range| tree.rootfs.read_range(inode, range.offset, range.len);
+    let read = |range: Range| tree.read_range(inode, range.offset, range.len);
     let section = read(Range { len: range.len.min(limit), ..range })?;
     let string = |header: StringHeader| {
         let width = header.width as u64;

@@ -50,7 +50,12 @@ pub struct JavaContents {
 
 /// The libraries in the archive `file`, called `file_name`.
 pub fn parse_archive(file: impl Read + Seek, file_name: &str, limits: &Limits) -> JavaContents {
-    let mut reading = Reading { contents: JavaContents::default(), entries_left: limits.zip_entries, limits };
+    let mut reading = Reading {
+        contents: JavaContents::default(),
+        entries_left: limits.zip_entries,
+        bytes_left: limits.zip_bytes,
+        limits,
+    };
     if let Err(why) = reading.archive(file, file_name, &[]) {
         reading.contents.problems.push(why);
     }
@@ -68,7 +73,7 @@ pub(super) fn catalog(tree: &Tree) -> Catalog {
             continue;
         }
         let name = String::from_utf8_lossy(found.path.file_name()).into_owned();
-        let JavaContents { records, problems } = parse_archive(Body::new(tree.rootfs, found.inode), &name, tree.limits);
+        let JavaContents { records, problems } = parse_archive(Body::new(tree, found.inode), &name, tree.limits);
         for problem in problems {
             catalog.unknown(&found.path, problem);
         }
@@ -95,6 +100,7 @@ pub(super) fn catalog(tree: &Tree) -> Catalog {
 struct Reading<'a> {
     contents: JavaContents,
     entries_left: u64,
+    bytes_left: u64,
     limits: &'a Limits,
 }
 
@@ -122,13 +128,15 @@ impl Reading<'_> {
                 self.contents.problems.push(place(&name) + ": more than three archives deep");
                 continue;
             }
-            let body = match read_entry(entry, files.reader_mut(), limit) {
+            let body = match read_entry(entry, files.reader_mut(), limit.min(self.bytes_left)) {
                 Ok(body) => body,
                 Err(error) => {
                     self.contents.problems.push(place(&name) + ": " + &error);
                     continue;
                 }
             };
+            // Entries may overlap, so that the archive's own size bounds nothing.
+            self.bytes_left = self.bytes_left.saturating_sub(body.len() as u64);
             match member {
                 Member::Manifest => drop(manifest.get_or_insert(Manifest::parse(&body))),
                 Member::Pom => poms.extend(parse_pom_properties(&body).map(|pom| (pom, place(&name)))),
@@ -337,6 +345,7 @@ mod tests {
         let read = |limits: Limits| parse_archive(Cursor::new(bytes.clone()), "z.jar", &limits);
         assert_eq!(read(Limits::default()).problems, Vec::<String>::new());
         assert_eq!(read(Limits { zip_entries: 2, ..Limits::default() }).problems.len(), 1);
+        assert_eq!(read(Limits { zip_bytes: 10, ..Limits::default() }).problems.len(), 1);
         assert_eq!(read(Limits { nested_zip_bytes: 10, ..Limits::default() }).problems.len(), 1);
     }
 

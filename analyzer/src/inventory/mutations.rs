@@ -162,7 +162,7 @@ proptest! {
         parse_installed(&bytes);
         let _ = parse_header(&bytes);
         let _ = parse_ndb(&bytes, |blob| drop(parse_header(blob)));
-        let _ = parse_sqlite(bytes.clone(), &mut |blob| drop(parse_header(blob)));
+        let _ = parse_sqlite(bytes.as_slice(), bytes.len(), &mut |blob| drop(parse_header(blob)));
         parse_metadata(&bytes);
         let _ = parse_package_json(&bytes);
         parse_archive(Cursor::new(&bytes), "a-1.jar", &Limits::default());

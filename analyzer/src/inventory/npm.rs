@@ -84,13 +84,10 @@ pub(super) fn catalog(tree: &Tree) -> Catalog {
     if folders.is_empty() {
         return catalog;
     }
+    let mut owners = HashMap::new();
     for found in &tree.files {
-        let mut folder = found.path.as_bytes();
-        let owner = std::iter::from_fn(|| {
-            folder = folder.get(..memchr::memrchr(b'/', folder)?)?;
-            Some(folders.get(folder))
-        });
-        if let Some(package) = owner.flatten().next().and_then(|index| catalog.packages.get_mut(*index)) {
+        let owner = owner_of(parent(found.path.as_bytes()), &folders, &mut owners);
+        if let Some(package) = owner.and_then(|index| catalog.packages.get_mut(index)) {
             package.files.push(found.path.clone());
         }
     }
@@ -98,6 +95,37 @@ pub(super) fn catalog(tree: &Tree) -> Catalog {
         package.files.sort_unstable();
     }
     catalog
+}
+
+/// The package that owns what is in `folder`: its own, or that of the closest folder above. What was found is remembered in
+/// `known`, so that no folder is asked for twice.
+fn owner_of<'a>(
+    folder: &'a [u8],
+    packages: &HashMap<&'a [u8], usize>,
+    known: &mut HashMap<&'a [u8], Option<usize>>,
+) -> Option<usize> {
+    let mut climbed = Vec::new();
+    let mut here = folder;
+    let owner = loop {
+        if let Some(owner) = known.get(here) {
+            break *owner;
+        }
+        climbed.push(here);
+        if let Some(package) = packages.get(here) {
+            break Some(*package);
+        }
+        if here.is_empty() {
+            break None;
+        }
+        here = parent(here);
+    };
+    known.extend(climbed.into_iter().map(|folder| (folder, owner)));
+    owner
+}
+
+/// The folder a path is in; empty for the root.
+fn parent(path: &[u8]) -> &[u8] {
+    memchr::memrchr(b'/', path).and_then(|at| path.get(..at)).unwrap_or_default()
 }
 
 /// Whether `folder` stands where package managers put packages: `node_modules/NAME`, `node_modules/@SCOPE/NAME`, and the same

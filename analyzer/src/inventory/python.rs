@@ -113,7 +113,7 @@ fn files(tree: &Tree, lister: &mut Lister, metadata: &Metadata) -> (Vec<ImagePat
     let Some(records) = &metadata.records else { return (Vec::new(), None) };
     let read = |name: &[u8]| {
         let path = records.join(name).ok()?;
-        tree.rootfs.read_path(&path, tree.limits.text_bytes).ok()
+        tree.read_at(&path).ok()
     };
     let absolute = |base: &ImagePath, names: Vec<Vec<u8>>| -> Vec<ImagePath> {
         names.iter().filter(|name| !name.is_empty()).filter_map(|name| base.join(name).ok()).collect()
@@ -125,8 +125,8 @@ fn files(tree: &Tree, lister: &mut Lister, metadata: &Metadata) -> (Vec<ImagePat
     } else {
         let modules = read(b"top_level.txt").unwrap_or_default();
         let mut paths = Vec::new();
-        for module in lines(&modules) {
-            modules_files(tree, &metadata.site, module, &mut paths);
+        for module in lines(&modules).collect::<BTreeSet<_>>() {
+            module_files(tree, &metadata.site, module, &mut paths);
         }
         paths
     };
@@ -134,12 +134,16 @@ fn files(tree: &Tree, lister: &mut Lister, metadata: &Metadata) -> (Vec<ImagePat
 }
 
 /// The files of the module `name` in `site`: `name.py`, or all below the folder `name`.
-fn modules_files(tree: &Tree, site: &ImagePath, name: &[u8], paths: &mut Vec<ImagePath>) {
+fn module_files(tree: &Tree, site: &ImagePath, name: &[u8], paths: &mut Vec<ImagePath>) {
     paths.extend(site.join(&[name, b".py"].concat()).ok());
     let Some(folder) = site.join(name).ok().filter(|folder| folder != site && folder.starts_with(site)) else { return };
     let Ok(found) = tree.rootfs.lookup(&folder) else { return };
     let mut ahead = vec![found];
     while let Some(Resolved { path, inode }) = ahead.pop() {
+        // Many eggs may claim one folder.
+        if tree.charge(path.as_bytes().len() as u64).is_err() {
+            return;
+        }
         if matches!(tree.rootfs.inode(inode).kind, InodeKind::Directory(_)) {
             let below = tree.rootfs.children(inode);
             ahead.extend(below.filter_map(|(name, inode)| Some(Resolved { path: path.join(name).ok()?, inode })));

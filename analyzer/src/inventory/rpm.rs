@@ -14,9 +14,9 @@ use dna::ImagePath;
 use super::{
     Catalog, Distro, Package, PackageKind,
     purl::Purl,
-    tree::{Lister, Tree},
+    tree::{Body, Lister, Tree},
 };
-use crate::{ReadError, Resolved};
+use crate::Resolved;
 
 mod header;
 mod ndb;
@@ -78,25 +78,24 @@ fn package(tree: &Tree, lister: &mut Lister, record: RpmRecord, distro: Option<&
 type ReadDatabase = fn(&Tree, &Resolved, &mut dyn FnMut(&[u8])) -> Result<(), String>;
 
 fn read_sqlite(tree: &Tree, found: &Resolved, take: &mut dyn FnMut(&[u8])) -> Result<(), String> {
-    let bytes = body(tree, found).map_err(|error| error.to_string())?;
-    parse_sqlite(bytes, take).map_err(|error| error.to_string())?;
-    // rpm checkpoints its log on closing; what is left there was never seen as installed by a reader of the file alone.
+    let size = tree.rootfs.file(found.inode).map_or(0, |file| file.size);
+    let limit = tree.limits.database_bytes;
+    let size = usize::try_from(size).ok().filter(|_| size <= limit);
+    let size = size.ok_or_else(|| format!("more than the limit of {limit} bytes"))?;
+    parse_sqlite(Body::new(tree, found.inode), size, take).map_err(|error| error.to_string())?;
+    // rpm empties its log into the database on closing; one that is not empty may hold packages.
     let log = ImagePath::normalize(&[found.path.as_bytes(), b"-wal"].concat()).map_err(|error| error.to_string())?;
     let log = tree.rootfs.resolve(&log).ok().and_then(|log| tree.rootfs.file(log.inode)).map_or(0, |file| file.size);
     if log > 0 { Err(format!("a write-ahead log of {log} bytes beside it is not read")) } else { Ok(()) }
 }
 
 fn read_ndb(tree: &Tree, found: &Resolved, take: &mut dyn FnMut(&[u8])) -> Result<(), String> {
-    let bytes = body(tree, found).map_err(|error| error.to_string())?;
+    let bytes = tree.read_database(found.inode).map_err(|error| error.to_string())?;
     parse_ndb(&bytes, take).map_err(|error| error.to_string())
 }
 
 fn refuse_berkeley(_: &Tree, _: &Resolved, _: &mut dyn FnMut(&[u8])) -> Result<(), String> {
     Err("rpm database in Berkeley DB form, which is not read".to_owned())
-}
-
-fn body(tree: &Tree, found: &Resolved) -> Result<Vec<u8>, ReadError> {
-    tree.rootfs.read(found.inode, tree.limits.database_bytes)
 }
 
 /// Where `%_dbpath` is: rpm's own default, SUSE's and Fedora's since 36, and that of images made by ostree.

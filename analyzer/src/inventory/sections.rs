@@ -40,7 +40,7 @@ impl Sections {
     /// # Errors
     /// [`ReadError`] when its body cannot be read.
     pub(super) fn read(tree: &Tree, inode: InodeId) -> Result<Option<Self>, ReadError> {
-        let read = |offset, len| tree.rootfs.read_range(inode, offset, len);
+        let read = |offset, len| tree.read_range(inode, offset, len);
         let start = read(0, header64::SIZEOF_EHDR as u64)?;
         if !start.starts_with(b"\x7fELF") || start.len() < header32::SIZEOF_EHDR {
             return Ok(None);

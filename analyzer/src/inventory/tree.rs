@@ -4,6 +4,7 @@
 //! lead to. It follows symbolic links in the folders of such a name (Debian's `/bin` is one), never at its end.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     io::{self, Read, Seek, SeekFrom},
 };
@@ -21,18 +22,40 @@ pub(super) struct Tree<'a> {
     pub(super) limits: &'a Limits,
     /// Every regular file, parents first, siblings sorted.
     pub(super) files: Vec<Resolved>,
+    /// Bytes read so far: a file may have a million names, so that limits on one file do not bound the work.
+    read: Cell<u64>,
 }
 
 impl<'a> Tree<'a> {
     /// Walks `rootfs`.
     pub(super) fn new(rootfs: &'a Rootfs, limits: &'a Limits) -> Self {
         let files = rootfs.walk().filter(|found| rootfs.file(found.inode).is_some()).collect();
-        Self { rootfs, limits, files }
+        Self { rootfs, limits, files, read: Cell::new(0) }
+    }
+
+    /// Counts work, in bytes or what costs as much, against [`Limits::inventory_bytes`].
+    pub(super) fn charge(&self, bytes: u64) -> Result<(), ReadError> {
+        let size = self.read.get().saturating_add(bytes);
+        self.read.set(size);
+        let limit = self.limits.inventory_bytes;
+        if size > limit { Err(ReadError::TooLarge { size, limit }) } else { Ok(()) }
+    }
+
+    /// At most `len` bytes of a file from `offset` on.
+    pub(super) fn read_range(&self, inode: InodeId, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        let size = self.rootfs.file(inode).map_or(0, |file| file.size);
+        self.charge(len.min(size.saturating_sub(offset)))?;
+        self.rootfs.read_range(inode, offset, len)
     }
 
     /// A text of at most [`Limits::text_bytes`].
     pub(super) fn read_text(&self, inode: InodeId) -> Result<Vec<u8>, ReadError> {
-        self.rootfs.read(inode, self.limits.text_bytes)
+        self.read_whole(inode, self.limits.text_bytes)
+    }
+
+    fn read_whole(&self, inode: InodeId, limit: u64) -> Result<Vec<u8>, ReadError> {
+        self.charge(self.rootfs.file(inode).map_or(0, |file| file.size.min(limit)))?;
+        self.rootfs.read(inode, limit)
     }
 
     /// The text that `path`, which has no NUL, leads to.
@@ -40,11 +63,21 @@ impl<'a> Tree<'a> {
         self.read_text(self.rootfs.resolve_from(&ImagePath::root(), path.as_bytes())?.inode)
     }
 
+    /// The text that `path` leads to.
+    pub(super) fn read_at(&self, path: &ImagePath) -> Result<Vec<u8>, ReadError> {
+        self.read_text(self.rootfs.resolve(path)?.inode)
+    }
+
     /// A database of at most [`Limits::database_bytes`] at `path`; `None` where there is no such file.
     pub(super) fn database(&self, path: &str) -> Option<(Resolved, Result<Vec<u8>, ReadError>)> {
         let found = self.rootfs.resolve_from(&ImagePath::root(), path.as_bytes()).ok()?;
-        let body = self.rootfs.read(found.inode, self.limits.database_bytes);
+        let body = self.read_database(found.inode);
         Some((found, body))
+    }
+
+    /// A database of at most [`Limits::database_bytes`].
+    pub(super) fn read_database(&self, inode: InodeId) -> Result<Vec<u8>, ReadError> {
+        self.read_whole(inode, self.limits.database_bytes)
     }
 
     /// The entries of the directory `path` leads to; none where it is no directory.
@@ -84,6 +117,9 @@ impl<'a> Lister<'a> {
         let directory = match self.folders.get(folder) {
             Some(known) => known.as_ref()?,
             None => {
+                if self.folders.len() >= MAX_FOLDERS {
+                    self.folders.clear();
+                }
                 let found = rootfs.resolve_from(&ImagePath::root(), folder).ok();
                 self.folders.entry(folder.to_vec()).or_insert(found).as_ref()?
             }
@@ -120,7 +156,7 @@ impl<'a> Lister<'a> {
 /// another do not reach the store.
 #[derive(Debug)]
 pub(super) struct Body<'a> {
-    rootfs: &'a Rootfs,
+    tree: &'a Tree<'a>,
     inode: InodeId,
     size: u64,
     position: u64,
@@ -130,9 +166,9 @@ pub(super) struct Body<'a> {
 
 impl<'a> Body<'a> {
     /// The body of `inode`, at its start.
-    pub(super) fn new(rootfs: &'a Rootfs, inode: InodeId) -> Self {
-        let size = rootfs.file(inode).map_or(0, |file| file.size);
-        Self { rootfs, inode, size, position: 0, window: Vec::new(), window_start: 0 }
+    pub(super) fn new(tree: &'a Tree<'a>, inode: InodeId) -> Self {
+        let size = tree.rootfs.file(inode).map_or(0, |file| file.size);
+        Self { tree, inode, size, position: 0, window: Vec::new(), window_start: 0 }
     }
 
     fn in_window(&self) -> Option<&[u8]> {
@@ -144,7 +180,7 @@ impl<'a> Body<'a> {
 impl Read for Body<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.in_window().is_none() {
-            self.window = self.rootfs.read_range(self.inode, self.position, WINDOW_BYTES).map_err(io::Error::other)?;
+            self.window = self.tree.read_range(self.inode, self.position, WINDOW_BYTES).map_err(io::Error::other)?;
             self.window_start = self.position;
         }
         let read = self.in_window().unwrap_or_default().read(buffer)?;
@@ -166,3 +202,41 @@ impl Seek for Body<'_> {
 }
 
 const WINDOW_BYTES: u64 = 64 << 10;
+/// Folders remembered: more than any image has, and some ten megabytes.
+const MAX_FOLDERS: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_counted_over_all_files() {
+        let mut root = Rootfs::default();
+        let file = root.put_file("/x", 0o644, "1234567890");
+        let limits = Limits { inventory_bytes: 25, ..Limits::default() };
+        let tree = Tree::new(&root, &limits);
+        assert_eq!(tree.read_range(file, 8, 100).expect("two bytes"), b"90");
+        assert!(tree.read_text(file).is_ok() && tree.read_text(file).is_ok());
+        assert!(matches!(tree.read_text(file), Err(ReadError::TooLarge { size: 32, limit: 25 })));
+    }
+
+    #[test]
+    fn a_body_reads_and_seeks_as_a_file_does() {
+        let mut root = Rootfs::default();
+        let bytes: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        let inode = root.put_file("/x", 0o644, &bytes);
+        let limits = Limits::default();
+        let tree = Tree::new(&root, &limits);
+        let mut body = Body::new(&tree, inode);
+        for (to, at) in
+            [(SeekFrom::Start(65_530), 65_530), (SeekFrom::Current(-20), 65_520), (SeekFrom::End(-7), 199_993)]
+        {
+            assert_eq!(body.seek(to).expect("inside"), at);
+            let mut read = Vec::new();
+            (&mut body).take(10).read_to_end(&mut read).expect("in memory");
+            let at = usize::try_from(at).expect("small");
+            assert_eq!(read, bytes.get(at..bytes.len().min(at + 10)).expect("inside"));
+        }
+        assert!(body.seek(SeekFrom::Start(0)).is_ok() && body.seek(SeekFrom::Current(-1)).is_err());
+    }
+}

@@ -4,22 +4,23 @@
 //! SQLite touches no file. A schema is code, and this one is hostile until shown otherwise: it is not trusted, cannot be written,
 //! `Packages` must be a plain table, and work and sizes are limited. A write-ahead log beside the file is not applied.
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 
 use rusqlite::{Connection, MAIN_DB, OptionalExtension as _, config::DbConfig, limits::Limit};
 
-/// Gives each blob of the database to `take`, in the order of installation.
+/// Gives each blob of the database, `size` bytes long, to `take`, in the order of installation.
 ///
 /// # Errors
 /// [`SqliteError`]; the blobs before it were given.
-pub fn parse_sqlite(mut bytes: Vec<u8>, take: &mut dyn FnMut(&[u8])) -> Result<(), SqliteError> {
+pub fn parse_sqlite(mut file: impl Read, size: usize, take: &mut dyn FnMut(&[u8])) -> Result<(), SqliteError> {
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut header)?;
     // "File format versions": 2 asks for a write-ahead log, which a database in memory cannot have.
-    for version in bytes.get_mut(18..20).into_iter().flatten() {
+    for version in header.get_mut(18..20).into_iter().flatten() {
         *version = 1;
     }
-    let len = bytes.len();
     let mut database = Connection::open_in_memory()?;
-    database.deserialize_read_exact(MAIN_DB, Cursor::new(bytes), len, true)?;
+    database.deserialize_read_exact(MAIN_DB, Cursor::new(header).chain(file), size, true)?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
@@ -63,8 +64,13 @@ pub enum SqliteError {
     /// SQLite refuses it.
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// Its bytes cannot be read.
+    #[error("cannot read it: {0}")]
+    Io(#[from] io::Error),
 }
 
+/// The database header of SQLite's file format.
+const HEADER_BYTES: usize = 100;
 /// The largest headers, of packages with 100,000 files, are some 10 MiB.
 const MAX_BLOB_BYTES: i32 = 64 << 20;
 /// Reading a package takes some ten of SQLite's instructions; this allows a hundred million.
@@ -95,7 +101,8 @@ mod tests {
 
     fn blobs(bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, String> {
         let mut found = Vec::new();
-        parse_sqlite(bytes, &mut |blob| found.push(blob.to_vec())).map_err(|error| error.to_string())?;
+        parse_sqlite(bytes.as_slice(), bytes.len(), &mut |blob| found.push(blob.to_vec()))
+            .map_err(|error| error.to_string())?;
         Ok(found)
     }
 
