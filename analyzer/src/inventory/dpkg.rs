@@ -40,62 +40,80 @@ pub fn parse_status(bytes: &[u8]) -> Vec<DebRecord> {
 pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
     let mut catalog = Catalog::default();
     let mut lister = Lister::new(tree.rootfs);
+    installed(tree, distro, &mut lister, &mut catalog);
+    distroless(tree, distro, &mut lister, &mut catalog);
+    catalog
+}
+
+fn installed(tree: &Tree, distro: Option<&Distro>, lister: &mut Lister, catalog: &mut Catalog) {
+    let Some((status, body)) = tree.database("/var/lib/dpkg/status") else { return };
+    let bytes = match body {
+        Ok(bytes) => bytes,
+        Err(error) => return catalog.unknown(&status.path, error),
+    };
     let diverted = diversions(tree);
-    if let Some((status, body)) = tree.database("/var/lib/dpkg/status") {
-        match body {
-            Ok(bytes) => {
-                let lists: HashMap<&[u8], Resolved> = tree
-                    .directory("/var/lib/dpkg/info")
-                    .filter_map(|(found, name)| Some((name.strip_suffix(b".list")?, found)))
-                    .collect();
-                let mut seen = HashSet::new();
-                for record in parse_status(&bytes) {
-                    // dpkg keeps one entry a name and architecture; more would read one list again and again.
-                    if !seen.insert((record.name.clone(), record.architecture.clone())) {
-                        continue;
-                    }
-                    let with_architecture = record.architecture.as_ref().map(|arch| format!("{}:{arch}", record.name));
-                    let list = with_architecture
-                        .and_then(|name| lists.get(name.as_bytes()))
-                        .or_else(|| lists.get(record.name.as_bytes()));
-                    let names = list.map_or(Ok(Vec::new()), |list| tree.read_text(list.inode));
-                    let names = names.unwrap_or_else(|error| {
-                        catalog.unknown(list.map_or(&status.path, |list| &list.path), error);
-                        Vec::new()
-                    });
-                    let divert =
-                        |name| diverted.get(name).filter(|to| to.by != record.name.as_bytes()).map(|to| &*to.to);
-                    let files = lister.files(lines(&names).map(|name| divert(name).unwrap_or(name)));
-                    let brought = tree.layer(list.unwrap_or(&status).inode);
-                    let licenses = licenses(tree, &record.name);
-                    catalog.packages.push(package(record, distro, &status.path, licenses, files, brought));
-                }
-            }
-            Err(error) => catalog.unknown(&status.path, error),
+    let control = control_files(tree);
+    let mut seen = HashSet::new();
+    for record in parse_status(&bytes) {
+        // dpkg keeps one entry a name and architecture; more would read one list again and again.
+        if !seen.insert((record.name.clone(), record.architecture.clone())) {
+            continue;
+        }
+        let with_architecture = record.architecture.as_ref().map(|arch| format!("{}:{arch}", record.name));
+        let own = with_architecture
+            .and_then(|name| control.get(name.as_bytes()))
+            .or_else(|| control.get(record.name.as_bytes()))
+            .map_or(&[][..], Vec::as_slice);
+        let list = own.iter().find(|found| found.path.as_bytes().ends_with(b".list"));
+        let names = list.map_or(Ok(Vec::new()), |list| tree.read_text(list.inode));
+        let names = names.unwrap_or_else(|error| {
+            catalog.unknown(list.map_or(&status.path, |list| &list.path), error);
+            Vec::new()
+        });
+        let divert = |name| diverted.get(name).filter(|to| to.by != record.name.as_bytes()).map(|to| &*to.to);
+        let (mut files, lowest) = lister.files(lines(&names).map(|name| divert(name).unwrap_or(name)));
+        files.extend(own.iter().map(|found| found.path.clone()));
+        files.sort_unstable();
+        files.dedup();
+        let brought = tree.layer(list.unwrap_or(&status).inode);
+        let licenses = licenses(tree, &record.name);
+        catalog.packages.push(package(record, distro, &status.path, licenses, (files, lowest), brought));
+    }
+}
+
+/// The files dpkg keeps of each package, by `NAME` or `NAME:ARCHITECTURE`: lists, sums, maintainer scripts.
+fn control_files<'a>(tree: &Tree<'a>) -> HashMap<&'a [u8], Vec<Resolved>> {
+    let mut files: HashMap<_, Vec<_>> = HashMap::new();
+    for (found, name) in tree.directory("/var/lib/dpkg/info") {
+        if let Some(package) = memchr::memrchr(b'.', name).and_then(|at| name.get(..at)) {
+            files.entry(package).or_default().push(found);
         }
     }
+    files
+}
+
+fn distroless(tree: &Tree, distro: Option<&Distro>, lister: &mut Lister, catalog: &mut Catalog) {
     for (found, name) in tree.directory("/var/lib/dpkg/status.d") {
         if name.ends_with(b".md5sums") || tree.rootfs.file(found.inode).is_none() {
             continue;
         }
-        match tree.read_text(found.inode) {
-            Ok(bytes) => {
-                let sums = [found.path.as_bytes(), b".md5sums"].concat();
-                let sums = ImagePath::normalize(&sums).ok();
-                let sums = sums.and_then(|path| tree.read_at(&path).ok());
-                let sums = sums.unwrap_or_default();
-                // md5sum(1): 32 digits, two characters, the name.
-                let files = lister.files(lines(&sums).filter_map(|line| line.get(34..)));
-                for record in parse_status(&bytes) {
-                    let brought = tree.layer(found.inode);
-                    let licenses = licenses(tree, &record.name);
-                    catalog.packages.push(package(record, distro, &found.path, licenses, files.clone(), brought));
-                }
+        let bytes = match tree.read_text(found.inode) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                catalog.unknown(&found.path, error);
+                continue;
             }
-            Err(error) => catalog.unknown(&found.path, error),
+        };
+        let sums = ImagePath::normalize(&[found.path.as_bytes(), b".md5sums"].concat()).ok();
+        let sums = sums.and_then(|path| tree.read_at(&path).ok()).unwrap_or_default();
+        // md5sum(1): 32 digits, two characters, the name.
+        let files = lister.files(lines(&sums).filter_map(|line| line.get(34..)));
+        // A file holds one package; more would each own the same files.
+        if let Some(record) = parse_status(&bytes).into_iter().next() {
+            let licenses = licenses(tree, &record.name);
+            catalog.packages.push(package(record, distro, &found.path, licenses, files, tree.layer(found.inode)));
         }
     }
-    catalog
 }
 
 fn package(
@@ -275,6 +293,7 @@ Version: 3
     fn a_listed_name_in_a_linked_folder_is_its_real_file() {
         assert_eq!(owner(&tree(), "/usr/bin/dash").as_deref(), Some("dash"));
         assert_eq!(owner(&tree(), "/usr/lib/libc.so.6").as_deref(), Some("libc6"));
+        assert_eq!(owner(&tree(), "/var/lib/dpkg/info/dash.list").as_deref(), Some("dash"));
         assert_eq!(owner(&tree(), "/usr/bin"), None, "a directory has no single owner");
         assert_eq!(owner(&tree(), "/etc/os-release"), None);
     }
