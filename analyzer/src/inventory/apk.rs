@@ -72,7 +72,7 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
         match body {
             Ok(bytes) => {
                 for record in parse_installed(&bytes) {
-                    let (files, lowest) = lister.files(record.files.iter().map(Vec::as_slice));
+                    let (files, layer) = lister.files_and_layer(record.files.iter().map(Vec::as_slice));
                     let upstream = Some(record.origin.as_str()).filter(|origin| *origin != record.name);
                     let purl = Purl::new(PackageKind::Apk, &record.name, &record.version)
                         .namespace(distro.map_or("alpine", |distro| &distro.id))
@@ -92,7 +92,7 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
                             .filter(|text| !text.is_empty())
                             .into_iter()
                             .collect::<BTreeSet<_>>(),
-                        layer: lowest.unwrap_or_else(|| tree.layer(found.inode)),
+                        layer: layer.unwrap_or_else(|| tree.layer(found.inode)),
                         files,
                     });
                 }
@@ -152,6 +152,20 @@ P:nameless-version
         );
         let owner = found.owner(&"/bin/busybox".parse().expect("no NUL"));
         assert_eq!(owner.map(|package| package.name.as_str()), Some("busybox"));
+    }
+
+    #[test]
+    fn the_layer_is_that_of_most_files() {
+        let mut root = Rootfs::default();
+        root.put_file("/lib/apk/db/installed", 0o644, "P:a\nV:1\nF:x\nR:1\nR:2\nR:3\nR:4\n\nP:b\nV:1\n");
+        for (name, layer) in [("1", 0), ("2", 1), ("3", 1), ("4", 2), ("5", 9)] {
+            let file = root.put_file(&format!("/x/{name}"), 0o644, "");
+            root.inode_mut(file).meta.layer = layer;
+        }
+        let database = root.resolve(&"/lib/apk/db/installed".parse().expect("no NUL")).expect("exists");
+        root.inode_mut(database.inode).meta.layer = 3;
+        let found = inventory(&root, &Limits::default());
+        assert_eq!(found.packages.iter().map(|package| package.layer).collect::<Vec<_>>(), [1, 3]);
     }
 
     #[test]

@@ -71,13 +71,14 @@ fn installed(tree: &Tree, distro: Option<&Distro>, lister: &mut Lister, catalog:
             Vec::new()
         });
         let divert = |name| diverted.get(name).filter(|to| to.by != record.name.as_bytes()).map(|to| &*to.to);
-        let (mut files, lowest) = lister.files(lines(&names).map(|name| divert(name).unwrap_or(name)));
+        let mut files = lister.files(lines(&names).map(|name| divert(name).unwrap_or(name)));
         files.extend(own.iter().map(|found| found.path.clone()));
         files.sort_unstable();
         files.dedup();
+        // dpkg writes a package's list anew with each version, but `status` with every change.
         let brought = tree.layer(list.unwrap_or(&status).inode);
         let licenses = licenses(tree, &record.name);
-        catalog.packages.push(package(record, distro, &status.path, licenses, (files, lowest), brought));
+        catalog.packages.push(package(record, distro, &status.path, licenses, files, brought));
     }
 }
 
@@ -121,8 +122,8 @@ fn package(
     distro: Option<&Distro>,
     location: &ImagePath,
     licenses: BTreeSet<String>,
-    (files, lowest): (Vec<ImagePath>, Option<u32>),
-    brought: u32,
+    files: Vec<ImagePath>,
+    layer: u32,
 ) -> Package {
     let upstream = record.source.as_ref().map(|name| match &record.source_version {
         Some(version) => format!("{name}@{version}"),
@@ -143,7 +144,7 @@ fn package(
         member: None,
         purl,
         licenses,
-        layer: lowest.unwrap_or(brought),
+        layer,
         files,
     }
 }

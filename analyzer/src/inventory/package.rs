@@ -23,7 +23,8 @@ pub struct Package {
     pub purl: String,
     /// Its licenses as its database spells them: expressions, names or free text.
     pub licenses: BTreeSet<String>,
-    /// Index of the layer that brought it: the lowest that holds one of its files or its record.
+    /// Index of the layer that brought it: that of its own record, or the one most of its files are from where all packages
+    /// share one database.
     pub layer: u32,
     /// The files it owns, sorted, each without a symbolic link on the way; directories are not among them.
     pub files: Vec<ImagePath>,

@@ -64,7 +64,7 @@ pub(super) fn catalog(tree: &Tree) -> Catalog {
             catalog.unknown(&found.path, "metadata without name or version");
             continue;
         };
-        let (mut files, lowest) = files(tree, &mut lister, &metadata);
+        let mut files = files(tree, &mut lister, &metadata);
         if let Err(at) = files.binary_search(&found.path) {
             files.insert(at, found.path.clone());
         }
@@ -77,7 +77,7 @@ pub(super) fn catalog(tree: &Tree) -> Catalog {
             location: found.path.clone(),
             member: None,
             licenses: record.licenses,
-            layer: lowest.unwrap_or_else(|| tree.layer(found.inode)),
+            layer: tree.layer(found.inode),
             files,
         });
     }
@@ -109,8 +109,8 @@ impl Metadata {
     }
 }
 
-fn files(tree: &Tree, lister: &mut Lister, metadata: &Metadata) -> (Vec<ImagePath>, Option<u32>) {
-    let Some(records) = &metadata.records else { return (Vec::new(), None) };
+fn files(tree: &Tree, lister: &mut Lister, metadata: &Metadata) -> Vec<ImagePath> {
+    let Some(records) = &metadata.records else { return Vec::new() };
     let read = |name: &[u8]| {
         let path = records.join(name).ok()?;
         tree.read_at(&path).ok()

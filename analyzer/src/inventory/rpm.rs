@@ -50,7 +50,7 @@ pub(super) fn catalog(tree: &Tree, distro: Option<&Distro>) -> Catalog {
 }
 
 fn package(tree: &Tree, lister: &mut Lister, record: RpmRecord, distro: Option<&Distro>, found: &Resolved) -> Package {
-    let (files, lowest) = lister.files(record.files.iter().map(Vec::as_slice));
+    let (files, layer) = lister.files_and_layer(record.files.iter().map(Vec::as_slice));
     let release = format!("{}-{}", record.version, record.release);
     let epoch = record.epoch.map(|epoch| epoch.to_string());
     let purl = Purl::new(PackageKind::Rpm, &record.name, &release)
@@ -69,7 +69,7 @@ fn package(tree: &Tree, lister: &mut Lister, record: RpmRecord, distro: Option<&
         member: None,
         purl,
         licenses: record.license.into_iter().collect(),
-        layer: lowest.unwrap_or_else(|| tree.layer(found.inode)),
+        layer: layer.unwrap_or_else(|| tree.layer(found.inode)),
         files,
     }
 }

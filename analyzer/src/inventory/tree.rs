@@ -5,7 +5,7 @@
 
 use std::{
     cell::Cell,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{self, Read, Seek, SeekFrom},
 };
 
@@ -132,22 +132,32 @@ impl<'a> Lister<'a> {
         Some(Resolved { path: directory.path.join(name).ok()?, inode })
     }
 
-    /// The files that `names`, whole paths relative to the root, lead to: sorted, each once; with the lowest of their layers.
-    pub(super) fn files<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) -> (Vec<ImagePath>, Option<u32>) {
+    /// The files that `names`, whole paths relative to the root, lead to: sorted, each once.
+    pub(super) fn files<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) -> Vec<ImagePath> {
+        self.files_and_layer(names).0
+    }
+
+    /// The same with the layer that most of them are from, the upper one of equals. An installation or upgrade writes nearly
+    /// all files of a package, and leaves few behind; a later step that touches one changes little.
+    pub(super) fn files_and_layer<'n>(
+        &mut self,
+        names: impl Iterator<Item = &'n [u8]>,
+    ) -> (Vec<ImagePath>, Option<u32>) {
         let mut files = Vec::new();
-        let mut layer: Option<u32> = None;
+        let mut layers: BTreeMap<u32, u64> = BTreeMap::new();
         for path in names {
             let slash = memchr::memrchr(b'/', path);
             let (folder, name) = slash.and_then(|at| path.split_at_checked(at)).unwrap_or((b"", path));
             let name = name.strip_prefix(b"/").unwrap_or(name);
             if let Some(found) = self.find(folder, name) {
-                let of_file = self.rootfs.inode(found.inode).meta.layer;
-                layer = Some(layer.map_or(of_file, |known| known.min(of_file)));
+                let count = layers.entry(self.rootfs.inode(found.inode).meta.layer).or_default();
+                *count = count.saturating_add(1);
                 files.push(found.path);
             }
         }
         files.sort_unstable();
         files.dedup();
+        let layer = layers.into_iter().max_by_key(|(layer, count)| (*count, *layer)).map(|(layer, _)| layer);
         (files, layer)
     }
 }
