@@ -11,12 +11,15 @@
 mod archive;
 mod directory;
 mod error;
+pub mod inventory;
 mod layer;
 mod progress;
 mod rootfs;
+pub mod sbom;
 mod squash;
 
 pub use error::Error;
+pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
 pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
 pub use squash::{Squashed, squash, squash_layer};

@@ -50,12 +50,16 @@ pub struct Limits {
     pub text_bytes: u64,
     /// Bytes of one package database: the largest seen are rpm's, some 100 MiB.
     pub database_bytes: u64,
+    /// Bytes read to find packages, all databases, programs and archives together: a file may have a million names.
+    pub inventory_bytes: u64,
     /// Packages of one image.
     pub packages: u64,
     /// Entries of one zip archive (jar, wheel), and the nesting of such archives is at most three.
     pub zip_entries: u64,
     /// Bytes of one archive inside the image that is opened.
     pub zip_bytes: u64,
+    /// Bytes of one archive inside another, which is held in memory while it is read.
+    pub nested_zip_bytes: u64,
     /// Nodes of the exec closure.
     pub closure_programs: u64,
     /// Bytes of memory that may wait between two steps of the pipeline.
@@ -88,9 +92,11 @@ impl Default for Limits {
             elf_bytes: 512 * MIB,
             text_bytes: 4 * MIB,
             database_bytes: 512 * MIB,
+            inventory_bytes: 4 * GIB,
             packages: 200_000,
             zip_entries: 200_000,
             zip_bytes: GIB,
+            nested_zip_bytes: 64 * MIB,
             closure_programs: 10_000,
             queue_bytes: 16 * MIB,
             analysis_seconds: 600,

@@ -1,0 +1,3 @@
+s.name = "a".freeze
+s.version = "1"
+s.licenses = ["MIT"]
