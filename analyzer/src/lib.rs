@@ -8,13 +8,19 @@
 //!                                        └─► Dna
 //! ```
 
+mod accounts;
 mod archive;
+mod closure;
 mod directory;
 mod error;
 mod layer;
 mod progress;
 mod rootfs;
+mod shell;
 mod squash;
+mod start;
+mod supervisors;
+mod wrappers;
 
 pub use error::Error;
 pub use progress::Progress;
