@@ -8,7 +8,9 @@
 //!                                        └─► Dna
 //! ```
 
+mod accounts;
 mod archive;
+mod closure;
 mod directory;
 mod error;
 pub mod inventory;
@@ -16,7 +18,11 @@ mod layer;
 mod progress;
 mod rootfs;
 pub mod sbom;
+mod shell;
 mod squash;
+mod start;
+mod supervisors;
+mod wrappers;
 
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};

@@ -12,3 +12,8 @@ pub const REDACTED: &str = "[redacted]";
 pub fn redact(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
+
+/// Whether a value of this name is a credential.
+pub fn is_secret_name(name: &str) -> bool {
+    name.to_ascii_uppercase().contains("PASSWORD")
+}

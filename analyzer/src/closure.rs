@@ -1,0 +1,567 @@
+//! Which programs run which: a start command and the tree in, edges and the set of programs executed out.
+//!
+//! A work list of (program, arguments, user). Scripts are walked by [`crate::shell`], wrappers and supervisors hand on their
+//! argument, interpreters their script. What a compiled program executes by itself is not followed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use dna::{Behavior, Condition, Confidence, Evidence, Exec, ImagePath, Known, Limits, Run, Subject, Unknown};
+
+use crate::{
+    Resolved,
+    shell::{self, Arg, Circumstances, DEFAULT_PATH, Source, World},
+    start, supervisors,
+    wrappers::{self, Inner},
+};
+
+/// A command to start with.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) cwd: ImagePath,
+    pub(crate) confidence: Confidence,
+    pub(crate) evidence: Evidence,
+}
+
+/// What is reached.
+#[derive(Debug, Default)]
+pub(crate) struct Closure {
+    /// Edges by the program they start from.
+    pub(crate) runs: BTreeMap<ImagePath, Vec<Run>>,
+    /// Programs executed, sorted.
+    pub(crate) exec: BTreeMap<ImagePath, Known<Exec>>,
+    /// Environment each was first executed with, as far as it is known.
+    pub(crate) env: BTreeMap<ImagePath, Vec<(String, String)>>,
+    /// Files that interpreters are told to run.
+    pub(crate) scripts: BTreeSet<ImagePath>,
+    /// Environment variables that some script reads.
+    pub(crate) reads: BTreeSet<String>,
+    pub(crate) unknowns: BTreeSet<Unknown>,
+}
+
+impl Closure {
+    /// The programs executed, as a behavior's `exec`.
+    pub(crate) fn exec_items(&self) -> Vec<Known<Exec>> {
+        self.exec.values().cloned().collect()
+    }
+}
+
+/// A process about to be: an execve(2) with what is known of its arguments.
+#[derive(Debug, Clone)]
+struct Process {
+    program: ImagePath,
+    argv: Vec<Arg>,
+    env: BTreeMap<String, Arg>,
+    uid: Option<u32>,
+    cwd: ImagePath,
+    confidence: Confidence,
+}
+
+/// Why a process comes about.
+struct Edge {
+    from: Option<ImagePath>,
+    reason: String,
+    evidence: Evidence,
+    when: Vec<Condition>,
+}
+
+/// Follows the given commands.
+pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits) -> Closure {
+    let mut reach = Reach { world, limits, closure: Closure::default(), ahead: VecDeque::new(), seen: BTreeMap::new() };
+    for launch in launches {
+        let process = Process {
+            program: ImagePath::root(),
+            argv: launch.argv.iter().cloned().map(Some).collect(),
+            env: launch.env.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
+            uid: launch.uid,
+            cwd: launch.cwd.clone(),
+            confidence: launch.confidence,
+        };
+        let edge = Edge { from: None, reason: String::new(), evidence: launch.evidence.clone(), when: Vec::new() };
+        reach.launch(process, edge);
+    }
+    while let Some(process) = reach.ahead.pop_front() {
+        reach.follow(process);
+    }
+    reach.closure
+}
+
+type Key = (ImagePath, Vec<Arg>, Option<u32>);
+
+struct Reach<'a> {
+    world: World<'a>,
+    limits: &'a Limits,
+    closure: Closure,
+    ahead: VecDeque<Process>,
+    /// Processes already followed, with the best confidence they were reached by.
+    seen: BTreeMap<Key, Confidence>,
+}
+
+impl Reach<'_> {
+    /// Looks a process's program up by its first argument, as execvp(3) does, and notes it.
+    fn launch(&mut self, process: Process, edge: Edge) {
+        let Some(Some(name)) = process.argv.first() else {
+            self.unknown(&edge, "the program's name is not known".to_owned());
+            return;
+        };
+        let path = process.env.get("PATH").cloned().unwrap_or_else(|| Some(DEFAULT_PATH.to_owned()));
+        match self.world.find_program(&process.cwd, name, path.as_deref().unwrap_or(DEFAULT_PATH)) {
+            Some(Resolved { path, .. }) => self.execute(Process { program: path, ..process }, edge),
+            // The start command itself is reported where it is read.
+            None if edge.from.is_none() || process.confidence == Confidence::Possible => {}
+            None => {
+                let name: String = name.chars().take(80).collect();
+                self.unknown(&edge, format!("runs `{}`, which the image does not have", dna::redact(&name)));
+            }
+        }
+    }
+
+    /// Notes that a program is executed, and queues what follows from that.
+    fn execute(&mut self, process: Process, edge: Edge) {
+        let evidence = vec![edge.evidence];
+        let item = Known {
+            what: Exec { path: process.program.clone() },
+            confidence: process.confidence,
+            when: Vec::new(),
+            evidence: evidence.clone(),
+        };
+        let known = self.closure.exec.entry(process.program.clone()).or_insert_with(|| item.clone());
+        if item.confidence < known.confidence {
+            *known = item;
+        }
+        if let Some(from) = edge.from {
+            let run = Run {
+                program: process.program.clone(),
+                reason: edge.reason,
+                confidence: process.confidence,
+                when: edge.when,
+                evidence,
+            };
+            self.run(from, run);
+        }
+        let env = process.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+        self.closure.env.entry(process.program.clone()).or_insert_with(|| env.collect());
+        self.queue(process);
+    }
+
+    fn queue(&mut self, process: Process) {
+        let key = (process.program.clone(), process.argv.clone(), process.uid);
+        let better = self.seen.get(&key).is_none_or(|known| process.confidence < *known);
+        if !better {
+            return;
+        }
+        if self.seen.len() as u64 >= self.limits.closure_programs {
+            let why = format!(
+                "more than {} processes; the rest was not followed (limit closure_programs)",
+                self.limits.closure_programs
+            );
+            self.closure.unknowns.insert(Unknown { place: "start".to_owned(), subject: Subject::Exec, why });
+            return;
+        }
+        self.seen.insert(key, process.confidence);
+        self.ahead.push_back(process);
+    }
+
+    fn run(&mut self, from: ImagePath, run: Run) {
+        let runs = self.closure.runs.entry(from).or_default();
+        match runs.iter_mut().find(|known| known.program == run.program) {
+            Some(known) => {
+                if known.when != run.when {
+                    // Under either: the part that both ask for.
+                    known.when.retain(|condition| run.when.contains(condition));
+                }
+                known.confidence = known.confidence.min(run.confidence);
+                for evidence in run.evidence {
+                    if known.evidence.len() < MAX_EVIDENCE && !known.evidence.contains(&evidence) {
+                        known.evidence.push(evidence);
+                    }
+                }
+            }
+            None => runs.push(run),
+        }
+    }
+
+    fn unknown(&mut self, edge: &Edge, why: String) {
+        self.closure.unknowns.insert(Unknown { place: place(&edge.evidence), subject: Subject::Exec, why });
+    }
+
+    fn layer_of(&self, path: &ImagePath) -> Option<u32> {
+        let found = self.world.rootfs.lookup(path).ok()?;
+        Some(self.world.rootfs.inode(found.inode).meta.layer)
+    }
+
+    /// What a process runs in turn.
+    fn follow(&mut self, process: Process) {
+        let head = self
+            .world
+            .rootfs
+            .resolve(&process.program)
+            .and_then(|found| Ok(self.world.rootfs.read_range(found.inode, 0, SHEBANG_BYTES).unwrap_or_default()));
+        let head = head.unwrap_or_default();
+        if head.starts_with(b"#!") {
+            self.follow_script(process, &head);
+        } else if is_text(&head) && !head.is_empty() {
+            // execvp(3) hands a text without `#!` to the shell.
+            let mut argv = vec![Some("/bin/sh".to_owned()), Some(process.program.to_string_lossy().into_owned())];
+            argv.extend(process.argv.iter().skip(1).cloned());
+            let evidence = Evidence::File {
+                path: process.program.clone(),
+                line: None,
+                layer: self.layer_of(&process.program),
+                detail: Some("text without #!".to_owned()),
+            };
+            let edge = Edge {
+                from: Some(process.program.clone()),
+                reason: "run by the shell".to_owned(),
+                evidence,
+                when: Vec::new(),
+            };
+            self.launch(Process { argv, ..process }, edge);
+        } else {
+            self.follow_binary(process);
+        }
+    }
+
+    /// `#!`: the kernel runs the interpreter with at most one argument, then the script's path and arguments (execve(2)).
+    fn follow_script(&mut self, process: Process, head: &[u8]) {
+        let shebang = shebang(head);
+        let Some(interpreter) = shebang.first() else { return };
+        let mut argv: Vec<Arg> = shebang.iter().cloned().map(Some).collect();
+        let invoked = process.argv.first().cloned().flatten().filter(|name| name.contains('/'));
+        argv.push(Some(invoked.unwrap_or_else(|| process.program.to_string_lossy().into_owned())));
+        argv.extend(process.argv.iter().skip(1).cloned());
+        let layer = self.layer_of(&process.program);
+        let evidence =
+            Evidence::File { path: process.program.clone(), line: Some(1), layer, detail: Some("#!".to_owned()) };
+        let edge = Edge {
+            from: Some(process.program.clone()),
+            reason: "#! interpreter".to_owned(),
+            evidence,
+            when: Vec::new(),
+        };
+        match self.world.resolve(&process.cwd, interpreter) {
+            Ok(found) => self.execute(Process { program: found.path, argv, ..process }, edge),
+            Err(error) => self.unknown(&edge, format!("its interpreter cannot run: {error}")),
+        }
+    }
+
+    fn follow_binary(&mut self, process: Process) {
+        let invoked = process.argv.first().cloned().flatten().unwrap_or_default();
+        let invoked = base_name(&invoked).to_owned();
+        let own = String::from_utf8_lossy(process.program.file_name()).into_owned();
+        // A multi-call binary is what it is called, or what its first argument says.
+        if matches!(own.as_str(), "busybox" | "toybox") && invoked == own {
+            let argv: Vec<Arg> = process.argv.iter().skip(1).skip_while(|word| is_option(word)).cloned().collect();
+            if !argv.is_empty() {
+                self.queue(Process { argv, ..process });
+            }
+            return;
+        }
+        if own.starts_with("ld-linux") || own.starts_with("ld-musl") || own.starts_with("ld.so") {
+            let argv: Vec<Arg> = process.argv.iter().skip(1).skip_while(|word| is_option(word)).cloned().collect();
+            self.hand_on(&process, "ld.so", Inner { argv, ..Inner::default() }, None);
+            return;
+        }
+        // `sh` may be a link to `dash` or to `busybox`; the file's own name decides where the link's says nothing.
+        for name in [invoked.as_str(), own.as_str()] {
+            let name = name.trim_start_matches('-');
+            if is_shell(name) {
+                self.follow_shell(&process);
+                return;
+            }
+            let inner = wrappers::unwrap(name, &process.argv);
+            let services = supervisors::services(name, &process.argv, &process.cwd, self.world);
+            let script = interpreted(name, &process.argv);
+            if inner.is_empty() && services.is_empty() && script.is_none() {
+                continue;
+            }
+            for inner in inner {
+                self.hand_on(&process, name, inner, None);
+            }
+            for service in services {
+                self.hand_on(&process, name, service.inner, Some(service.evidence));
+            }
+            if let Some(script) = script {
+                self.note_script(&process, &script);
+            }
+            return;
+        }
+    }
+
+    /// Starts what a wrapper or supervisor runs.
+    fn hand_on(&mut self, process: &Process, name: &str, inner: Inner, written: Option<Evidence>) {
+        let uid = match &inner.user {
+            Some(user) => start::uid_of(user, self.world.accounts),
+            None => process.uid,
+        };
+        let mut env = process.env.clone();
+        env.extend(inner.env);
+        let argv = match inner.line {
+            Some(line) => {
+                let shell = inner.user.as_ref().and_then(|user| {
+                    let known = self.world.accounts.users.iter().find(|known| known.name == *user)?;
+                    Some(known.shell.clone()).filter(|shell| !shell.is_empty())
+                });
+                vec![Some(shell.unwrap_or_else(|| "/bin/sh".to_owned())), Some("-c".to_owned()), Some(line)]
+            }
+            None => inner.argv,
+        };
+        let (reason, layer) = (format!("argument of {name}"), self.layer_of(&process.program));
+        let (reason, evidence) = match written {
+            Some(Evidence::File { path, line, detail, .. }) => {
+                let layer = self.layer_of(&path);
+                (format!("service of {name}"), Evidence::File { path, line, layer, detail })
+            }
+            _ => (
+                reason.clone(),
+                Evidence::Binary { path: process.program.clone(), offset: None, layer, detail: Some(reason) },
+            ),
+        };
+        let edge = Edge { from: Some(process.program.clone()), reason, evidence, when: Vec::new() };
+        self.launch(
+            Process {
+                program: process.program.clone(),
+                argv,
+                env,
+                uid,
+                cwd: process.cwd.clone(),
+                confidence: process.confidence,
+            },
+            edge,
+        );
+    }
+
+    /// Walks what a shell is told to run: `-c LINE`, or a script file.
+    fn follow_shell(&mut self, process: &Process) {
+        let mut words = process.argv.iter().skip(1);
+        let mut line = false;
+        let mut first = None;
+        while let Some(word) = words.next() {
+            match word.as_deref() {
+                Some("-o" | "+o" | "-O" | "+O" | "--rcfile" | "--init-file") => {
+                    words.next();
+                }
+                Some("--") => {
+                    first = words.next().cloned();
+                    break;
+                }
+                Some(option) if option.starts_with("--") => {}
+                Some(option) if option.starts_with(['-', '+']) && option.len() > 1 => {
+                    line |= option.starts_with('-') && option.contains('c')
+                }
+                _ => {
+                    first = Some(word.clone());
+                    break;
+                }
+            }
+        }
+        let rest: Vec<Arg> = words.cloned().collect();
+        let Some(first) = first else { return };
+        let edge =
+            |evidence| Edge { from: Some(process.program.clone()), reason: String::new(), evidence, when: Vec::new() };
+        let here = Evidence::Binary {
+            path: process.program.clone(),
+            offset: None,
+            layer: None,
+            detail: Some("shell command line".to_owned()),
+        };
+        let Some(first) = first else {
+            self.unknown(&edge(here), "what the shell is told to run is not known".to_owned());
+            return;
+        };
+        if line {
+            let name = rest.first().cloned().flatten().unwrap_or_else(|| "sh".to_owned());
+            let arguments = rest.get(1..).unwrap_or_default().to_vec();
+            self.walk(process, Source { text: &first, path: None }, name, arguments, &process.program);
+            return;
+        }
+        let found = self.world.resolve(&process.cwd, &first).ok().or_else(|| {
+            let path = process.env.get("PATH").cloned().flatten();
+            self.world.find_program(&process.cwd, &first, path.as_deref().unwrap_or(DEFAULT_PATH))
+        });
+        let Some(found) = found else { return };
+        match self.world.rootfs.read(found.inode, self.limits.text_bytes).map(String::from_utf8) {
+            Ok(Ok(text)) => {
+                if !self.closure.exec.contains_key(&found.path) {
+                    self.note_script(process, &first);
+                }
+                self.walk(process, Source { text: &text, path: Some(&found.path) }, first, rest, &found.path);
+            }
+            Ok(Err(_)) => self.unknown(&edge(file(&found.path)), "the script is no UTF-8 text".to_owned()),
+            Err(error) => self.unknown(&edge(file(&found.path)), error.to_string()),
+        }
+    }
+
+    /// Walks a script and starts what it calls.
+    fn walk(&mut self, process: &Process, source: Source<'_>, name: String, arguments: Vec<Arg>, from: &ImagePath) {
+        let circumstances =
+            Circumstances { name, arguments, env: process.env.clone(), uid: process.uid, cwd: process.cwd.clone() };
+        let outcome = shell::run(source, &circumstances, self.world);
+        self.closure.reads.extend(outcome.reads);
+        for (path, line, why) in outcome.open {
+            let place = match (path, line) {
+                (Some(path), Some(line)) => format!("{}:{line}", path.as_bytes().escape_ascii()),
+                (Some(path), None) => path.as_bytes().escape_ascii().to_string(),
+                (None, _) => format!("{} -c", from.as_bytes().escape_ascii()),
+            };
+            self.closure.unknowns.insert(Unknown { place, subject: Subject::Exec, why });
+        }
+        for call in outcome.calls {
+            let evidence = match call.file {
+                Some(path) => Evidence::File { layer: self.layer_of(&path), path, line: call.line, detail: None },
+                None => Evidence::Config { key: "command line".to_owned() },
+            };
+            let edge = Edge { from: Some(from.clone()), reason: "calls".to_owned(), evidence, when: call.when };
+            let confidence = process.confidence.max(call.confidence);
+            let next = Process {
+                program: from.clone(),
+                argv: call.argv,
+                env: call.env,
+                uid: process.uid,
+                cwd: call.cwd,
+                confidence,
+            };
+            self.launch(next, edge);
+        }
+    }
+
+    /// Notes a file that an interpreter is told to run.
+    fn note_script(&mut self, process: &Process, script: &str) {
+        let Ok(found) = self.world.resolve(&process.cwd, script) else { return };
+        if found.path == process.program {
+            return;
+        }
+        let layer = self.layer_of(&found.path);
+        let run = Run {
+            program: found.path.clone(),
+            reason: "script argument".to_owned(),
+            confidence: process.confidence,
+            when: Vec::new(),
+            evidence: vec![Evidence::File { path: found.path.clone(), line: None, layer, detail: None }],
+        };
+        // A `#!` script is executed itself; the edge back to it would say nothing new.
+        if !self.closure.exec.contains_key(&found.path) {
+            self.run(process.program.clone(), run);
+            self.closure.scripts.insert(found.path);
+        }
+    }
+}
+
+const MAX_EVIDENCE: usize = 4;
+/// The kernel reads this much of a file to find its interpreter (`BINPRM_BUF_SIZE`).
+const SHEBANG_BYTES: u64 = 256;
+
+fn file(path: &ImagePath) -> Evidence {
+    Evidence::File { path: path.clone(), line: None, layer: None, detail: None }
+}
+
+fn place(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::File { path, line: Some(line), .. } => format!("{}:{line}", path.as_bytes().escape_ascii()),
+        Evidence::File { path, .. } | Evidence::Binary { path, .. } => path.as_bytes().escape_ascii().to_string(),
+        Evidence::Config { key } => format!("config {key}"),
+        _ => "start".to_owned(),
+    }
+}
+
+/// The words of a `#!` line as execve(2) takes them: the interpreter, and all the rest as one argument.
+pub(crate) fn shebang(head: &[u8]) -> Vec<String> {
+    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line.get(2..).unwrap_or_default()).into_owned();
+    let line = line.trim_matches([' ', '\t', '\r']);
+    match line.split_once([' ', '\t']) {
+        Some((interpreter, argument)) => vec![interpreter.to_owned(), argument.trim().to_owned()],
+        None if line.is_empty() => Vec::new(),
+        None => vec![line.to_owned()],
+    }
+}
+
+fn is_text(head: &[u8]) -> bool {
+    std::str::from_utf8(head).is_ok_and(|text| !text.contains('\0')) && !head.starts_with(b"\x7fELF")
+}
+
+fn is_option(word: &Arg) -> bool {
+    word.as_deref().is_some_and(|word| word.starts_with('-'))
+}
+
+fn base_name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+fn is_shell(name: &str) -> bool {
+    matches!(
+        name,
+        "sh" | "ash"
+            | "dash"
+            | "bash"
+            | "rbash"
+            | "ksh"
+            | "ksh93"
+            | "mksh"
+            | "lksh"
+            | "oksh"
+            | "yash"
+            | "zsh"
+            | "posh"
+            | "hush"
+    )
+}
+
+/// The script or archive that an interpreter is told to run, by its documented options.
+fn interpreted(name: &str, argv: &[Arg]) -> Option<String> {
+    // Versions are part of many interpreters' names.
+    let family = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let (valued, stops): (&[&str], &[&str]) = match family {
+        "python" | "pypy" => (&["-W", "-X", "--check-hash-based-pycs"], &["-c", "-m"]),
+        "perl" => (&["-I"], &["-e", "-E"]),
+        "ruby" => (&["-I", "-r", "-C", "-E"], &["-e"]),
+        "node" | "nodejs" | "bun" | "deno" => {
+            (&["-r", "--require", "--import", "--loader", "-C"], &["-e", "-p", "--eval", "--print"])
+        }
+        "php" => (&["-c", "-d", "-z", "-f"], &["-r", "-S", "-a"]),
+        "lua" | "luajit" | "tclsh" | "Rscript" => (&["-l"], &["-e"]),
+        "java" => return jar(argv),
+        "dotnet" => (&["--fx-version", "--depsfile", "--runtimeconfig", "--additionalprobingpath"], &[]),
+        _ => return None,
+    };
+    let mut words = argv.iter().skip(1);
+    while let Some(word) = words.next() {
+        let word = word.as_deref()?;
+        if stops.contains(&word) {
+            return None;
+        }
+        if family == "php" && word == "-f" {
+            return words.next().cloned().flatten();
+        }
+        if valued.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return Some(word.to_owned());
+        }
+    }
+    None
+}
+
+/// `java [options] -jar FILE`.
+fn jar(argv: &[Arg]) -> Option<String> {
+    let at = argv.iter().position(|word| word.as_deref() == Some("-jar"))?;
+    argv.get(at.saturating_add(1)).cloned().flatten()
+}
+
+/// What a program does by its edges alone: the programs it runs.
+pub(crate) fn behavior_of(runs: &[Run]) -> Behavior {
+    let mut exec: Vec<Known<Exec>> = runs
+        .iter()
+        .filter(|run| run.reason != "script argument")
+        .map(|run| Known {
+            what: Exec { path: run.program.clone() },
+            confidence: run.confidence,
+            when: run.when.clone(),
+            evidence: run.evidence.clone(),
+        })
+        .collect();
+    exec.sort();
+    Behavior { exec, ..Behavior::default() }
+}
