@@ -9,9 +9,15 @@
 //! ```
 
 mod archive;
+mod buildinfo;
 mod directory;
+pub mod elf;
 mod error;
+pub mod filecaps;
+mod language;
 mod layer;
+pub mod loader;
+pub mod programs;
 mod progress;
 mod rootfs;
 mod squash;
