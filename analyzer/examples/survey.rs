@@ -12,7 +12,7 @@ mod common;
 fn main() {
     let layout = std::env::args().nth(1).expect("an image layout");
     let limits = Limits::default();
-    let squashed = squash(&common::open(Path::new(&layout)), &limits, &Progress::default()).expect("an image");
+    let squashed = squash(&common::open(Path::new(&layout)), &limits, &Progress::start(&limits)).expect("an image");
     let start = Instant::now();
     let loader = Loader::new(&squashed.rootfs, &limits);
     let survey = programs::survey_with(&loader, &squashed.rootfs, &limits, |_| None);

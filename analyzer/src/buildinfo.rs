@@ -23,7 +23,7 @@ pub struct GoModule {
 }
 
 /// Reads the build information in `blob`; `memory` gives at most so many bytes from an address of the program.
-pub fn go_buildinfo(blob: &[u8], memory: impl Fn(u64, u64) -> Option<Vec<u8>>) -> Option<GoBuildInfo> {
+pub(crate) fn go_buildinfo(blob: &[u8], memory: impl Fn(u64, u64) -> Option<Vec<u8>>) -> Option<GoBuildInfo> {
     let at = memchr::memmem::find_iter(blob, MAGIC).find(|at| at % 16 == 0)?;
     let blob = blob.get(at..)?;
     let (width, flags) = (usize::from(*blob.get(14)?), *blob.get(15)?);
@@ -86,6 +86,7 @@ const MAGIC: &[u8] = b"\xff Go buildinf:";
 const STRING_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -433,4 +433,5 @@ const GO_BYTES: u64 = 1 << 20;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;

@@ -250,4 +250,5 @@ const OBJECTS: usize = 2_000;
 const LOADER_BYTES: u64 = 4 << 20;
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;

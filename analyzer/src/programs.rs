@@ -228,4 +228,5 @@ const SHEBANG_BYTES: u64 = 256;
 const HASH_BYTES: u64 = 1 << 20;
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests;

@@ -73,8 +73,9 @@ fn fortify(names: &Names<'_>) -> Tristate {
     let checked = |name: &&[u8]| names.has(&[b"__".as_slice(), name, b"_chk"].concat());
     if FORTIFIED.iter().any(checked) {
         Tristate::Yes
-    // musl has no checked functions; and where none of these is called there is nothing to check.
-    } else if names.tell() && !names.is_musl && FORTIFIED.iter().any(|name| names.has(name)) {
+    // musl has no checked functions, a static file's C library is not known, and where none of these is called there is
+    // nothing to check.
+    } else if names.tell() && names.is_dynamic && !names.is_musl && FORTIFIED.iter().any(|name| names.has(name)) {
         Tristate::No
     } else {
         Tristate::Unknown

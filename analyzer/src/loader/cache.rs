@@ -71,6 +71,7 @@ const OLD_MAGIC: &[u8] = b"ld.so-1.7.0\0";
 const NEW_MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 pub(super) mod tests {
     use super::*;
 
