@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 use analyzer::{Progress, loader::Loader, programs, squash};
 use dna::Limits;
 
+#[expect(unreachable_pub, reason = "shared with the tests")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 

@@ -117,11 +117,14 @@ mod tests {
     fn pointers_are_followed_into_memory() {
         let mut bytes = blob(0);
         bytes[16..24].copy_from_slice(&100u64.to_le_bytes());
-        let mut memory = vec![0; 200];
+        let mut memory = [0; 200];
         memory[100..108].copy_from_slice(&150u64.to_le_bytes());
         memory[108..116].copy_from_slice(&6u64.to_le_bytes());
         memory[150..156].copy_from_slice(b"go1.17");
-        let read = |at: u64, len: u64| memory.get(at as usize..(at + len) as usize).map(<[u8]>::to_vec);
+        let read = |at: u64, len: u64| {
+            let (at, len) = (usize::try_from(at).ok()?, usize::try_from(len).ok()?);
+            memory.get(at..at.checked_add(len)?).map(<[u8]>::to_vec)
+        };
         assert_eq!(go_buildinfo(&bytes, read).expect("build information").go_version, "go1.17");
     }
 

@@ -211,8 +211,8 @@ impl<'a> Body<'a> {
             };
             body.sections = table
                 .into_iter()
-                // A name is some tens of bytes; a lying one does not make a copy of the whole table for every section.
-                .map(|section| (string_at(&names, section.sh_name as u64).iter().copied().take(64).collect(), section))
+                // A name is some tens of bytes; a lying one costs neither a copy nor a scan of the whole table per section.
+                .map(|section| (string_at(&names, section.sh_name as u64, 64).to_vec(), section))
                 .collect();
         }
         body.segments = body.table::<ProgramHeader>(header.e_phoff, phnum.min(SEGMENTS), entry)?;
@@ -309,8 +309,7 @@ impl Dynamic {
             }
             None => Vec::new(),
         };
-        let name =
-            |at: u64| text(string_at(&strings, at).get(..PATH_BYTES as usize).unwrap_or(string_at(&strings, at)));
+        let name = |at: u64| text(string_at(&strings, at, PATH_BYTES));
         let list = |tag| match value(tag) {
             Some(at) => name(at).split(':').map(str::to_owned).collect(),
             None => Vec::new(),
@@ -371,9 +370,11 @@ fn find_note(notes: &[u8], is_little_endian: bool, align: u64) -> Option<&[u8]> 
     }
 }
 
-fn string_at(strings: &[u8], at: u64) -> &[u8] {
+/// The string at an offset, cut at `limit` bytes before its end is looked for: many may point into one long one.
+fn string_at(strings: &[u8], at: u64, limit: u64) -> &[u8] {
     let start = usize::try_from(at).unwrap_or(usize::MAX);
-    until_nul(strings.get(start..).unwrap_or_default())
+    let rest = strings.get(start..).unwrap_or_default();
+    until_nul(usize::try_from(limit).ok().and_then(|limit| rest.get(..limit)).unwrap_or(rest))
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

@@ -29,6 +29,7 @@ pub struct Loader<'a> {
     limits: &'a Limits,
     objects: Mutex<HashMap<InodeId, Result<Arc<ElfFile>, String>>>,
     caches: [OnceLock<Option<Cache>>; 2],
+    configured: OnceLock<Vec<String>>,
     default_folders: Mutex<HashMap<InodeId, Arc<Vec<Vec<u8>>>>>,
 }
 
@@ -62,6 +63,7 @@ impl<'a> Loader<'a> {
             limits,
             objects: Mutex::default(),
             caches: [OnceLock::new(), OnceLock::new()],
+            configured: OnceLock::new(),
             default_folders: Mutex::default(),
         }
     }
@@ -130,7 +132,7 @@ impl<'a> Loader<'a> {
             let names = vec![text(loader.path.file_name()), file_name(&interpreter)];
             objects.push(Object { path: loader.path, inode: loader.inode, elf, loader: None, names });
         }
-        let mut at = 0;
+        let (mut at, mut asked) = (0, 0usize);
         while let Some(object) = objects.get(at) {
             let asks: Vec<(String, String)> = if at == 0 {
                 let preloads = search.preloads().into_iter();
@@ -143,6 +145,11 @@ impl<'a> Loader<'a> {
             let place = object.path.clone();
             let asker = Resolved { path: object.path.clone(), inode: object.inode };
             for (name, why) in asks {
+                asked = asked.saturating_add(1);
+                if asked > LOOKUPS {
+                    closure.unknowns.push(unknown(&place, "more needed libraries than are looked up".to_owned()));
+                    break;
+                }
                 let is_needed = why == "DT_NEEDED";
                 let mut path = None;
                 match search.find(&objects, at, &name) {
@@ -246,6 +253,8 @@ fn text(bytes: &[u8]) -> String {
 
 /// Objects of one process: LibreOffice has some 200.
 const OBJECTS: usize = 2_000;
+/// Names asked for in one process: some tens for each of its objects.
+const LOOKUPS: usize = 10_000;
 /// Loaders have some 250 KiB.
 const LOADER_BYTES: u64 = 4 << 20;
 

@@ -64,7 +64,6 @@ const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4 << 10;
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
 

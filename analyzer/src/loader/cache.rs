@@ -47,7 +47,11 @@ impl Cache {
         } else {
             return None;
         };
-        let string = |at: usize| super::until_nul(strings.get(at..)?).get(..).filter(|text| text.len() <= 4096);
+        // Cut first: every entry may point into one long string.
+        let string = |at: usize| {
+            let rest = strings.get(at..)?;
+            Some(super::until_nul(rest.get(..PATH_BYTES).unwrap_or(rest)))
+        };
         let mut cache = Self::default();
         for entry in table.chunks_exact(size) {
             let (Some(flags), Some(key), Some(value)) = (word(entry, 0), word(entry, 4), word(entry, 8)) else {
@@ -67,6 +71,8 @@ impl Cache {
     }
 }
 
+/// PATH_MAX.
+const PATH_BYTES: usize = 4_096;
 const OLD_MAGIC: &[u8] = b"ld.so-1.7.0\0";
 const NEW_MAGIC: &[u8] = b"glibc-ld.so.cache1.1";
 

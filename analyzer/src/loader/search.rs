@@ -1,6 +1,6 @@
 //! Where a loader looks for one name: the objects loaded so far in, the file it takes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use dna::ImagePath;
 
@@ -17,6 +17,7 @@ pub(super) struct Search<'a> {
     preload: String,
     default_folders: Vec<Vec<u8>>,
     lib: String,
+    tries_left: Cell<u32>,
 }
 
 /// The outcome for one name.
@@ -78,6 +79,7 @@ impl<'a> Search<'a> {
             preload: variable("LD_PRELOAD"),
             default_folders,
             lib: lib.unwrap_or_else(|| "lib".to_owned()),
+            tries_left: Cell::new(TRIES),
         }
     }
 
@@ -209,29 +211,31 @@ impl<'a> Search<'a> {
         if self.loader.cache(self.program.is_little_endian).is_some() {
             return None;
         }
-        let mut folders = Vec::new();
-        self.read_configuration(b"/etc/ld.so.conf", 0, &mut folders);
+        let folders = self.loader.configured.get_or_init(|| {
+            let (mut folders, mut files) = (Vec::new(), CONFIGURED);
+            self.read_configuration(b"/etc/ld.so.conf", 0, &mut files, &mut folders);
+            folders
+        });
         folders.iter().find_map(|folder| match self.open_in(folder.as_bytes(), name, "ld.so.conf")? {
             Found::File { file, elf, by, .. } => Some(Found::File { file, elf, by, kind: Kind::Configured }),
             _ => None,
         })
     }
 
-    fn read_configuration(&self, path: &[u8], depth: usize, folders: &mut Vec<String>) {
-        if depth > 4 || folders.len() > CONFIGURED {
-            return;
-        }
+    fn read_configuration(&self, path: &[u8], depth: usize, files: &mut usize, folders: &mut Vec<String>) {
+        let Some(left) = files.checked_sub(1).filter(|_| depth <= 4) else { return };
+        *files = left;
         for line in self.loader.read_text(path).unwrap_or_default().lines().take(CONFIGURED) {
             let line = line.split('#').next().unwrap_or_default().trim();
             match line.strip_prefix("include").filter(|rest| rest.starts_with([' ', '\t'])) {
                 Some(patterns) => {
                     for pattern in patterns.split_whitespace() {
                         for file in self.glob(pattern) {
-                            self.read_configuration(file.as_bytes(), depth.saturating_add(1), folders);
+                            self.read_configuration(file.as_bytes(), depth.saturating_add(1), files, folders);
                         }
                     }
                 }
-                None if line.starts_with('/') => folders.push(line.to_owned()),
+                None if line.starts_with('/') && folders.len() < CONFIGURED => folders.push(line.to_owned()),
                 None => {}
             }
         }
@@ -305,6 +309,10 @@ impl<'a> Search<'a> {
 
     /// The file at a path, where the loader would map it; glibc goes on where class or machine is another's.
     fn open(&self, path: &[u8], by: &str) -> Option<Found> {
+        match self.tries_left.get().checked_sub(1) {
+            Some(left) => self.tries_left.set(left),
+            None => return Some(Found::Missing("more places than are searched for one program".to_owned())),
+        }
         let file = self.loader.rootfs.resolve_from(&ImagePath::root(), path).ok()?;
         self.loader.rootfs.file(file.inode)?;
         match self.fits(&file) {
@@ -412,5 +420,7 @@ pub(super) fn default_folders(loader: &[u8]) -> Vec<Vec<u8>> {
 }
 
 const MUSL_FOLDERS: &str = "/lib:/usr/local/lib:/usr/lib";
+/// Places looked at for one program: real ones need a few for each library.
+const TRIES: u32 = 100_000;
 const PRELOADS: usize = 64;
 const CONFIGURED: usize = 1_000;

@@ -12,11 +12,14 @@ pub(super) fn main_class(rootfs: &Rootfs, inode: InodeId, limits: &Limits) -> Re
     if size > limits.zip_bytes {
         return Err(ReadError::TooLarge { size, limit: limits.zip_bytes }.into());
     }
+    // Counted before the crate reads the directory into memory.
+    let tail = rootfs.read_range(inode, size.saturating_sub(TAIL_BYTES), TAIL_BYTES)?;
+    let entries = count_entries(&tail).ok_or(JarError::End)?;
+    if entries > limits.zip_entries {
+        return Err(JarError::Entries(entries));
+    }
     let body = Body { rootfs, inode, size, at: 0 };
     let mut archive = zip::ZipArchive::new(BufReader::with_capacity(64 << 10, body))?;
-    if archive.len() as u64 > limits.zip_entries {
-        return Err(JarError::Entries(archive.len()));
-    }
     let member = match archive.by_name("META-INF/MANIFEST.MF") {
         Err(zip::result::ZipError::FileNotFound) => return Ok(None),
         member => member?,
@@ -24,6 +27,18 @@ pub(super) fn main_class(rootfs: &Rootfs, inode: InodeId, limits: &Limits) -> Re
     let mut manifest = Vec::new();
     member.take(MANIFEST_BYTES).read_to_end(&mut manifest)?;
     Ok(find_main_class(&String::from_utf8_lossy(&manifest)))
+}
+
+/// The most entries that any end-of-directory record in an archive's last bytes claims; none where there is no record. Source:
+/// APPNOTE.TXT 4.3.14 and 4.3.16.
+fn count_entries(tail: &[u8]) -> Option<u64> {
+    let number = |at: usize, from: usize, to: usize| {
+        let bytes = tail.get(at.checked_add(from)?..at.checked_add(to)?)?;
+        Some(bytes.iter().rev().fold(0u64, |value, byte| (value << 8) | u64::from(*byte)))
+    };
+    let plain = memchr::memmem::find_iter(tail, b"PK\x05\x06").filter_map(|at| number(at, 10, 12)).max()?;
+    let large = memchr::memmem::find_iter(tail, b"PK\x06\x06").filter_map(|at| number(at, 32, 40)).max();
+    Some(large.map_or(plain, |large| large.max(plain)))
 }
 
 /// `Main-Class` of a manifest's main section; a line that starts with a space continues the one before. Source: JAR file
@@ -46,7 +61,9 @@ pub(super) enum JarError {
     #[error("cannot inflate the manifest: {0}")]
     Inflate(#[from] io::Error),
     #[error("{0} entries, more than the limit")]
-    Entries(usize),
+    Entries(u64),
+    #[error("no end of the archive's directory")]
+    End,
 }
 
 struct Body<'a> {
@@ -81,10 +98,25 @@ impl Seek for Body<'_> {
 
 /// Manifests list signed members, some megabytes at most; the main section is at the start.
 const MANIFEST_BYTES: u64 = 1 << 20;
+/// The last record, its comment of 64 KiB at most, and the two records of large archives before it.
+const TAIL_BYTES: u64 = (64 << 10) + 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_archive_that_claims_too_many_entries_is_refused() {
+        let mut end = b"PK\x03\x04PK\x05\x06".to_vec();
+        end.extend([0, 0, 0, 0, 3, 0, 3, 0]);
+        end.resize(26, 0);
+        assert_eq!(count_entries(&end), Some(3));
+        assert_eq!(count_entries(b"PK\x03\x04"), None);
+        let mut root = Rootfs::default();
+        let jar = root.put_file("/a.jar", 0o644, end);
+        let limits = Limits { zip_entries: 2, ..Limits::default() };
+        assert!(matches!(main_class(&root, jar, &limits), Err(JarError::Entries(3))));
+    }
 
     #[test]
     fn continued_lines_and_only_the_main_section_count() {
