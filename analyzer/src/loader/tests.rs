@@ -196,3 +196,12 @@ fn default_folders_are_the_loaders_own_constants() {
     assert_eq!(folders, ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"]);
     assert_eq!(search::default_folders(b"nothing").len(), 4);
 }
+
+#[test]
+fn a_search_of_too_many_places_ends_as_an_unknown() {
+    let folders: &'static str = Box::leak("/a:".repeat(1_300).into_boxed_str());
+    let names = (0..100).map(|i| &*Box::leak(format!("lib{i}.so").into_boxed_str())).collect::<Vec<&'static str>>();
+    let closure = load(&tree(GLIBC, Build { runpath: Some(folders), ..asks(&names) }, &[]), &[]);
+    assert_eq!((closure.needed.len(), closure.unknowns.len()), (100, 100));
+    assert!(closure.unknowns.iter().any(|unknown| unknown.why.contains("more places than are searched")));
+}
