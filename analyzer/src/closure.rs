@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dna::{Behavior, Condition, Confidence, Evidence, Exec, ImagePath, Known, Limits, Run, Subject, Unknown};
+use dna::{Condition, Confidence, Evidence, Exec, ImagePath, Known, Limits, Run, Subject, Unknown};
 
 use crate::{
-    Resolved,
+    Resolved, programs,
     shell::{self, Arg, Circumstances, DEFAULT_PATH, Source, World},
     start, supervisors,
     wrappers::{self, Inner},
@@ -39,13 +39,6 @@ pub(crate) struct Closure {
     /// Environment variables that some script reads.
     pub(crate) reads: BTreeSet<String>,
     pub(crate) unknowns: BTreeSet<Unknown>,
-}
-
-impl Closure {
-    /// The programs executed, as a behavior's `exec`.
-    pub(crate) fn exec_items(&self) -> Vec<Known<Exec>> {
-        self.exec.values().cloned().collect()
-    }
 }
 
 /// A process about to be: an execve(2) with what is known of its arguments.
@@ -226,7 +219,7 @@ impl Reach<'_> {
 
     /// `#!`: the kernel runs the interpreter with at most one argument, then the script's path and arguments (execve(2)).
     fn follow_script(&mut self, process: Process, head: &[u8]) {
-        let shebang = shebang(head);
+        let shebang = programs::split_shebang(head.get(2..).unwrap_or_default());
         let Some(interpreter) = shebang.first() else { return };
         let mut argv: Vec<Arg> = shebang.iter().cloned().map(Some).collect();
         let invoked = process.argv.first().cloned().flatten().filter(|name| name.contains('/'));
@@ -436,7 +429,7 @@ impl Reach<'_> {
         let layer = self.layer_of(&found.path);
         let run = Run {
             program: found.path.clone(),
-            reason: "script argument".to_owned(),
+            reason: TOLD.to_owned(),
             confidence: process.confidence,
             when: Vec::new(),
             evidence: vec![Evidence::File { path: found.path.clone(), line: None, layer, detail: None }],
@@ -448,6 +441,9 @@ impl Reach<'_> {
         }
     }
 }
+
+/// The reason of an edge to a file that an interpreter reads: no execve(2).
+pub(crate) const TOLD: &str = "script argument";
 
 const MAX_EVIDENCE: usize = 4;
 /// The kernel reads this much of a file to find its interpreter (`BINPRM_BUF_SIZE`).
@@ -463,18 +459,6 @@ fn place(evidence: &Evidence) -> String {
         Evidence::File { path, .. } | Evidence::Binary { path, .. } => path.as_bytes().escape_ascii().to_string(),
         Evidence::Config { key } => format!("config {key}"),
         _ => "start".to_owned(),
-    }
-}
-
-/// The words of a `#!` line as execve(2) takes them: the interpreter, and all the rest as one argument.
-pub(crate) fn shebang(head: &[u8]) -> Vec<String> {
-    let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(line.get(2..).unwrap_or_default()).into_owned();
-    let line = line.trim_matches([' ', '\t', '\r']);
-    match line.split_once([' ', '\t']) {
-        Some((interpreter, argument)) => vec![interpreter.to_owned(), argument.trim().to_owned()],
-        None if line.is_empty() => Vec::new(),
-        None => vec![line.to_owned()],
     }
 }
 
@@ -548,20 +532,4 @@ fn interpreted(name: &str, argv: &[Arg]) -> Option<String> {
 fn jar(argv: &[Arg]) -> Option<String> {
     let at = argv.iter().position(|word| word.as_deref() == Some("-jar"))?;
     argv.get(at.saturating_add(1)).cloned().flatten()
-}
-
-/// What a program does by its edges alone: the programs it runs.
-pub(crate) fn behavior_of(runs: &[Run]) -> Behavior {
-    let mut exec: Vec<Known<Exec>> = runs
-        .iter()
-        .filter(|run| run.reason != "script argument")
-        .map(|run| Known {
-            what: Exec { path: run.program.clone() },
-            confidence: run.confidence,
-            when: run.when.clone(),
-            evidence: run.evidence.clone(),
-        })
-        .collect();
-    exec.sort();
-    Behavior { exec, ..Behavior::default() }
 }

@@ -90,7 +90,7 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// The document has no canonical form.
-    #[error(transparent)]
-    Document(#[from] dna::DnaError),
+    /// The limits have no canonical form to be named by.
+    #[error("the analyzer's rules cannot be named")]
+    Rules,
 }

@@ -1,20 +1,30 @@
 //! Image in, DNA out. Sync, offline; nothing of an image is ever executed.
 //!
 //! ```text
-//! oci::Image ─layers─► squash ─► Rootfs ─┬─ inventory: packages, who owns which file
-//!                                        ├─ programs:  ELF facts, scripts, languages
-//!                                        ├─ start:     what the runtime executes
-//!                                        ├─ closure:   which programs run which, which libraries they load
-//!                                        └─► Dna
+//! oci::Image ─► squash ─► Rootfs ─┬─ inventory   packages, who owns which file
+//!               (layers,          ├─ start       what the runtime executes, as whom
+//!                in parallel)     ├─ reach       which programs run which
+//!                                 ├─ survey      every program: ELF facts, scripts, languages
+//!                                 ├─ load        what each executed one maps
+//!                                 └─► Dna
 //! ```
+//!
+//! [`analyze`] is these steps, one call each.
 
 mod accounts;
+mod analyze;
 mod archive;
+mod buildinfo;
 mod closure;
 mod directory;
+pub mod elf;
 mod error;
+pub mod filecaps;
 pub mod inventory;
+mod language;
 mod layer;
+pub mod loader;
+pub mod programs;
 mod progress;
 mod rootfs;
 pub mod sbom;
@@ -24,6 +34,7 @@ mod start;
 mod supervisors;
 mod wrappers;
 
+pub use analyze::{Analysis, Answer, analyze};
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;

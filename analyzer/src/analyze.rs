@@ -1,0 +1,269 @@
+//! The steps, in order: an opened image in, its DNA and inventory out; and the answer for any other command.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dna::{
+    Analyzer, Behavior, Completeness, Completenesses, Confidence, Digest, Dna, Evidence, Exec, Folder, ImageFacts,
+    ImagePath, Known, Layer, Limits, Listen, Load, Program, SCHEMA, Subject, Unknown,
+};
+use oci::{Contents, Image};
+
+use crate::{
+    Error, Inventory, Progress, Rootfs, Squashed, accounts, closure,
+    closure::{Closure, Launch},
+    inventory,
+    loader::Loader,
+    programs,
+    shell::World,
+    squash, start,
+    start::Started,
+};
+
+/// What was worked out of an image. The tree stays open, so that other commands can be asked about.
+#[derive(Debug)]
+pub struct Analysis {
+    /// The DNA.
+    pub dna: Dna,
+    /// The packages.
+    pub inventory: Inventory,
+    rootfs: Rootfs,
+    started: Started,
+    limits: Limits,
+}
+
+/// What a command would do in a container of the image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// What it may do.
+    pub behavior: Behavior,
+    /// What could not be known.
+    pub unknowns: Vec<Unknown>,
+}
+
+/// Analyzes an image.
+///
+/// # Errors
+/// [`Error`]: no DNA at all. What cannot be read *inside* the image is an unknown in the DNA.
+pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<Analysis, Error> {
+    let Squashed { rootfs, layer_sizes, mut unknowns } = squash(image, limits, progress)?;
+    let is_linux = image.platform.os() == "linux";
+    let inventory = inventory::inventory(&rootfs, limits);
+    progress.check()?;
+    let accounts = accounts::read(&rootfs, limits, &mut unknowns);
+    let world = World { rootfs: &rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
+    let mut doubts = Vec::new();
+    let mut started = start::read(&image.config.config, world, &mut doubts);
+    let closure = closure::reach(&launches(image, &started), world, limits);
+    progress.check()?;
+    let loader = Loader::new(&rootfs, limits);
+    let owner = |path: &ImagePath| inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned());
+    let survey = programs::survey(&loader, &rootfs, limits, &closure.scripts, owner);
+    progress.check()?;
+    let (loads, load_unknowns) = load(&loader, &closure);
+    started.start.env = start::publish(&started.env, &closure.reads);
+    if is_linux {
+        unknowns.extend(doubts);
+        unknowns.extend(inventory.unknowns.iter().cloned());
+        unknowns.extend(survey.unknowns);
+        unknowns.extend(closure.unknowns.iter().cloned());
+        unknowns.extend(load_unknowns);
+    }
+    unknowns.sort();
+    unknowns.dedup();
+    let listen = claimed(&started.start);
+    let dna = Dna {
+        schema: SCHEMA.to_owned(),
+        analyzer: Analyzer {
+            name: "mayfly".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            rules: rules(limits)?,
+        },
+        image: ImageFacts { platform: image.platform.clone(), config: image.digests.config.clone() },
+        layers: layers(image, &layer_sizes),
+        folders: folders(&rootfs, &started),
+        programs: nodes(survey.programs, &closure, &loads),
+        behavior: behavior(&closure, &loads, listen, is_linux),
+        start: started.start.clone(),
+        accounts,
+        unknowns,
+    };
+    Ok(Analysis { dna, inventory, rootfs, started, limits: limits.clone() })
+}
+
+impl Analysis {
+    /// What another command would do, in place of the image's own: as the image's user, in its working directory and
+    /// environment.
+    pub fn answer(&self, command: &[String]) -> Answer {
+        let world = World { rootfs: &self.rootfs, accounts: &self.dna.accounts, text_bytes: self.limits.text_bytes };
+        let evidence = Evidence::Config { key: "command line".to_owned() };
+        let closure = closure::reach(
+            &[launch(&self.started, command.to_vec(), Confidence::Certain, evidence)],
+            world,
+            &self.limits,
+        );
+        let loader = Loader::new(&self.rootfs, &self.limits);
+        let (loads, load_unknowns) = load(&loader, &closure);
+        let mut unknowns: Vec<Unknown> = closure.unknowns.iter().cloned().chain(load_unknowns).collect();
+        if closure.exec.is_empty() {
+            let name = command.first().map(|name| dna::redact(name).into_owned()).unwrap_or_default();
+            let why = format!("`{name}` is no executable file of the image");
+            unknowns.push(Unknown { place: "command line".to_owned(), subject: Subject::Start, why });
+        }
+        unknowns.sort();
+        unknowns.dedup();
+        // Ports are claimed for the image's own command, not for this one.
+        Answer { behavior: behavior(&closure, &loads, Vec::new(), true), unknowns }
+    }
+}
+
+/// Revision of the rules that a DNA depends on, beside the version: raised with every change of a table or rule.
+const RULES_REVISION: u32 = 1;
+
+/// Names the rules and limits: those on time and memory change no DNA.
+fn rules(limits: &Limits) -> Result<Digest, Error> {
+    let mut limits = serde_json::to_value(limits).map_err(|_| Error::Rules)?;
+    if let Some(fields) = limits.as_object_mut() {
+        fields.remove("queue_bytes");
+        fields.remove("analysis_seconds");
+    }
+    let named =
+        serde_json::json!({ "limits": limits, "revision": RULES_REVISION, "version": env!("CARGO_PKG_VERSION") });
+    Ok(Digest::sha256(&dna::canonical_json(&named).map_err(|_| Error::Rules)?))
+}
+
+/// The commands a container starts by itself: its own, and its health check, which only Docker runs.
+fn launches(image: &Image, started: &Started) -> Vec<Launch> {
+    let config = &image.config.config;
+    let key = if config.entrypoint.is_empty() { "Cmd" } else { "Entrypoint" };
+    let argv: Vec<String> = config.entrypoint.iter().chain(&config.cmd).cloned().collect();
+    let own = launch(started, argv, Confidence::Certain, Evidence::Config { key: key.to_owned() });
+    let check = start::healthcheck(config)
+        .map(|argv| launch(started, argv, Confidence::Possible, Evidence::Config { key: "Healthcheck".to_owned() }));
+    [own].into_iter().chain(check).filter(|launch| !launch.argv.is_empty()).collect()
+}
+
+fn launch(started: &Started, argv: Vec<String>, confidence: Confidence, evidence: Evidence) -> Launch {
+    Launch { argv, env: started.env.clone(), uid: started.start.uid, cwd: started.cwd.clone(), confidence, evidence }
+}
+
+type Loads = BTreeMap<ImagePath, Vec<Known<Load>>>;
+
+/// What each executed program maps.
+fn load(loader: &Loader<'_>, closure: &Closure) -> (Loads, Vec<Unknown>) {
+    let (mut loads, mut unknowns) = (Loads::new(), Vec::new());
+    for path in closure.exec.keys() {
+        let env = closure.env.get(path).into_iter().flatten().cloned().collect();
+        let loaded = loader.load(path, &env);
+        loads.insert(path.clone(), loaded.items);
+        unknowns.extend(loaded.unknowns);
+    }
+    (loads, unknowns)
+}
+
+/// The nodes of the graph: edges and behavior hung on the programs that the closure reaches.
+fn nodes(programs: Vec<Program>, closure: &Closure, loads: &Loads) -> Vec<Program> {
+    let node = |mut program: Program| {
+        program.runs = closure.runs.get(&program.path).cloned().unwrap_or_default();
+        program.runs.sort();
+        if closure.exec.contains_key(&program.path) {
+            let exec = executed_by(&program);
+            let load = loads.get(&program.path).cloned().unwrap_or_default();
+            program.behavior = Some(Behavior { exec, load, completeness: completeness(), ..Behavior::default() });
+        }
+        program
+    };
+    programs.into_iter().map(node).collect()
+}
+
+/// The programs a program executes itself, by its edges.
+fn executed_by(program: &Program) -> Vec<Known<Exec>> {
+    let item = |run: &dna::Run| Known {
+        what: Exec { path: run.program.clone() },
+        confidence: run.confidence,
+        when: run.when.clone(),
+        evidence: run.evidence.clone(),
+    };
+    program.runs.iter().filter(|run| run.reason != closure::TOLD).map(item).collect()
+}
+
+/// The behavior of a whole container: of every program executed in it.
+fn behavior(closure: &Closure, loads: &Loads, listen: Vec<Known<Listen>>, is_linux: bool) -> Behavior {
+    let mut load: BTreeMap<ImagePath, Known<Load>> = BTreeMap::new();
+    for (path, items) in loads {
+        let sureness = closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
+        for item in items {
+            let item = Known { confidence: item.confidence.max(sureness), ..item.clone() };
+            match load.get_mut(&item.what.path) {
+                Some(known) if known.confidence <= item.confidence => {}
+                _ => {
+                    load.insert(item.what.path.clone(), item);
+                }
+            }
+        }
+    }
+    Behavior {
+        exec: closure.exec.values().cloned().collect(),
+        load: load.into_values().collect(),
+        listen,
+        completeness: if is_linux {
+            Completenesses { listen: only_claimed(), ..completeness() }
+        } else {
+            Completenesses::default()
+        },
+        ..Behavior::default()
+    }
+}
+
+/// How far this version looks.
+fn completeness() -> Completenesses {
+    let partial = |reason: &str| Completeness::Partial { reason: reason.to_owned() };
+    Completenesses {
+        exec: partial("what a compiled program or an interpreted one executes by itself is not followed"),
+        load: partial("libraries opened at run time (dlopen) are not followed"),
+        ..Completenesses::default()
+    }
+}
+
+fn only_claimed() -> Completeness {
+    Completeness::Partial {
+        reason: "ports are those the image claims; programs and their configuration are not read for them".to_owned(),
+    }
+}
+
+/// Ports from `EXPOSE`: claimed, not proven.
+fn claimed(start: &dna::Start) -> Vec<Known<Listen>> {
+    let item = |port: &dna::ExposedPort| Known {
+        what: Listen { protocol: port.protocol, port: port.port, address: None, claimed: true },
+        confidence: Confidence::Possible,
+        when: Vec::new(),
+        evidence: vec![Evidence::Config { key: "ExposedPorts".to_owned() }],
+    };
+    let mut items: Vec<_> = start.exposed.iter().map(item).collect();
+    items.sort();
+    items
+}
+
+fn layers(image: &Image, sizes: &[Option<u64>]) -> Vec<Layer> {
+    let Contents::Layers(layers) = &image.contents else {
+        return vec![Layer { diff_id: None, size: None, created_by: None }];
+    };
+    let steps = image.config.build_steps(layers.len());
+    let layer = |(index, layer): (usize, &oci::Layer)| Layer {
+        diff_id: Some(layer.diff_id.clone()),
+        size: sizes.get(index).copied().flatten(),
+        created_by: steps.get(index).copied().flatten().map(|step| dna::redact(step).into_owned()),
+    };
+    layers.iter().enumerate().map(layer).collect()
+}
+
+/// Owners and modes of the folders a start touches: its working directory, home and volumes.
+fn folders(rootfs: &Rootfs, started: &Started) -> Vec<Folder> {
+    let home = started.env.iter().find(|(name, _)| name == "HOME").and_then(|(_, home)| home.parse::<ImagePath>().ok());
+    let paths: BTreeSet<ImagePath> =
+        started.start.volumes.iter().cloned().chain(home).chain([started.cwd.clone()]).collect();
+    let folder = |path: ImagePath| {
+        let meta = &rootfs.inode(rootfs.resolve(&path).ok()?.inode).meta;
+        Some(Folder { path, uid: meta.uid, gid: meta.gid, mode: meta.mode })
+    };
+    paths.into_iter().filter_map(folder).collect()
+}
