@@ -16,7 +16,7 @@ fn main() {
     let squashed = squash(&common::open(Path::new(&layout)), &limits, &Progress::start(&limits)).expect("an image");
     let start = Instant::now();
     let loader = Loader::new(&squashed.rootfs, &limits);
-    let survey = programs::survey_with(&loader, &squashed.rootfs, &limits, |_| None);
+    let survey = programs::survey(&loader, &squashed.rootfs, &limits, &Default::default(), |_| None);
     eprintln!("{} programs in {:?}", survey.programs.len(), start.elapsed());
     for program in &survey.programs {
         let closure = loader.load(&program.path, &BTreeMap::new());

@@ -1,2 +1,49 @@
-//! The program `mayfly`.
-fn main() {}
+//! The program `mayfly`: arguments in, reports out. What it does is in the libraries; this page only starts it.
+
+mod analyze;
+mod args;
+mod demo;
+mod html;
+mod human;
+mod output;
+mod text;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+
+/// It ran, and there was nothing to object to. (1, "policy said no", is the answer of commands that decide.)
+const FINE: u8 = 0;
+/// It could not run.
+const COULD_NOT_RUN: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // The one place that chooses the cryptography of every connection.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match run(args.command) {
+        Ok(()) => ExitCode::from(FINE),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::from(FINE),
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(COULD_NOT_RUN)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Analyze(analyze) => analyze::run(&analyze),
+        Command::Pull(pull) => analyze::pull(&pull),
+        Command::Demo(demo) => demo::run(&demo),
+        Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),
+        Command::Completions { shell } => args::completions(shell),
+        Command::Man { output } => args::manual(output.as_deref()),
+    }
+}

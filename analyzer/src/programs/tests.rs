@@ -3,10 +3,15 @@
 use dna::{Kind, Limits};
 
 use super::{Survey, split_shebang, survey};
-use crate::{Rootfs, elf::fixture::Build};
+use std::collections::BTreeSet;
+
+use crate::{Rootfs, elf::fixture::Build, loader::Loader};
 
 fn of(root: &Rootfs) -> Survey {
-    survey(root, &Limits::default(), |path| (path.file_name() == b"tool").then(|| "pkg:deb/x".to_owned()))
+    let limits = Limits::default();
+    survey(&Loader::new(root, &limits), root, &limits, &BTreeSet::new(), |path| {
+        (path.file_name() == b"tool").then(|| "pkg:deb/x".to_owned())
+    })
 }
 
 fn tool() -> Vec<u8> {

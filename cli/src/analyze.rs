@@ -1,0 +1,293 @@
+//! `mayfly analyze` and `mayfly pull`: opens the image, analyzes it, hands the result to the format asked for.
+
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+
+use analyzer::{
+    Analysis, Answer,
+    sbom::{SbomSubject, Timestamp},
+};
+use anyhow::Context as _;
+use dna::{Behavior, Limits, Unknown};
+use indicatif::{ProgressBar, ProgressStyle};
+use oci::{Contents, Image, LayerBody, Source};
+
+use crate::{
+    args::{Analyze, Format, Open, Pull},
+    html, human,
+    output::{self, Destination},
+};
+
+/// One image and what was worked out of it: what every format is made from.
+pub(crate) struct Found<'a> {
+    pub(crate) image: &'a Image,
+    pub(crate) analysis: &'a Analysis,
+    /// The other command that was asked about, with the answer.
+    pub(crate) asked: Option<(Vec<String>, Answer)>,
+}
+
+impl Found<'_> {
+    /// The behavior to show: of the command asked about, else of the image's own.
+    pub(crate) fn behavior(&self) -> &Behavior {
+        self.asked.as_ref().map_or(&self.analysis.dna.behavior, |(_, answer)| &answer.behavior)
+    }
+
+    /// What could not be known.
+    pub(crate) fn unknowns(&self) -> &[Unknown] {
+        self.asked.as_ref().map_or(&self.analysis.dna.unknowns, |(_, answer)| &answer.unknowns)
+    }
+
+    /// How many packages of each kind there are.
+    pub(crate) fn packages(&self) -> Vec<(String, usize)> {
+        let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+        for package in &self.analysis.inventory.packages {
+            *counts.entry(package.kind.purl_type()).or_default() += 1;
+        }
+        counts.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect()
+    }
+}
+
+/// Analyzes what the arguments name and prints it.
+pub(crate) fn run(args: &Analyze) -> anyhow::Result<()> {
+    let limits = limits(&args.open)?;
+    let command = args.command.as_deref().map(split).transpose()?;
+    let source = source(&args.source)?;
+    let images = open(&source, &options(&args.open, &limits))?;
+    let destination = Destination(args.output.clone());
+    let mut text = Vec::new();
+    for image in &images {
+        let analysis = analyze(image, &limits)?;
+        let asked = command.clone().map(|command| (command.clone(), analysis.answer(&command)));
+        let found = Found { image, analysis: &analysis, asked };
+        if images.len() > 1 && args.format == Format::Human && !text.is_empty() {
+            text.push(b'\n');
+        }
+        text.extend(render(&found, args.format, &destination)?);
+        // Several documents in one stream: a line each.
+        if images.len() > 1 && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+    }
+    destination.write(&text)
+}
+
+/// Copies an image.
+pub(crate) fn pull(args: &Pull) -> anyhow::Result<()> {
+    let limits = limits(&args.open)?;
+    let (from, to) = (source(&args.source)?, source(&args.to)?);
+    let options = options(&args.open, &limits);
+    let pulled =
+        with_bar(&options, || oci::pull(&from, &to, &options)).with_context(|| format!("cannot pull {from}"))?;
+    let images = if pulled.images == 1 { "1 image".to_owned() } else { format!("{} images", pulled.images) };
+    output::say(&format!("{images} in {to}"));
+    Destination::default().write(format!("{}\n", pulled.digest).as_bytes())
+}
+
+/// Analyzes one image, with a bar on a terminal.
+pub(crate) fn analyze(image: &Image, limits: &Limits) -> anyhow::Result<Analysis> {
+    let progress = analyzer::Progress::start(limits);
+    let total = match &image.contents {
+        Contents::Layers(layers) => layers
+            .iter()
+            .map(|layer| match &layer.body {
+                LayerBody::Present(blob) => blob.len(),
+                LayerBody::Unreadable(_) => 0,
+            })
+            .sum(),
+        Contents::Directory(_) => 0,
+    };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if let Some(bar) = bar("analyze", total) {
+            let (progress, done) = (&progress, &done);
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    bar.set_position(progress.bytes());
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+                bar.finish_and_clear();
+            });
+        }
+        let analysis = analyzer::analyze(image, limits, &progress);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        analysis.with_context(|| format!("cannot analyze {}", image.name))
+    })
+}
+
+/// What was found, in a format.
+pub(crate) fn render(found: &Found<'_>, format: Format, destination: &Destination) -> anyhow::Result<Vec<u8>> {
+    let inventory = &found.analysis.inventory;
+    match format {
+        Format::Human => Ok(human::render(found, &human::Style::of(destination)).into_bytes()),
+        Format::Json => json(found, destination),
+        Format::Html => Ok(html::render(&report(found)?).into_bytes()),
+        Format::Cyclonedx => output::pretty(&analyzer::sbom::cyclonedx(inventory, &subject(found.image))),
+        Format::Spdx => output::pretty(&analyzer::sbom::spdx(inventory, &subject(found.image))),
+    }
+}
+
+/// The page's view of what was found.
+pub(crate) fn report<'a>(found: &'a Found<'a>) -> anyhow::Result<html::Report<'a>> {
+    Ok(html::Report {
+        name: &found.image.name,
+        dna: &found.analysis.dna,
+        behavior: found.behavior(),
+        unknowns: found.unknowns(),
+        command: found.asked.as_ref().map(|(command, _)| command.as_slice()),
+        dna_digest: found.analysis.dna.digest()?.to_string(),
+        manifest: found.image.digests.manifest.as_ref().map(ToString::to_string),
+        packages: found.packages(),
+    })
+}
+
+/// The DNA, canonical where a program reads it; for another command, the answer.
+fn json(found: &Found<'_>, destination: &Destination) -> anyhow::Result<Vec<u8>> {
+    let dna = &found.analysis.dna;
+    let Some((command, answer)) = &found.asked else {
+        return if destination.is_terminal() { output::pretty(dna) } else { Ok(dna.to_canonical_json()?) };
+    };
+    let command: Vec<_> = command.iter().map(|word| dna::redact(word)).collect();
+    let document = serde_json::json!({
+        "schema": dna::SCHEMA, "dna": dna.digest()?, "command": command,
+        "behavior": answer.behavior, "unknowns": answer.unknowns,
+    });
+    if destination.is_terminal() { output::pretty(&document) } else { Ok(dna::canonical_json(&document)?) }
+}
+
+fn subject(image: &Image) -> SbomSubject {
+    let layers = match &image.contents {
+        Contents::Layers(layers) => layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+        Contents::Directory(_) => Vec::new(),
+    };
+    // https://reproducible-builds.org/specs/source-date-epoch/
+    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse::<i64>().ok());
+    let created = epoch
+        .and_then(|seconds| Timestamp::from_seconds(seconds))
+        .or_else(|| image.config.created.as_deref()?.parse().ok());
+    SbomSubject {
+        name: image.name.clone(),
+        digest: image.digests.manifest.clone().or_else(|| image.digests.config.clone()),
+        platform: Some(image.platform.clone()),
+        layers,
+        created,
+    }
+}
+
+fn limits(open: &Open) -> anyhow::Result<Limits> {
+    let mut limits = Limits::default();
+    for assignment in &open.limits {
+        limits.set(assignment).context("--limit")?;
+    }
+    Ok(limits)
+}
+
+fn source(text: &str) -> anyhow::Result<Source> {
+    let source: Result<Source, _> = text.parse();
+    let hint = Source::meant(text);
+    match (source, hint) {
+        (Ok(source), None) => Ok(source),
+        // A name that is also a file here: the registry is still what was asked for, but say what may have been meant.
+        (Ok(source), Some(hint)) => {
+            output::say(&format!("mayfly: note: {}", crate::text::clean(&hint)));
+            Ok(source)
+        }
+        (Err(error), Some(hint)) => Err(anyhow::Error::new(error).context(hint)),
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+fn options(open: &Open, limits: &Limits) -> oci::Options {
+    let mut options = oci::Options {
+        platform: open.platform.clone(),
+        all_platforms: open.all_platforms,
+        config: open.config.clone(),
+        limits: limits.clone(),
+        ..oci::Options::default()
+    };
+    options.registry.plain_http = open.plain_http;
+    options.registry.ca_file.clone_from(&open.ca_file);
+    let folder = open.cache_dir.clone().or_else(oci::Cache::default_folder).filter(|_| !open.no_cache);
+    let bytes = open.cache_size.unwrap_or(oci::Cache::DEFAULT_BYTES);
+    options.registry.cache = folder.map(|folder| oci::Cache::new(folder, bytes));
+    options
+}
+
+/// Opens a source, with a bar on a terminal.
+pub(crate) fn open(source: &Source, options: &oci::Options) -> anyhow::Result<Vec<Image>> {
+    with_bar(options, || oci::open(source, options)).with_context(|| format!("cannot open {source}"))
+}
+
+fn with_bar<T>(options: &oci::Options, work: impl FnOnce() -> T) -> T {
+    let progress = Arc::clone(&options.progress);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if let Some(bar) = bar("pull", 0) {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    bar.set_length(progress.total());
+                    bar.set_position(progress.done());
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+                bar.finish_and_clear();
+            });
+        }
+        let result = work();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        result
+    })
+}
+
+/// A bar where a person watches standard error.
+fn bar(what: &'static str, total: u64) -> Option<ProgressBar> {
+    if !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let style = ProgressStyle::with_template(
+        "{prefix:>8} {bar:40.cyan/dim} {bytes:>10} of {total_bytes} {binary_bytes_per_sec}",
+    );
+    Some(ProgressBar::new(total).with_prefix(what).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+}
+
+/// A command line as a shell splits it, quotes and backslashes taken out; nothing is expanded.
+fn split(line: &str) -> anyhow::Result<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut characters = line.chars();
+    while let Some(c) = characters.next() {
+        match (quote, c) {
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (Some(open), c) if c == open => quote = None,
+            (None | Some('"'), '\\') => {
+                let next = characters.next().context("--command ends with a backslash")?;
+                word.get_or_insert_default().push(next);
+            }
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    anyhow::ensure!(quote.is_none(), "--command has a quote that is not closed");
+    words.extend(word);
+    anyhow::ensure!(!words.is_empty(), "--command is empty");
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_lines_are_split_as_a_shell_does() {
+        let words = |line: &str| split(line).expect("well formed").join("|");
+        assert_eq!(words("nginx -g 'daemon off;'"), "nginx|-g|daemon off;");
+        assert_eq!(words(r#"sh -c "a \"b\" c" '' d\ e"#), "sh|-c|a \"b\" c||d e");
+    }
+
+    #[test]
+    fn broken_command_lines_are_refused() {
+        for line in ["", "  ", "a 'b", "a \\"] {
+            assert!(split(line).is_err(), "{line}");
+        }
+    }
+}

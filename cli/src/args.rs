@@ -1,0 +1,165 @@
+//! What can be typed: the doc comments here are the help. Nothing is done with it here.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::output::Destination;
+
+/// Predicts what a container of an image will do, from its bytes, before it runs.
+///
+/// Exit codes: 0 fine, 1 policy said no, 2 could not run. Messages go to standard error; RUST_LOG=debug says more.
+#[derive(Debug, Parser)]
+#[command(name = "mayfly", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Read an image and print its DNA
+    #[command(after_long_help = SOURCES)]
+    Analyze(Analyze),
+    /// Copy an image into an OCI layout, every byte checked
+    #[command(after_long_help = SOURCES)]
+    Pull(Pull),
+    /// Build an image of this very program and show its DNA: needs no network, no cluster, no other image
+    Demo(Demo),
+    /// Print the JSON Schema of the DNA
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command into a folder
+    Man {
+        /// Folder for the pages
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
+}
+
+const SOURCES: &str = "\
+SOURCE is one of (names as in containers-transports(5)):
+  REFERENCE, docker://REFERENCE   an image in a registry: debian:12, ghcr.io/team/app@sha256:…
+  oci:DIR[:TAG]                   an OCI image layout
+  oci-archive:FILE[:TAG]          the same in a tar archive
+  docker-archive:FILE[:TAG]       what `docker save` writes
+  -                               an archive of either kind on standard input
+  docker-daemon:REFERENCE         an image of the local Docker engine
+  dir:ROOTFS                      an unpacked root file system (with --config)
+
+Registry credentials are Docker's: config.json with auths, credsStore and credHelpers.";
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Analyze {
+    /// The image
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// What to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: Format,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Ask what another command would do in a container of the image, in place of its own
+    #[arg(long, value_name = "COMMAND LINE")]
+    pub(crate) command: Option<String>,
+    #[command(flatten)]
+    pub(crate) open: Open,
+}
+
+/// How an image is found and opened.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Open {
+    /// Platform to choose from an index [default: this machine's, on Linux]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<dna::Platform>,
+    /// Take every platform of an index
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
+    /// Image config of an unpacked root (dir:)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a limit on what is read; `--limit help=0` names them
+    #[arg(long = "limit", value_name = "NAME=NUMBER")]
+    pub(crate) limits: Vec<String>,
+    /// Speak unencrypted HTTP to the registry
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Trust the certificate authorities in this PEM file too
+    #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Folder that keeps pulled blobs [default: mayfly/blobs in the user's cache folder]
+    #[arg(long, value_name = "DIR", env = "MAYFLY_CACHE_DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Bytes that folder may hold; the least recently used go first
+    #[arg(long, value_name = "BYTES", env = "MAYFLY_CACHE_SIZE")]
+    pub(crate) cache_size: Option<u64>,
+    /// Keep no blobs
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Pull {
+    /// The image
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Where it goes: oci:DIR[:TAG]
+    #[arg(value_name = "oci:DIR[:TAG]")]
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) open: Open,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Demo {
+    /// End after printing instead of keeping the page open
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Write the page to this file too
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people, on a terminal
+    #[default]
+    Human,
+    /// The DNA as canonical JSON: its SHA-256 is the DNA's digest
+    Json,
+    /// One self-contained page with the exec graph drawn
+    Html,
+    /// The packages as CycloneDX 1.6 JSON
+    Cyclonedx,
+    /// The packages as SPDX 2.3 JSON
+    Spdx,
+}
+
+/// Prints a completion script.
+pub(crate) fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "mayfly", &mut script);
+    Destination::default().write(&script)
+}
+
+/// Prints the manual page, or writes one for each command.
+pub(crate) fn manual(folder: Option<&Path>) -> anyhow::Result<()> {
+    match folder {
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut page)?;
+            Destination::default().write(&page)
+        }
+        Some(folder) => {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            clap_mangen::generate_to(Args::command(), folder)
+                .with_context(|| format!("cannot write manual pages to {}", folder.display()))
+        }
+    }
+}
