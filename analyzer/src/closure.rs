@@ -187,11 +187,8 @@ impl Reach<'_> {
 
     /// What a process runs in turn.
     fn follow(&mut self, process: Process) {
-        let head = self
-            .world
-            .rootfs
-            .resolve(&process.program)
-            .and_then(|found| Ok(self.world.rootfs.read_range(found.inode, 0, SHEBANG_BYTES).unwrap_or_default()));
+        let found = self.world.rootfs.resolve(&process.program);
+        let head = found.ok().and_then(|found| self.world.rootfs.read_range(found.inode, 0, SHEBANG_BYTES).ok());
         let head = head.unwrap_or_default();
         if head.starts_with(b"#!") {
             self.follow_script(process, &head);

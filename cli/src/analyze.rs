@@ -160,9 +160,7 @@ fn subject(image: &Image) -> SbomSubject {
     };
     // https://reproducible-builds.org/specs/source-date-epoch/
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse::<i64>().ok());
-    let created = epoch
-        .and_then(|seconds| Timestamp::from_seconds(seconds))
-        .or_else(|| image.config.created.as_deref()?.parse().ok());
+    let created = epoch.and_then(Timestamp::from_seconds).or_else(|| image.config.created.as_deref()?.parse().ok());
     SbomSubject {
         name: image.name.clone(),
         digest: image.digests.manifest.clone().or_else(|| image.digests.config.clone()),

@@ -295,9 +295,8 @@ fn value_after(text: &str, begin: usize, at: usize, is_option: bool) -> Option<(
         ),
     };
     let found = text.get(start..start + length)?;
-    let is_value =
-        !found.is_empty() && !is_reference(found) && found != REDACTED && !(is_option && found.starts_with('-'));
-    is_value.then_some((start, start + length))
+    let is_nothing = found.is_empty() || is_reference(found) || (is_option && found.starts_with('-'));
+    (!is_nothing).then_some((start, start + length))
 }
 
 /// A reference to a value elsewhere: `$TOKEN`, `${TOKEN}`, `$(cat file)`, `%(ENV_X)s`, `<token>`.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{Access, Registry, mayfly, run, tool};
+use tests::{Access, Registry, mayfly, run};
 
 /// The folder of image layouts, `IMAGES`, one folder an image; tagged `truth/NAME:latest`.
 fn layouts() -> Vec<(String, PathBuf)> {
@@ -185,10 +185,4 @@ fn hardly_a_program_the_kernel_saw_is_missing() {
     }
     println!("{predicted} of {seen} programs executed were predicted");
     assert!(seen > 0 && predicted * 10 >= seen * 7, "{predicted} of {seen}");
-}
-
-#[test]
-fn umoci_is_there() {
-    // The comparison of trees is the analyzer's own test; it is skipped nowhere, so the tool must be there.
-    run(tool("umoci", "umoci").arg("--version")).ok();
 }

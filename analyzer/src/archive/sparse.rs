@@ -24,7 +24,7 @@ impl Map {
 
     /// A map from offsets and lengths in turn, for a file of `size` bytes whose pieces take `stored` bytes.
     pub(super) fn new(numbers: &[u64], size: u64, stored: u64) -> Result<Self, Fault> {
-        if numbers.len() % 2 != 0 {
+        if !numbers.len().is_multiple_of(2) {
             return Err(Fault::Bad("a sparse map is incomplete"));
         }
         let (mut end, mut sum, mut pieces) = (0u64, 0u64, Vec::new());

@@ -312,7 +312,8 @@ fn set(rest: &[Arg], state: &mut State) {
         seen += 1;
         match word.as_deref() {
             Some("--") => break,
-            Some("-o" | "+o") => {
+            // `-o NAME`, also at the end of a cluster: `-euo pipefail`.
+            Some(option) if option.starts_with(['-', '+']) && option.ends_with('o') => {
                 words.next();
                 seen += 1;
             }

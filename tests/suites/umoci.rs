@@ -13,9 +13,6 @@ use analyzer::{InodeKind, Progress, Rootfs};
 use dna::{ImagePath, Limits};
 use sha2::{Digest as _, Sha256};
 
-#[path = "common/mod.rs"]
-mod common;
-
 /// What is compared of a file: kind with its facts, owner, mode, time; and which names share an inode.
 type Tree = BTreeMap<ImagePath, String>;
 
@@ -119,7 +116,8 @@ fn the_tree_is_umoci_s() {
         run("skopeo", &["copy", "--quiet", "--insecure-policy", &there, &format!("oci:{}:one", copy.display())]);
         let bundle = folder.path().join("bundle");
         run("umoci", &["unpack", "--image", &format!("{}:one", copy.display()), &bundle.display().to_string()]);
-        let image = common::open(&layout);
+        let source = format!("oci:{}", layout.display()).parse().expect("a source");
+        let image = oci::open(&source, &oci::Options::default()).expect("opens").remove(0);
         let squashed = analyzer::squash(&image, &limits, &Progress::start(&limits)).expect("squashes");
         assert_eq!(squashed.unknowns, [], "{name}");
         let (mut ours, mut theirs) = (ours(&squashed.rootfs), theirs(&bundle.join("rootfs")));
