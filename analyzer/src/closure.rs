@@ -530,3 +530,189 @@ fn jar(argv: &[Arg]) -> Option<String> {
     let at = argv.iter().position(|word| word.as_deref() == Some("-jar"))?;
     argv.get(at.saturating_add(1)).cloned().flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rootfs;
+
+    /// Programs executed, `~` in front of a likely one, `?` of a possible one; and how many things stay open.
+    fn executed(rootfs: &Rootfs, argv: &[&str], env: &[(&str, &str)], uid: u32) -> (Vec<String>, Vec<String>) {
+        let limits = Limits::default();
+        let accounts = crate::accounts::read(rootfs, &limits, &mut Vec::new());
+        let world = World { rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let launch = Launch {
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            env: env.iter().map(owned).collect(),
+            uid: Some(uid),
+            cwd: ImagePath::root(),
+            confidence: Confidence::Certain,
+            evidence: Evidence::Config { key: "Cmd".to_owned() },
+        };
+        let closure = reach(&[launch], world, &limits);
+        let shown = |item: &Known<Exec>| {
+            let mark = match item.confidence {
+                Confidence::Certain => "",
+                Confidence::Likely => "~",
+                Confidence::Possible => "?",
+            };
+            format!("{mark}{}", item.what.path)
+        };
+        let open = closure.unknowns.iter().map(|unknown| format!("{}: {}", unknown.place, unknown.why)).collect();
+        (closure.exec.values().map(shown).collect(), open)
+    }
+
+    /// A tree with a shell, its usual programs, and one script as entrypoint.
+    fn tree(script: &str) -> Rootfs {
+        let mut rootfs = Rootfs::default();
+        for name in ["dash", "env", "find", "sort", "id", "app", "other", "gosu", "chown", "sed", "tini", "xargs"] {
+            rootfs.put_file(&format!("/bin/{name}"), 0o755, "\x7fELF");
+        }
+        rootfs.put_link("/bin/sh", "dash");
+        rootfs.put_file("/etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n");
+        rootfs.put_file("/entry.sh", 0o755, format!("#!/bin/sh\n{script}"));
+        rootfs
+    }
+
+    fn run(script: &str, arguments: &[&str]) -> Vec<String> {
+        let argv: Vec<&str> = ["/entry.sh"].iter().chain(arguments).copied().collect();
+        let (executed, open) = executed(&tree(script), &argv, &[], 0);
+        assert!(open.is_empty(), "{open:?}");
+        executed.into_iter().filter(|path| path != "/bin/dash" && path != "/entry.sh").collect()
+    }
+
+    #[test]
+    fn a_script_runs_its_interpreter_and_what_it_calls() {
+        let (executed, _) = executed(&tree("set -e\nexec \"$@\"\n"), &["/entry.sh", "app", "-x"], &[], 0);
+        assert_eq!(executed, ["/bin/app", "/bin/dash", "/entry.sh"]);
+    }
+
+    #[test]
+    fn functions_and_builtins_are_no_programs() {
+        assert_eq!(run("id() { echo x; }\nid\necho app\nfoo() { app; }\nfoo\n", &[]), ["/bin/app"]);
+    }
+
+    #[test]
+    fn a_way_this_start_does_not_take_is_only_possible() {
+        let script = "if [ \"$1\" = serve ]; then app; else other; fi\n";
+        assert_eq!(run(script, &["serve"]), ["/bin/app", "?/bin/other"]);
+        assert_eq!(run(script, &["x"]), ["?/bin/app", "/bin/other"]);
+        let case = "case \"$1\" in s*) app ;; *) other ;; esac\n";
+        assert_eq!(run(case, &["serve"]), ["/bin/app", "?/bin/other"]);
+    }
+
+    #[test]
+    fn a_way_that_cannot_be_decided_is_likely() {
+        assert_eq!(
+            run("if grep -q x /proc/1/status; then app; fi\nother\n".replace("grep", "sed").as_str(), &[]),
+            ["~/bin/app", "~/bin/other", "/bin/sed"]
+        );
+    }
+
+    #[test]
+    fn set_options_leave_the_arguments_alone() {
+        assert_eq!(run("set -Eeuo pipefail\nexec \"$@\"\n", &["app"]), ["/bin/app"]);
+        assert_eq!(
+            run("if [ \"${1#-}\" != \"$1\" ]; then set -- app \"$@\"; fi\nexec \"$@\"\n", &["-v"]),
+            ["/bin/app"]
+        );
+    }
+
+    #[test]
+    fn a_script_that_drops_its_user_runs_again_as_that_user() {
+        let script = "if [ \"$(id -u)\" = 0 ]; then exec gosu web \"$0\" \"$@\"; fi\nexec \"$@\"\n";
+        assert_eq!(run(script, &["app"]), ["/bin/app", "/bin/gosu", "/bin/id"]);
+    }
+
+    #[test]
+    fn wrappers_pipes_substitutions_and_traps_are_followed() {
+        assert_eq!(
+            run("x=$(sed -n 1p f | sort)\ntini -- app\n", &[]),
+            ["/bin/app", "/bin/sed", "/bin/sort", "/bin/tini"]
+        );
+        assert_eq!(
+            run("find . -exec chown web {} +\nfind . | xargs sed x\n", &[]),
+            ["/bin/chown", "/bin/find", "/bin/sed", "/bin/xargs"]
+        );
+        assert_eq!(run("trap 'app' EXIT\n:\n", &[]), ["?/bin/app"]);
+        assert_eq!(run("sh -c 'exec app'\n", &[]), ["/bin/app"]);
+        assert_eq!(run("eval \"app x\"\n", &[]), ["/bin/app"]);
+    }
+
+    #[test]
+    fn files_of_a_folder_are_run_as_a_loop_names_them() {
+        let mut rootfs = tree(
+            "for f in /init.d/*.sh; do \"$f\"; done\nfind /init.d -type f | sort | while read -r f; do [ -x \"$f\" ] && \"$f\"; done\n",
+        );
+        rootfs.put_file("/init.d/1.sh", 0o755, "#!/bin/sh\napp\n");
+        rootfs.put_file("/init.d/2.txt", 0o755, "#!/bin/sh\nother\n");
+        rootfs.put_file("/init.d/3.sh.off", 0o644, "#!/bin/sh\nchown\n");
+        let (executed, open) = executed(&rootfs, &["/entry.sh"], &[], 0);
+        assert!(open.is_empty(), "{open:?}");
+        assert_eq!(
+            executed.iter().filter(|path| !path.starts_with("/bin/d")).collect::<Vec<_>>(),
+            ["/bin/app", "/bin/find", "/bin/other", "/bin/sort", "/entry.sh", "/init.d/1.sh", "/init.d/2.txt"]
+        );
+    }
+
+    #[test]
+    fn sourced_files_and_environment_count() {
+        let mut rootfs = tree(". /etc/conf\n$PROGRAM x\n${OTHER:-other}\n");
+        rootfs.put_file("/etc/conf", 0o644, "PROGRAM=app\n");
+        let (executed, _) = executed(&rootfs, &["/entry.sh"], &[], 0);
+        assert!(
+            executed.contains(&"/bin/app".to_owned()) && executed.contains(&"/bin/other".to_owned()),
+            "{executed:?}"
+        );
+    }
+
+    #[test]
+    fn a_name_that_stays_open_is_an_unknown() {
+        let (_, open) = executed(&tree("x=$(date)\n$x run\n"), &["/entry.sh"], &[], 0);
+        assert!(open.iter().any(|why| why.contains("/entry.sh:3") && why.contains("not known")), "{open:?}");
+        let (_, open) = executed(&tree("nosuch x\n"), &["/entry.sh"], &[], 0);
+        assert!(open.iter().any(|why| why.contains("`nosuch`, which the image does not have")), "{open:?}");
+        let (_, open) = executed(&tree("if then fi (\n"), &["/entry.sh"], &[], 0);
+        assert!(open.iter().any(|why| why.contains("shell parser")), "{open:?}");
+    }
+
+    #[test]
+    fn circles_end() {
+        assert_eq!(run("/entry.sh \"$@\" &\nf() { f; }\nf\nwhile :; do app; done\n", &["x"]), ["/bin/app"]);
+    }
+
+    #[test]
+    fn a_multi_call_binary_is_what_it_is_called() {
+        let mut rootfs = Rootfs::default();
+        rootfs.put_file("/bin/busybox", 0o755, "\x7fELF");
+        rootfs.put_link("/bin/sh", "busybox");
+        rootfs.put_file("/bin/app", 0o755, "\x7fELF");
+        let first = executed(&rootfs, &["sh", "-c", "app"], &[], 0).0;
+        let second = executed(&rootfs, &["busybox", "sh", "-c", "app"], &[], 0).0;
+        assert_eq!(
+            (first, second),
+            (vec!["/bin/app".to_owned(), "/bin/busybox".into()], vec!["/bin/app".to_owned(), "/bin/busybox".into()])
+        );
+    }
+
+    #[test]
+    fn a_text_without_interpreter_is_run_by_the_shell() {
+        let mut rootfs = tree("");
+        rootfs.put_file("/plain", 0o755, "app\n");
+        assert_eq!(executed(&rootfs, &["/plain"], &[], 0).0, ["/bin/app", "/bin/dash", "/plain"]);
+    }
+
+    #[test]
+    fn an_interpreter_is_told_its_script() {
+        assert_eq!(
+            interpreted("python3.11", &["python3.11", "-W", "x", "app.py", "y"].map(|word| Some(word.to_owned()))),
+            Some("app.py".to_owned())
+        );
+        assert_eq!(
+            interpreted("java", &["java", "-Xmx1g", "-jar", "/a.jar"].map(|word| Some(word.to_owned()))),
+            Some("/a.jar".to_owned())
+        );
+        assert_eq!(interpreted("python3", &["python3", "-m", "http.server"].map(|word| Some(word.to_owned()))), None);
+    }
+}

@@ -7,11 +7,8 @@ const ARROWS: [(&str, &[&str]); 4] =
     [("dna", &[]), ("oci", &["dna"]), ("analyzer", &["dna", "oci"]), ("cli", &["analyzer", "dna", "oci"])];
 
 /// Crates that nothing we ship may bring in, and why.
-const BANNED: [(&str, &str); 3] = [
-    ("ring", "one crypto library: aws-lc-rs"),
-    ("openssl-sys", "no OpenSSL"),
-    ("native-tls", "no OpenSSL"),
-];
+const BANNED: [(&str, &str); 3] =
+    [("ring", "one crypto library: aws-lc-rs"), ("openssl-sys", "no OpenSSL"), ("native-tls", "no OpenSSL")];
 
 /// Crates that pull a network or a runtime into what must stay sync and offline.
 const ASYNC: [&str; 5] = ["tokio", "reqwest", "hyper", "oci-client", "rustls"];
