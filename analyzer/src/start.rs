@@ -68,7 +68,7 @@ pub(crate) fn read(config: &RunConfig, world: World<'_>, unknowns: &mut Vec<Unkn
     }
     let volumes = config.volumes.keys().filter_map(|path| ImagePath::normalize(path.as_bytes()).ok()).collect();
     let start = Start {
-        argv: redact_argv(&argv),
+        argv: dna::redact_argv(&argv),
         entrypoint: u32::try_from(config.entrypoint.len()).unwrap_or(u32::MAX),
         program,
         user: config.user.clone(),
@@ -80,7 +80,7 @@ pub(crate) fn read(config: &RunConfig, world: World<'_>, unknowns: &mut Vec<Unkn
         exposed,
         volumes,
         stop_signal: config.stop_signal.clone().filter(|signal| !signal.is_empty()),
-        healthcheck: healthcheck(config).map(|argv| Healthcheck { argv: redact_argv(&argv) }),
+        healthcheck: healthcheck(config).map(|argv| Healthcheck { argv: dna::redact_argv(&argv) }),
     };
     Started { start, env, cwd }
 }
@@ -115,18 +115,6 @@ pub(crate) fn publish(env: &[(String, String)], read: &BTreeSet<String>) -> Vec<
     env.iter()
         .map(|(name, value)| EnvVar { name: name.clone(), value: shown(name, value).then(|| value.clone()) })
         .collect()
-}
-
-/// An argument vector without credentials. Redacted as one line too: a value may follow the option that names it.
-fn redact_argv(argv: &[String]) -> Vec<String> {
-    let mut out: Vec<String> = Vec::with_capacity(argv.len());
-    for word in argv {
-        let secret = out.last().is_some_and(|before| {
-            before.starts_with('-') && !before.contains('=') && dna::is_secret_name(before.trim_start_matches('-'))
-        });
-        out.push(if secret { dna::REDACTED.to_owned() } else { dna::redact(word).into_owned() });
-    }
-    out
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -132,7 +132,7 @@ pub(crate) fn report<'a>(found: &'a Found<'a>) -> anyhow::Result<html::Report<'a
         dna: &found.analysis.dna,
         behavior: found.behavior(),
         unknowns: found.unknowns(),
-        command: found.asked.as_ref().map(|(command, _)| command.as_slice()),
+        command: found.asked.as_ref().map(|(command, _)| dna::redact_argv(command)),
         dna_digest: found.analysis.dna.digest()?.to_string(),
         manifest: found.image.digests.manifest.as_ref().map(ToString::to_string),
         packages: found.packages(),
@@ -145,7 +145,7 @@ fn json(found: &Found<'_>, destination: &Destination) -> anyhow::Result<Vec<u8>>
     let Some((command, answer)) = &found.asked else {
         return if destination.is_terminal() { output::pretty(dna) } else { Ok(dna.to_canonical_json()?) };
     };
-    let command: Vec<_> = command.iter().map(|word| dna::redact(word)).collect();
+    let command = dna::redact_argv(command);
     let document = serde_json::json!({
         "schema": dna::SCHEMA, "dna": dna.digest()?, "command": command,
         "behavior": answer.behavior, "unknowns": answer.unknowns,
@@ -273,7 +273,117 @@ fn split(line: &str) -> anyhow::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::fixture;
+
+    const FORMATS: [Format; 5] = [Format::Human, Format::Json, Format::Html, Format::Cyclonedx, Format::Spdx];
+
+    /// Everything that can be printed of an image, for its own command and for another.
+    fn everything(image: &Image) -> Vec<(Format, String)> {
+        let analysis = fixture::analysis(image);
+        let command = vec!["/entry.sh".to_owned(), "--password".to_owned(), "swordfish-09".to_owned()];
+        let mut printed = Vec::new();
+        for asked in [None, Some((command.clone(), analysis.answer(&command)))] {
+            let found = Found { image, analysis: &analysis, asked };
+            for format in FORMATS {
+                let text = render(&found, format, &Destination::default()).expect("renders");
+                printed.push((format, String::from_utf8(text).expect("UTF-8")));
+            }
+        }
+        printed
+    }
+
+    #[test]
+    fn no_planted_secret_is_printed() {
+        let secrets = [
+            "swordfish-01",
+            "swordfish-02",
+            "swordfish-03",
+            "swordfish-04",
+            "swordfish-05",
+            "swordfish-06",
+            "swordfish-07",
+            "swordfish-08",
+            "swordfish-09",
+            "ghp_swordfish0123456789abcd",
+            "swordfish-10",
+            "swordfish-11",
+            "swordfish-12",
+        ];
+        let script = "#!/bin/sh\nexport TOKEN=swordfish-10\napp --password swordfish-11 \"$DB_PASSWORD\"\n\
+            curl https://u:swordfish-12@host/x\nnosuch-$DB_PASSWORD x\nexec \"$@\"\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nswordfish-08\n-----END PRIVATE KEY-----\n";
+        let config = json!({
+            "Entrypoint": ["/entry.sh", "--token", "swordfish-01", "--url=https://x:swordfish-02@host/"],
+            "Cmd": ["--api-key=swordfish-03"],
+            "Env": ["DB_PASSWORD=swordfish-04", "GITHUB=ghp_swordfish0123456789abcd", "DB_PORT=https://a:swordfish-05@db:1"],
+            "Labels": {"secret": "swordfish-06"},
+            "Healthcheck": {"Test": ["CMD-SHELL", "check --password swordfish-07"]},
+            "history": "RUN |1 NPM_TOKEN=swordfish-06 /bin/sh -c npm i",
+        });
+        let image = fixture::image(
+            &config,
+            &[
+                ("/entry.sh", 0o755, script.as_bytes()),
+                ("/bin/sh", 0o755, b"\x7fELF"),
+                ("/bin/app", 0o755, b"\x7fELF"),
+                ("/root/.ssh/id_rsa", 0o600, key.as_bytes()),
+                ("/etc/passwd", 0o644, b"root:swordfish-08:0:0::/:/bin/sh\n"),
+            ],
+        );
+        for (format, text) in everything(&image) {
+            for secret in secrets {
+                assert!(!text.contains(secret), "{format:?} shows {secret}:\n{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_of_the_image_steers_a_terminal_or_a_page() {
+        let name = "/bin/\u{1b}[31m<script>x";
+        let config = json!({ "Cmd": ["/entry.sh", "\u{1b}]0;x\u{7}<script>x"], "User": "\u{1b}<script>x", "history": "\u{1b}[2J<script>x" });
+        let script = format!("#!/bin/sh\n'{name}'\n");
+        let image = fixture::image(
+            &config,
+            &[("/entry.sh", 0o755, script.as_bytes()), ("/bin/sh", 0o755, b"\x7fELF"), (name, 0o755, b"\x7fELF")],
+        );
+        for (format, text) in everything(&image) {
+            if matches!(format, Format::Human | Format::Html) {
+                assert!(!text.contains(['\u{1b}', '\u{7}']), "{format:?}: {}", text.escape_debug());
+            }
+            assert!(format != Format::Html || !text.contains("<script>"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_digest_of_the_json_is_the_dna_s() {
+        let image = fixture::image(&json!({ "Cmd": ["/a"] }), &[("/a", 0o755, b"\x7fELF")]);
+        let analysis = fixture::analysis(&image);
+        let found = Found { image: &image, analysis: &analysis, asked: None };
+        let printed = render(&found, Format::Json, &Destination::default()).expect("renders");
+        assert_eq!(dna::Digest::sha256(&printed), analysis.dna.digest().expect("canonical"));
+        assert_eq!(dna::Dna::from_json(&printed).expect("reads"), analysis.dna);
+        assert_eq!(fixture::analysis(&image).dna, analysis.dna);
+    }
+
+    #[test]
+    fn the_report_says_first_what_matters() {
+        let config = json!({ "Entrypoint": ["/entry.sh"], "Cmd": ["app"], "ExposedPorts": {"80/tcp": {}}, "history": "COPY . /" });
+        let files: [(&str, u32, &[u8]); 3] = [
+            ("/entry.sh", 0o755, b"#!/bin/sh\nset -e\nif [ \"$1\" = x ]; then other; fi\nexec \"$@\"\n"),
+            ("/bin/sh", 0o755, b"\x7fELF"),
+            ("/bin/app", 0o4755, b"\x7fELF"),
+        ];
+        let image = fixture::image(&config, &files);
+        let analysis = fixture::analysis(&image);
+        let found = Found { image: &image, analysis: &analysis, asked: None };
+        // The digest is left out: it changes with every release.
+        let text = human::render(&found, &human::Style { width: 80, color: false });
+        let text: Vec<&str> = text.lines().filter(|line| !line.contains("DNA sha256:")).collect();
+        insta::assert_snapshot!(text.join("\n"));
+    }
 
     #[test]
     fn command_lines_are_split_as_a_shell_does() {

@@ -21,7 +21,7 @@ pub(crate) struct Report<'a> {
     pub(crate) behavior: &'a Behavior,
     pub(crate) unknowns: &'a [Unknown],
     /// The other command that was asked about.
-    pub(crate) command: Option<&'a [String]>,
+    pub(crate) command: Option<Vec<String>>,
     pub(crate) dna_digest: String,
     pub(crate) manifest: Option<String>,
     /// How many packages of each kind.
@@ -61,8 +61,8 @@ pub(crate) fn render(report: &Report<'_>) -> String {
 
 fn runs(page: &mut String, report: &Report<'_>) {
     let start = &report.dna.start;
-    let argv = report.command.unwrap_or(&start.argv);
-    let command = if argv.is_empty() { "no command".to_owned() } else { dna::redact(&argv.join(" ")).into_owned() };
+    let argv = report.command.as_ref().unwrap_or(&start.argv);
+    let command = if argv.is_empty() { "no command".to_owned() } else { argv.join(" ") };
     let user = match (&start.uid, start.user.as_str()) {
         (Some(0), "" | "root" | "0") => "root".to_owned(),
         (Some(uid), "") => format!("user {uid}"),

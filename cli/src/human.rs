@@ -439,5 +439,5 @@ fn shell_words(argv: &[String]) -> String {
         let plain = !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "-_./:=@%+,".contains(c));
         if plain { word.clone() } else { format!("'{}'", clean(word).replace('\'', "'\\''")) }
     };
-    dna::redact(&argv.iter().map(word).collect::<Vec<_>>().join(" ")).into_owned()
+    dna::redact_argv(argv).iter().map(word).collect::<Vec<_>>().join(" ")
 }

@@ -3,6 +3,8 @@
 mod analyze;
 mod args;
 mod demo;
+#[cfg(test)]
+mod fixture;
 mod html;
 mod human;
 mod output;

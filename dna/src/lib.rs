@@ -50,6 +50,6 @@ pub use platform::{Platform, PlatformError};
 pub use program::{
     Elf, FileCapabilities, Hardening, Kind, Language, Linkage, Needed, Packing, Program, Relro, Run, Script, Tristate,
 };
-pub use secret::{REDACTED, is_secret_name, redact};
+pub use secret::{REDACTED, is_secret_name, redact, redact_argv};
 pub use start::{EnvVar, ExposedPort, Healthcheck, Start};
 pub use unknown::{Subject, Unknown};

@@ -34,6 +34,20 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// An argument vector with credential-like values replaced: as [`redact`] for each word, and the word after an option that
+/// names a secret.
+pub fn redact_argv(argv: &[String]) -> Vec<String> {
+    let mut before = "";
+    let mut out = Vec::with_capacity(argv.len());
+    for word in argv {
+        let named = before.starts_with('-') && !before.contains('=') && is_secret_name(before);
+        let hide = named && !is_reference(word) && !word.starts_with('-');
+        out.push(if hide { REDACTED.to_owned() } else { redact(word).into_owned() });
+        before = word;
+    }
+    out
+}
+
 /// Whether a variable, option or key of this name holds a credential: `DB_PASSWORD`, `apiKey`, `auth-token`; not `PUBLIC_KEY`,
 /// `MONKEY` or `PASSWORD_FILE`, whose value only says where one is.
 pub fn is_secret_name(name: &str) -> bool {
@@ -379,6 +393,12 @@ mod tests {
         ] {
             assert_eq!(redact(text), redacted, "{text}");
         }
+    }
+
+    #[test]
+    fn the_word_after_a_secret_option_goes() {
+        let argv = ["app", "--token", "abc", "-password=x", "--port", "80"].map(str::to_owned);
+        assert_eq!(redact_argv(&argv), ["app", "--token", REDACTED, "-password=[redacted]", "--port", "80"]);
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn case(access: Access) -> Case {
 
 #[test]
 fn a_pulled_image_has_the_dna_of_its_layout() {
-    let Case { registry, source, .. } = case(Access::Anonymous);
+    let Case { registry, source, folder: _folder } = case(Access::Anonymous);
     let pulled = analyze(&registry.reference("team/small:1"), &["--plain-http"]).ok();
     assert_eq!(pulled.stdout, analyze(&source, &[]).ok().stdout);
     assert_eq!(execs(&pulled.json()), ["/bin/dash", "/bin/work", "/entry.sh"]);

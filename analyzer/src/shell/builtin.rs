@@ -5,7 +5,7 @@ use dna::Confidence;
 
 use super::{
     Arg, matches, output,
-    walk::{State, Status, Variable, Walk},
+    walk::{State, Status, Variable, Walk, shield},
 };
 use crate::InodeKind;
 
@@ -344,6 +344,7 @@ fn declare(rest: &[Arg], export: bool, state: &mut State) {
         };
         let exported = export || state.variables.get(name).is_some_and(|variable| variable.exported);
         if word.contains('=') || state.is_set(name) {
+            let value = value.map(|value| shield(name, value));
             state.variables.insert(name.to_owned(), Variable { value, exported });
         }
     }

@@ -64,7 +64,9 @@ impl State {
         self.variables.contains_key(name)
     }
 
+    /// Sets a variable. A credential's value never enters the walk: that it is set is all that counts.
     pub(super) fn assign(&mut self, name: &str, value: Arg) {
+        let value = value.map(|value| shield(name, value));
         let exported = self.variables.get(name).is_some_and(|variable| variable.exported);
         self.variables.insert(name.to_owned(), Variable { value, exported });
     }
@@ -94,6 +96,14 @@ impl State {
     }
 }
 
+/// `value`, or what stands in its place where it is a credential.
+pub(crate) fn shield(name: &str, value: String) -> String {
+    if !value.is_empty() && (dna::is_secret_name(name) || dna::redact(&value) != value) {
+        return dna::REDACTED.to_owned();
+    }
+    value
+}
+
 type Ways = Vec<(State, Status)>;
 
 /// The walk: what it has found so far, and where it is.
@@ -112,8 +122,9 @@ impl<'a> Walk<'a> {
 
     /// Walks a whole script.
     pub(super) fn run(mut self, source: Source<'_>, start: &Circumstances) -> Outcome {
-        let variables =
-            start.env.iter().map(|(name, value)| (name.clone(), Variable { value: value.clone(), exported: true }));
+        let variables = start.env.iter().map(|(name, value)| {
+            (name.clone(), Variable { value: value.clone().map(|value| shield(name, value)), exported: true })
+        });
         let state = State {
             name: start.name.clone(),
             arguments: start.arguments.clone(),
@@ -634,7 +645,7 @@ impl<'a> Walk<'a> {
         let exported = state.variables.iter().filter(|(_, variable)| variable.exported);
         let mut env: BTreeMap<String, Arg> =
             exported.map(|(name, variable)| (name.clone(), variable.value.clone())).collect();
-        env.extend(assigned.iter().cloned());
+        env.extend(assigned.iter().map(|(name, value)| (name.clone(), value.clone().map(|value| shield(name, value)))));
         self.outcome.calls.push(Call {
             argv,
             env,
