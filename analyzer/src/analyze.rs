@@ -14,7 +14,7 @@ use crate::{
     inventory,
     loader::Loader,
     programs,
-    shell::World,
+    shell::{World, with_stack},
     squash, start,
     start::Started,
 };
@@ -53,7 +53,7 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     let world = World { rootfs: &rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
     let mut doubts = Vec::new();
     let mut started = start::read(&image.config.config, world, &mut doubts);
-    let closure = closure::reach(&launches(image, &started), world, limits);
+    let closure = with_stack(|| closure::reach(&launches(image, &started), world, limits));
     progress.check()?;
     let loader = Loader::new(&rootfs, limits);
     let owner = |path: &ImagePath| inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned());
@@ -96,11 +96,8 @@ impl Analysis {
     pub fn answer(&self, command: &[String]) -> Answer {
         let world = World { rootfs: &self.rootfs, accounts: &self.dna.accounts, text_bytes: self.limits.text_bytes };
         let evidence = Evidence::Config { key: "command line".to_owned() };
-        let closure = closure::reach(
-            &[launch(&self.started, command.to_vec(), Confidence::Certain, evidence)],
-            world,
-            &self.limits,
-        );
+        let launch = launch(&self.started, command.to_vec(), Confidence::Certain, evidence);
+        let closure = with_stack(|| closure::reach(&[launch], world, &self.limits));
         let loader = Loader::new(&self.rootfs, &self.limits);
         let (loads, load_unknowns) = load(&loader, &closure);
         let mut unknowns: Vec<Unknown> = closure.unknowns.iter().cloned().chain(load_unknowns).collect();

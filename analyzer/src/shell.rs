@@ -21,6 +21,7 @@ use crate::{InodeKind, ResolveError, Resolved, Rootfs};
 pub(crate) use expand::glob;
 pub(crate) use output::run_parts;
 pub(crate) use pattern::matches;
+pub(crate) use syntax::with_stack;
 
 /// The circumstances a shell starts in.
 #[derive(Debug, Clone)]
@@ -118,4 +119,67 @@ pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:
 /// Walks a script.
 pub(crate) fn run(source: Source<'_>, circumstances: &Circumstances, world: World<'_>) -> Outcome {
     walk::Walk::new(world).run(source, circumstances)
+}
+
+/// The commands that a script calls in an image without files, none where a word is not known: the whole way of a script's text,
+/// for tests and fuzzing.
+pub fn commands(script: &str) -> Vec<Vec<Option<String>>> {
+    let (rootfs, accounts) = (Rootfs::default(), dna::Accounts::default());
+    let world = World { rootfs: &rootfs, accounts: &accounts, text_bytes: 1 << 20 };
+    let circumstances = Circumstances {
+        name: "sh".to_owned(),
+        arguments: vec![Some("run".to_owned())],
+        env: BTreeMap::new(),
+        uid: Some(0),
+        cwd: ImagePath::root(),
+    };
+    let outcome = with_stack(|| run(Source { text: script, path: None }, &circumstances, world));
+    outcome.calls.into_iter().map(|call| call.argv).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_beyond_the_bound_is_no_crash_and_no_hang() {
+        for open in [
+            "(",
+            "{ ",
+            "$(",
+            "if ",
+            "[[ (",
+            "${a:-",
+            "\"$(",
+            "`",
+            "((",
+            "case a in a) ",
+            "f() { ",
+            "<<",
+            "$((",
+            "!",
+            "&& ",
+            "while ",
+        ] {
+            commands(&open.repeat(2_000));
+            commands(&open.repeat(12));
+            commands(&open.repeat(8));
+            commands(&format!("{}x", open.repeat(6)));
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_command_are_expanded() {
+        let words = |script: &str| {
+            commands(script)
+                .into_iter()
+                .flatten()
+                .map(|word| word.unwrap_or_else(|| "?".to_owned()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(words("a=b; app \"$a\"c '$a' ${a}d \"$1\" $(date)"), "date app bc $a bd run ?");
+        assert_eq!(words("x=/a/b.sh; app ${x##*/} ${x%.sh} ${#x} ${y:-z} ${x/a/c}"), "app b.sh /a/b 7 z /c/b.sh");
+        assert_eq!(words("set -- a 'b c'; app \"$@\" $# \"$*\""), "app a b c 2 a b c");
+    }
 }

@@ -5,8 +5,23 @@ use brush_parser::{ParserOptions, ast, word};
 
 /// Bytes of one script; generated ones of a megabyte are data, not programs.
 const MAX_BYTES: usize = 512 << 10;
-/// Nesting of brackets and quotes; the parser needs some kilobytes of stack for each, and backtracks.
-const MAX_DEPTH: usize = 24;
+/// Nesting of brackets: the parser backtracks on them, twice as long for each level.
+const MAX_DEPTH: usize = 12;
+/// Nesting of `case`, for the same reason.
+const MAX_CASES: usize = 8;
+/// Compound commands open at once. The parser and the walk recurse into each; [`with_stack`] holds this many.
+const MAX_OPEN_COMMANDS: usize = 200;
+/// Stack for recursion over a script: only what is used takes memory.
+const STACK_BYTES: usize = 512 << 20;
+
+/// Runs `work` on a thread whose stack bears the deepest script that [`parse`] lets through.
+pub(crate) fn with_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let joined = worker.expect("a thread can be started").join();
+        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
 
 /// Parses a script.
 ///
@@ -16,8 +31,8 @@ pub(super) fn parse(text: &str) -> Result<ast::Program, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("the script is larger than {MAX_BYTES} bytes"));
     }
-    if depth(text) > MAX_DEPTH {
-        return Err(format!("the script nests deeper than {MAX_DEPTH} levels"));
+    if depth(text) > MAX_DEPTH || open_commands(text) > MAX_OPEN_COMMANDS {
+        return Err("the script nests too deep".to_owned());
     }
     let tokens = brush_parser::uncached_tokenize_str(text, &options().tokenizer_options())
         .map_err(|error| format!("the shell parser does not take it: {error}"))?;
@@ -51,6 +66,41 @@ fn depth(text: &str) -> usize {
             b'\n' if open <= 4 => open = 0,
             _ => {}
         }
+    }
+    deepest
+}
+
+/// An upper bound for the compound commands open at once: their first words where a command may start, less their last words.
+fn open_commands(text: &str) -> usize {
+    let (mut open, mut deepest, mut starts, mut cases) = (0usize, 0, true, 0usize);
+    for part in text.split_inclusive([' ', '\t', '\n', ';', '&', '|', '(', ')', '`', '"']) {
+        let (word, end) = part.split_at(part.len().saturating_sub(1));
+        let (word, end) =
+            if part.ends_with([' ', '\t', '\n', ';', '&', '|', '(', ')', '`', '"']) { (word, end) } else { (part, "") };
+        if starts {
+            match word {
+                "if" | "while" | "until" | "for" | "case" | "select" | "function" | "!" | "time" | "coproc" | "[[" => {
+                    open += 1;
+                    cases += usize::from(word == "case");
+                    // One `case` too many counts as too deep.
+                    deepest = deepest.max(if cases > MAX_CASES { usize::MAX } else { open });
+                }
+                "esac" => {
+                    open = open.saturating_sub(1);
+                    cases = cases.saturating_sub(1);
+                }
+                "fi" | "done" => open = open.saturating_sub(1),
+                _ => {}
+            }
+        }
+        // A backquote or a line of operators opens nothing the brackets do not count, but recurses all the same.
+        starts = match (word, end) {
+            ("" | "if" | "then" | "else" | "elif" | "while" | "until" | "do" | "{" | "!" | "time", " " | "\t") => {
+                starts || !word.is_empty()
+            }
+            (_, " " | "\t") => false,
+            _ => true,
+        };
     }
     deepest
 }

@@ -1,0 +1,8 @@
+//! An ELF file: its facts from any bytes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = analyzer::elf::read_bytes(bytes);
+});
