@@ -109,7 +109,7 @@ pub(crate) struct Pull {
     /// The image
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
-    /// Where it goes: oci:DIR[:TAG]
+    /// Where it goes: `oci:DIR[:TAG]`
     #[arg(value_name = "oci:DIR[:TAG]")]
     pub(crate) to: String,
     #[command(flatten)]
