@@ -29,9 +29,11 @@ pub(crate) fn run(args: &Demo) -> anyhow::Result<()> {
     output::say("Built an OCI image of this program and the libraries it needs; this is what it says of itself:\n");
     let source = format!("oci:{}", layout.display()).parse().context("the demo's own image")?;
     let images = analyze::open(&source, &oci::Options::default())?;
-    let image = images.first().context("the demo's image is empty")?;
-    let analysis = analyze::analyze(image, &Limits::default())?;
-    let found = Found { image, analysis: &analysis, asked: None };
+    let mut image = images.into_iter().next().context("the demo's image is empty")?;
+    // Its true name is a temporary folder's.
+    image.name = "mayfly:demo".to_owned();
+    let analysis = analyze::analyze(&image, &Limits::default())?;
+    let found = Found { image: &image, analysis: &analysis, asked: None };
     let destination = Destination::default();
     destination.write(human::render(&found, &human::Style::of(&destination)).as_bytes())?;
     let page = html::render(&analyze::report(&found)?);
