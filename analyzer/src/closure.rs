@@ -101,7 +101,14 @@ impl Reach<'_> {
         };
         let path = process.env.get("PATH").cloned().unwrap_or_else(|| Some(DEFAULT_PATH.to_owned()));
         match self.world.find_program(&process.cwd, name, path.as_deref().unwrap_or(DEFAULT_PATH)) {
-            Some(Resolved { path, .. }) => self.execute(Process { program: path, ..process }, edge),
+            Some(Resolved { path, .. }) => {
+                // Under which of its names it is called, where that is not its own.
+                let called = base_name(name).to_owned();
+                let own = called.as_bytes() == path.file_name();
+                let reason = if edge.reason == CALLS && !own { format!("{CALLS} as {called}") } else { edge.reason };
+                let edge = Edge { reason: dna::redact(&reason).into_owned(), ..edge };
+                self.execute(Process { program: path, ..process }, edge);
+            }
             // The start command itself is reported where it is read.
             None if edge.from.is_none() || process.confidence == Confidence::Possible => {}
             None => {
@@ -403,7 +410,7 @@ impl Reach<'_> {
                 Some(path) => Evidence::File { layer: self.layer_of(&path), path, line: call.line, detail: None },
                 None => Evidence::Config { key: "command line".to_owned() },
             };
-            let edge = Edge { from: Some(from.clone()), reason: "calls".to_owned(), evidence, when: call.when };
+            let edge = Edge { from: Some(from.clone()), reason: CALLS.to_owned(), evidence, when: call.when };
             let confidence = process.confidence.max(call.confidence);
             let next = Process {
                 program: from.clone(),
@@ -441,6 +448,9 @@ impl Reach<'_> {
 
 /// The reason of an edge to a file that an interpreter reads: no execve(2).
 pub(crate) const TOLD: &str = "script argument";
+
+/// The reason of an edge from a script to what it calls.
+const CALLS: &str = "calls";
 
 const MAX_EVIDENCE: usize = 4;
 /// The kernel reads this much of a file to find its interpreter (`BINPRM_BUF_SIZE`).

@@ -209,7 +209,7 @@ impl<'a> Page<'a> {
             let last = index + 1 == children.len();
             let lead = format!("{indent}{}", if last { "└─ " } else { "├─ " });
             let below = format!("{indent}{}", if last { "   " } else { "│  " });
-            let place = run.evidence.first().filter(|_| run.reason == "calls").map(place).unwrap_or_default();
+            let place = run.evidence.first().filter(|_| run.reason.starts_with("calls")).map(place).unwrap_or_default();
             let row = Row { lead, path: &run.program, why: run.reason.clone(), confidence: run.confidence, place };
             self.grow(tree, row, &below, depth + 1);
         }
