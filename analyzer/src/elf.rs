@@ -19,7 +19,7 @@ use scroll::{
 
 use crate::{
     InodeId, ReadError, Rootfs,
-    buildinfo::{GoBuildInfo, go_buildinfo},
+    inventory::formats::{GoBuild, parse_build_info},
 };
 
 /// An ELF file and what the next steps ask of it.
@@ -42,7 +42,7 @@ pub struct ElfFile {
     /// The strings of `.comment`: one a compiler.
     pub comment: Vec<String>,
     /// What Go's linker wrote.
-    pub go: Option<GoBuildInfo>,
+    pub go: Option<GoBuild>,
     /// Marks of languages in its strings.
     pub marks: Marks,
 }
@@ -328,7 +328,7 @@ impl Dynamic {
     }
 }
 
-fn read_go(body: &Body<'_>) -> Result<Option<GoBuildInfo>, ElfError> {
+fn read_go(body: &Body<'_>) -> Result<Option<GoBuild>, ElfError> {
     let writable = |segment: &&ProgramHeader| {
         segment.p_type == program_header::PT_LOAD && segment.p_flags & program_header::PF_W != 0
     };
@@ -341,10 +341,11 @@ fn read_go(body: &Body<'_>) -> Result<Option<GoBuildInfo>, ElfError> {
         None => return Ok(None),
     };
     let blob = body.range(offset, len.min(GO_BYTES))?;
-    Ok(go_buildinfo(&blob, |address, len| {
+    let memory = |address, len: u64| {
         let (offset, rest) = body.offset_of(address)?;
-        body.range(offset, len.min(rest).min(GO_BYTES)).ok()
-    }))
+        body.range(offset, len.min(rest)).ok()
+    };
+    Ok(parse_build_info(&blob, |header| header.string(GO_BYTES, memory)))
 }
 
 /// The GNU build id among notes; each is three words, a name and a description, both padded.

@@ -10,12 +10,11 @@ use crate::elf::ElfFile;
 /// The language of an ELF program.
 pub(crate) fn of_elf(elf: &ElfFile) -> Option<Language> {
     if let Some(go) = &elf.go {
-        let module = match (go.main.path.as_str(), go.main.version.as_str()) {
-            ("", _) => (!go.path.is_empty()).then(|| go.path.clone()),
-            (path, "") => Some(path.to_owned()),
-            (path, version) => Some(format!("{path}@{version}")),
-        };
-        let version = go.go_version.split(' ').next().map(|version| version.trim_start_matches("go").to_owned());
+        let module = go.main.as_ref().map(|main| match main.version.as_str() {
+            "" => main.path.clone(),
+            version => format!("{}@{version}", main.path),
+        });
+        let version = go.toolchain.split(' ').next().map(|version| version.trim_start_matches("go").to_owned());
         return Some(Language { name: "go".to_owned(), version, module });
     }
     let of = |name: &str, version| Some(Language { name: name.to_owned(), version, module: None });

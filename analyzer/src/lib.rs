@@ -14,7 +14,6 @@
 mod accounts;
 mod analyze;
 mod archive;
-mod buildinfo;
 mod closure;
 mod directory;
 pub mod elf;

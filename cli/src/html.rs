@@ -10,7 +10,10 @@ use dna::{
     Unknown,
 };
 
-use crate::text::{clean, size};
+use crate::{
+    facts,
+    text::{clean, size},
+};
 
 /// What the page shows.
 pub(crate) struct Report<'a> {
@@ -63,13 +66,7 @@ fn runs(page: &mut String, report: &Report<'_>) {
     let start = &report.dna.start;
     let argv = report.command.as_ref().unwrap_or(&start.argv);
     let command = if argv.is_empty() { "no command".to_owned() } else { argv.join(" ") };
-    let user = match (&start.uid, start.user.as_str()) {
-        (Some(0), "" | "root" | "0") => "root".to_owned(),
-        (Some(uid), "") => format!("user {uid}"),
-        (Some(uid), name) => format!("user {name} ({uid})"),
-        (None, name) => format!("user {name}, not known"),
-    };
-    let folder = start.workdir.as_ref().map_or_else(|| "/".to_owned(), ToString::to_string);
+    let (user, folder) = (facts::whose(start), facts::folder(start));
     let _ = write!(
         page,
         "<section><h2>Runs</h2><p class=command><code>{}</code></p><p class=facts>as {} in <code>{}</code></p>",
@@ -96,7 +93,7 @@ fn runs(page: &mut String, report: &Report<'_>) {
         report.behavior.exec.len()
     );
     for item in &report.behavior.exec {
-        let evidence: Vec<String> = item.evidence.iter().map(place).collect();
+        let evidence: Vec<String> = item.evidence.iter().map(facts::place).collect();
         let _ = write!(
             page,
             "<tr><td><code>{}</code><td>{}<td>{}",
@@ -135,16 +132,7 @@ fn needs(page: &mut String, report: &Report<'_>) {
     );
     let mut any = false;
     for program in executed(report) {
-        let mut powers = Vec::new();
-        if program.mode & 0o4000 != 0 {
-            powers.push(format!("setuid {}", program.uid));
-        }
-        if program.mode & 0o2000 != 0 {
-            powers.push(format!("setgid {}", program.gid));
-        }
-        if let Some(capabilities) = &program.capabilities {
-            powers.extend(capabilities.permitted.iter().cloned());
-        }
+        let powers = facts::powers(program);
         if !powers.is_empty() {
             any = true;
             let _ = write!(
@@ -165,7 +153,7 @@ fn needs(page: &mut String, report: &Report<'_>) {
             .iter()
             .map(|evidence| match evidence {
                 Evidence::Binary { path, detail: Some(detail), .. } => format!("{detail} of {path}"),
-                other => place(other),
+                other => facts::place(other),
             })
             .collect();
         let _ =
@@ -181,8 +169,7 @@ fn not_known(page: &mut String, report: &Report<'_>) {
         kinds.entry(unknown.subject).or_default().push(unknown);
     }
     for (subject, unknowns) in kinds {
-        let name =
-            serde_json::to_value(subject).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+        let name = facts::subject(subject);
         let _ = write!(page, "<li><details><summary class=warn>{}: {}</summary><table>", escape(&name), unknowns.len());
         for unknown in unknowns {
             let _ = write!(page, "<tr><td><code>{}</code><td>{}", escape(&unknown.place), escape(&unknown.why));
@@ -190,27 +177,14 @@ fn not_known(page: &mut String, report: &Report<'_>) {
         page.push_str("</table></details>");
     }
     let known = &report.behavior.completeness;
-    let mut none = Vec::new();
-    for (name, completeness) in [
-        ("exec", &known.exec),
-        ("load", &known.load),
-        ("syscalls", &known.syscalls),
-        ("capabilities", &known.capabilities),
-        ("listen", &known.listen),
-        ("connect", &known.connect),
-        ("write", &known.write),
-        ("read", &known.read),
-    ] {
-        match completeness {
-            Completeness::Partial { reason } => {
-                let _ = write!(page, "<li><b>{name}</b> <span class=note>{}</span>", escape(reason));
-            }
-            Completeness::None => none.push(name),
-            Completeness::Complete => {}
+    for (name, completeness) in facts::dimensions(known) {
+        if let Completeness::Partial { reason } = completeness {
+            let _ = write!(page, "<li><b>{name}</b> <span class=note>{}</span>", escape(reason));
         }
     }
+    let none = facts::not_worked_out(known);
     if !none.is_empty() {
-        let _ = write!(page, "<li class=note>not worked out: {}", none.join(", "));
+        let _ = write!(page, "<li class=note>not worked out: {none}");
     }
     page.push_str("</ul></section>");
 }
@@ -304,17 +278,6 @@ fn sureness(confidence: Confidence) -> &'static str {
         Confidence::Certain => "certain",
         Confidence::Likely => "likely",
         Confidence::Possible => "possible",
-    }
-}
-
-fn place(evidence: &Evidence) -> String {
-    match evidence {
-        Evidence::Config { key } => key.clone(),
-        Evidence::File { path, line: Some(line), .. } => format!("{path}:{line}"),
-        Evidence::File { path, .. } => path.to_string(),
-        Evidence::Binary { path, detail: Some(detail), .. } => format!("{path} ({detail})"),
-        Evidence::Binary { path, .. } => path.to_string(),
-        _ => String::new(),
     }
 }
 

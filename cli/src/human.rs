@@ -13,6 +13,7 @@ use dna::{
 
 use crate::{
     analyze::Found,
+    facts,
     output::Destination,
     text::{clean, fit, size},
 };
@@ -116,16 +117,10 @@ impl<'a> Page<'a> {
         let start = &self.dna().start;
         let argv = self.found.asked.as_ref().map_or(&start.argv, |(command, _)| command);
         let command = if argv.is_empty() { "no command".to_owned() } else { shell_words(argv) };
-        let whose = match &start.uid {
-            Some(0) => "root".to_owned(),
-            Some(uid) if start.user.is_empty() => format!("user {uid}"),
-            Some(uid) => format!("user {} ({uid})", start.user),
-            None => format!("user {}, not known", start.user),
-        };
-        let folder = start.workdir.as_ref().map_or_else(|| "/".to_owned(), ToString::to_string);
         let line = fit(&command, self.style.width.saturating_sub(2));
         self.line(&format!("  {line}"));
-        let line = fit(&format!("as {whose} in {folder}"), self.style.width.saturating_sub(2));
+        let line =
+            fit(&format!("as {} in {}", facts::whose(start), facts::folder(start)), self.style.width.saturating_sub(2));
         let line = self.style.dim(&line);
         self.line(&format!("  {line}"));
         if self.found.asked.is_some() {
@@ -162,7 +157,7 @@ impl<'a> Page<'a> {
     /// The programs of another command, as a list: its edges are not part of the DNA.
     fn flat_runs(&mut self) {
         for item in &self.found.behavior().exec {
-            let why = item.evidence.first().map(place).unwrap_or_default();
+            let why = item.evidence.first().map(facts::place).unwrap_or_default();
             self.exec_line("", &item.what.path, &why, item.confidence);
         }
     }
@@ -209,7 +204,8 @@ impl<'a> Page<'a> {
             let last = index + 1 == children.len();
             let lead = format!("{indent}{}", if last { "└─ " } else { "├─ " });
             let below = format!("{indent}{}", if last { "   " } else { "│  " });
-            let place = run.evidence.first().filter(|_| run.reason.starts_with("calls")).map(place).unwrap_or_default();
+            let place =
+                run.evidence.first().filter(|_| run.reason.starts_with("calls")).map(facts::place).unwrap_or_default();
             let row = Row { lead, path: &run.program, why: run.reason.clone(), confidence: run.confidence, place };
             self.grow(tree, row, &below, depth + 1);
         }
@@ -242,16 +238,7 @@ impl<'a> Page<'a> {
         let mut any = false;
         for item in &behavior.exec {
             let Some(program) = self.programs.get(&item.what.path).copied() else { continue };
-            let mut powers = Vec::new();
-            if program.mode & 0o4000 != 0 {
-                powers.push(format!("setuid {}", program.uid));
-            }
-            if program.mode & 0o2000 != 0 {
-                powers.push(format!("setgid {}", program.gid));
-            }
-            if let Some(capabilities) = &program.capabilities {
-                powers.push(capabilities.permitted.iter().cloned().collect::<Vec<_>>().join(" "));
-            }
+            let powers = facts::powers(program);
             if !powers.is_empty() {
                 any = true;
                 let line =
@@ -273,11 +260,7 @@ impl<'a> Page<'a> {
             kinds.entry(unknown.subject).or_default().push(unknown);
         }
         for (subject, unknowns) in kinds {
-            let subject = serde_json::to_value(subject)
-                .ok()
-                .and_then(|value| value.as_str().map(str::to_owned))
-                .unwrap_or_default();
-            let title = format!("{subject}: {}", unknowns.len());
+            let title = format!("{}: {}", facts::subject(subject), unknowns.len());
             let title = self.style.warn(&title);
             self.line(&format!("  {title}"));
             for unknown in unknowns.iter().take(4) {
@@ -289,30 +272,16 @@ impl<'a> Page<'a> {
             }
         }
         let known = &self.found.behavior().completeness;
-        let dimensions = [
-            ("exec", &known.exec),
-            ("load", &known.load),
-            ("syscalls", &known.syscalls),
-            ("capabilities", &known.capabilities),
-            ("listen", &known.listen),
-            ("connect", &known.connect),
-            ("write", &known.write),
-            ("read", &known.read),
-        ];
-        for (name, completeness) in dimensions {
+        for (name, completeness) in facts::dimensions(known) {
             if let Completeness::Partial { reason } = completeness {
                 let line = fit(&format!("{name}: {reason}"), self.style.width.saturating_sub(2));
                 let line = self.style.dim(&line);
                 self.line(&format!("  {line}"));
             }
         }
-        let none: Vec<_> = dimensions
-            .iter()
-            .filter(|(_, completeness)| **completeness == Completeness::None)
-            .map(|(name, _)| *name)
-            .collect();
+        let none = facts::not_worked_out(known);
         if !none.is_empty() {
-            let line = fit(&format!("not worked out: {}", none.join(", ")), self.style.width.saturating_sub(2));
+            let line = fit(&format!("not worked out: {none}"), self.style.width.saturating_sub(2));
             let line = self.style.dim(&line);
             self.line(&format!("  {line}"));
         }
@@ -412,16 +381,6 @@ struct Row<'a> {
     why: String,
     confidence: Confidence,
     place: String,
-}
-
-/// Where evidence stands, in short.
-fn place(evidence: &Evidence) -> String {
-    match evidence {
-        Evidence::Config { key } => key.clone(),
-        Evidence::File { path, line: Some(line), .. } => format!("{path}:{line}"),
-        Evidence::File { path, .. } | Evidence::Binary { path, .. } => path.to_string(),
-        _ => String::new(),
-    }
 }
 
 /// `1 program`, `2 programs`.

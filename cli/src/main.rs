@@ -3,6 +3,7 @@
 mod analyze;
 mod args;
 mod demo;
+mod facts;
 #[cfg(test)]
 mod fixture;
 mod html;

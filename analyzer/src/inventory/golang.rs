@@ -76,6 +76,16 @@ pub struct StringHeader {
     pub big_endian: bool,
 }
 
+impl StringHeader {
+    /// The string, of at most `max_bytes`; `memory` gives so many bytes from an address of the program.
+    pub(crate) fn string(self, max_bytes: u64, memory: impl Fn(u64, u64) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let bytes = memory(self.address, (self.width as u64).checked_mul(2)?)?;
+        let (address, len) = bytes.split_at_checked(self.width)?;
+        let (address, len) = (integer(address, self.big_endian)?, integer(len, self.big_endian)?);
+        memory(address, Some(len).filter(|len| *len <= max_bytes)?)
+    }
+}
+
 /// The modules of a program.
 pub(super) fn catalog(
     tree: &Tree,
@@ -107,13 +117,8 @@ pub(super) fn read(tree: &Tree, inode: InodeId, sections: &Sections) -> Result<O
     };
     let read = |range: Range| tree.read_range(inode, range.offset, range.len);
     let section = read(Range { len: range.len.min(limit), ..range })?;
-    let string = |header: StringHeader| {
-        let width = header.width as u64;
-        let bytes = read(sections.at(header.address, width.checked_mul(2)?)?).ok()?;
-        let (address, len) = bytes.split_at_checked(header.width)?;
-        let (address, len) = (integer(address, header.big_endian)?, integer(len, header.big_endian)?);
-        read(sections.at(address, Some(len).filter(|len| *len <= MAX_SECTION_BYTES)?)?).ok()
-    };
+    let string =
+        |header: StringHeader| header.string(MAX_SECTION_BYTES, |address, len| read(sections.at(address, len)?).ok());
     Ok(parse_build_info(&section, string))
 }
 

@@ -1,0 +1,61 @@
+//! Facts in words, for every report: DNA values in, short texts out. Nothing is cleaned or escaped here.
+
+use dna::{Completeness, Completenesses, Evidence, Program, Start, Subject};
+
+/// What a program may do beyond its caller: setuid, setgid, file capabilities.
+pub(crate) fn powers(program: &Program) -> Vec<String> {
+    let setuid = (program.mode & 0o4000 != 0).then(|| format!("setuid {}", program.uid));
+    let setgid = (program.mode & 0o2000 != 0).then(|| format!("setgid {}", program.gid));
+    let capabilities = program.capabilities.iter().flat_map(|capabilities| capabilities.permitted.iter().cloned());
+    setuid.into_iter().chain(setgid).chain(capabilities).collect()
+}
+
+/// As whom the start command runs.
+pub(crate) fn whose(start: &Start) -> String {
+    match (start.uid, start.user.as_str()) {
+        (Some(0), _) => "root".to_owned(),
+        (Some(uid), "") => format!("user {uid}"),
+        (Some(uid), name) => format!("user {name} ({uid})"),
+        (None, name) => format!("user {name}, not known"),
+    }
+}
+
+/// The working directory.
+pub(crate) fn folder(start: &Start) -> String {
+    start.workdir.as_ref().map_or_else(|| "/".to_owned(), ToString::to_string)
+}
+
+/// Each dimension with how much of it was worked out.
+pub(crate) fn dimensions(known: &Completenesses) -> [(&'static str, &Completeness); 8] {
+    [
+        ("exec", &known.exec),
+        ("load", &known.load),
+        ("syscalls", &known.syscalls),
+        ("capabilities", &known.capabilities),
+        ("listen", &known.listen),
+        ("connect", &known.connect),
+        ("write", &known.write),
+        ("read", &known.read),
+    ]
+}
+
+/// The dimensions that were not worked out, by name.
+pub(crate) fn not_worked_out(known: &Completenesses) -> String {
+    let none = dimensions(known).into_iter().filter(|(_, completeness)| **completeness == Completeness::None);
+    none.map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+}
+
+/// The name of what an unknown bears on, as in the JSON.
+pub(crate) fn subject(subject: Subject) -> String {
+    serde_json::to_value(subject).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Where evidence stands, in short.
+pub(crate) fn place(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Config { key } => key.clone(),
+        Evidence::File { path, line: Some(line), .. } => format!("{path}:{line}"),
+        Evidence::File { path, .. } | Evidence::Binary { path, .. } => path.to_string(),
+        _ => String::new(),
+    }
+}
