@@ -162,7 +162,8 @@ fn hardly_a_program_the_kernel_saw_is_missing() {
     let truth = PathBuf::from(env::var_os("TRUTH").expect("TRUTH names the folder of recorded runs: see .ci/run"));
     let (mut seen, mut predicted) = (0, 0);
     for (name, layout) in layouts() {
-        let Ok(record) = fs::read(truth.join(format!("{name}.json"))) else { continue };
+        let file = truth.join(format!("{name}.json"));
+        let record = fs::read(&file).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
         let record: Value = serde_json::from_slice(&record).expect("JSON");
         let dna = mayfly(["analyze", &tagged(&name, &layout), "--format", "json"]).ok().json();
         let known: BTreeSet<_> = dna["behavior"]["exec"]
