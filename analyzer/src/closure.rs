@@ -36,6 +36,8 @@ pub(crate) struct Closure {
     pub(crate) env: BTreeMap<ImagePath, Vec<(String, String)>>,
     /// Files that interpreters are told to run.
     pub(crate) scripts: BTreeSet<ImagePath>,
+    /// Every process followed: the same program with other arguments is another one.
+    pub(crate) processes: Vec<Process>,
     /// Environment variables that some script reads.
     pub(crate) reads: BTreeSet<String>,
     pub(crate) unknowns: BTreeSet<Unknown>,
@@ -43,13 +45,13 @@ pub(crate) struct Closure {
 
 /// A process about to be: an execve(2) with what is known of its arguments.
 #[derive(Debug, Clone)]
-struct Process {
-    program: ImagePath,
-    argv: Vec<Arg>,
-    env: BTreeMap<String, Arg>,
-    uid: Option<u32>,
-    cwd: ImagePath,
-    confidence: Confidence,
+pub(crate) struct Process {
+    pub(crate) program: ImagePath,
+    pub(crate) argv: Vec<Arg>,
+    pub(crate) env: BTreeMap<String, Arg>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) cwd: ImagePath,
+    pub(crate) confidence: Confidence,
 }
 
 /// Why a process comes about.
@@ -76,6 +78,7 @@ pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits) -> C
         reach.launch(process, edge);
     }
     while let Some(process) = reach.ahead.pop_front() {
+        reach.closure.processes.push(process.clone());
         reach.follow(process);
     }
     reach.closure
