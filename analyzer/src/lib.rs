@@ -6,6 +6,7 @@
 //!                in parallel)     ├─ reach       which programs run which
 //!                                 ├─ survey      every program: ELF facts, scripts, languages
 //!                                 ├─ load        what each executed one maps
+//!                                 ├─ servers     what servers are configured to do
 //!                                 └─► Dna
 //! ```
 //!
@@ -23,10 +24,12 @@ pub mod inventory;
 mod language;
 mod layer;
 pub mod loader;
+mod merge;
 pub mod programs;
 mod progress;
 mod rootfs;
 pub mod sbom;
+mod servers;
 mod shell;
 mod squash;
 mod start;
