@@ -41,5 +41,6 @@ pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
 pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
+pub use servers::settings;
 pub use shell::commands;
 pub use squash::{Squashed, squash, squash_layer};

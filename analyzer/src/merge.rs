@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{Behavior, Completeness, Completenesses, ImagePath, Known, Listen, Unknown};
+use dna::{Behavior, Completeness, Completenesses, ImagePath, Known, Listen, Subject, Unknown};
 
 use crate::{
     closure::Closure,
@@ -14,6 +14,9 @@ use crate::{
 /// Pieces of evidence that one item keeps.
 const MAX_EVIDENCE: usize = 4;
 
+/// Processes of one program whose configuration is read: a start script starts its server in a few ways.
+const MAX_PROCESSES: u32 = 100;
+
 /// What the executed programs are configured to do, by program.
 #[derive(Debug, Default)]
 pub(crate) struct Configured {
@@ -23,7 +26,16 @@ pub(crate) struct Configured {
 /// Reads the configuration of every process.
 pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Vec<Unknown>) {
     let (mut configured, mut unknowns) = (Configured::default(), BTreeSet::new());
+    let mut read: BTreeMap<&ImagePath, u32> = BTreeMap::new();
     for process in &closure.processes {
+        let times = read.entry(&process.program).or_default();
+        *times = times.saturating_add(1);
+        if *times > MAX_PROCESSES {
+            let why =
+                format!("started in more than {MAX_PROCESSES} ways; the configuration of the others was not read");
+            unknowns.insert(Unknown { place: process.program.to_string(), subject: Subject::Listen, why });
+            continue;
+        }
         let mut claims = servers::claims(process, world);
         unknowns.extend(std::mem::take(&mut claims.unknowns));
         let known = configured.programs.entry(process.program.clone()).or_default();

@@ -60,6 +60,16 @@ pub(crate) fn claims(process: &Process, world: World<'_>) -> Claims {
     }
 }
 
+/// The number of settings that a text has in all syntaxes together, each expanded and read as a place: the whole way of a
+/// configuration's text, for tests and fuzzing.
+pub fn settings(text: &str) -> usize {
+    let env = |name: &str| Some(name.to_owned());
+    let settings = syntax::Syntax::ALL.into_iter().filter_map(|syntax| syntax::read(text, syntax)).flatten();
+    let words = settings
+        .map(|setting| setting.words.iter().filter_map(|word| values::place(&values::expand(word, &env))).count());
+    words.fold(0, |all, places| all.saturating_add(places).saturating_add(1))
+}
+
 /// A setting with its origin, variables expanded.
 #[derive(Debug, Clone)]
 struct Fact {

@@ -29,6 +29,15 @@ pub(super) struct Gathered {
 /// Configuration files of one server: real ones have tens.
 const MAX_FILES: u32 = 1000;
 
+/// Bytes of all configuration files of one server: real ones together have some hundred thousand.
+const MAX_BYTES: usize = 32 << 20;
+
+/// Settings of one server.
+const MAX_FACTS: usize = 100_000;
+
+/// Unknowns of one server: after so many, more say nothing new.
+const MAX_UNKNOWNS: usize = 100;
+
 /// Includes within includes: apache itself refuses more than 128, real ones nest thrice.
 const MAX_DEPTH: u32 = 10;
 
@@ -42,7 +51,10 @@ pub(super) fn gather(server: &Server, process: &Process, argv: &[Arg], world: Wo
         world,
         out: Gathered { facts: Vec::new(), unknowns: Vec::new(), assigned: BTreeMap::new() },
         files: 0,
+        bytes: 0,
         folder: None,
+        set: BTreeMap::new(),
+        base: None,
     };
     gather.env_files();
     gather.environment();
@@ -77,27 +89,42 @@ struct Gather<'a> {
     world: World<'a>,
     out: Gathered,
     files: u32,
+    bytes: usize,
     /// The folder of the main configuration file.
     folder: Option<ImagePath>,
+    /// What the command line and the environment set, by key.
+    set: BTreeMap<String, String>,
+    /// Where relative includes start, until a setting may change that.
+    base: Option<ImagePath>,
 }
 
 impl Gather<'_> {
     /// Expands variables; keys that the command line or a variable sets count as such: `${data_directory}/postgresql.conf`.
     fn expand(&self, text: &str) -> String {
-        let set = |name: &str| {
-            let name = normal(name);
-            let set = self.out.facts.iter().filter(|fact| fact.path == name && fact.origin >= Origin::Environment);
-            set.max_by_key(|fact| fact.origin).and_then(|fact| fact.words.first().cloned())
-        };
+        let set = |name: &str| self.set.get(&normal(name)).cloned();
         values::expand(text, &|name| lookup(name, self.process, &self.out.assigned).or_else(|| set(name)))
     }
 
     fn unknown(&mut self, place: String, why: String) {
-        self.out.unknowns.push(Unknown { place, subject: Subject::Listen, why });
+        let unknown = Unknown { place, subject: Subject::Listen, why };
+        if self.out.unknowns.len() < MAX_UNKNOWNS && !self.out.unknowns.contains(&unknown) {
+            self.out.unknowns.push(unknown);
+        }
+    }
+
+    fn push(&mut self, fact: Fact) {
+        if is_kind(self.server, Kind::Base, &fact.path) {
+            self.base = None;
+        }
+        self.out.facts.push(fact);
     }
 
     fn fact(&mut self, key: &str, words: Vec<String>, origin: Origin, evidence: Evidence) {
-        self.out.facts.push(Fact { path: normal(key), words, origin, evidence, depth: 0, opens: false });
+        let path = normal(key);
+        if let Some(word) = words.first().filter(|_| origin >= Origin::Environment) {
+            self.set.insert(path.clone(), word.clone());
+        }
+        self.push(Fact { path, words, origin, evidence, depth: 0, opens: false });
     }
 
     /// `export NAME=value` of shell files, without running them: a value with a command in it is not known.
@@ -301,10 +328,14 @@ impl Gather<'_> {
         Some((String::from_utf8_lossy(&body).into_owned(), at.path))
     }
 
+    fn is_full(&self) -> bool {
+        self.files >= MAX_FILES || self.bytes > MAX_BYTES || self.out.facts.len() > MAX_FACTS
+    }
+
     /// A file, or every file of a folder.
     fn file(&mut self, path: &str, section: &str, origin: Origin, depth: u32) {
-        if self.files >= MAX_FILES || depth > MAX_DEPTH {
-            self.unknown(path.to_owned(), "too many configuration files, or nested too deep".to_owned());
+        if depth > MAX_DEPTH || self.is_full() {
+            self.unknown(path.to_owned(), "too much configuration, or nested too deep".to_owned());
             return;
         }
         self.files = self.files.saturating_add(1);
@@ -322,6 +353,7 @@ impl Gather<'_> {
             self.unknown(at.path.to_string(), "the configuration cannot be read".to_owned());
             return;
         };
+        self.bytes = self.bytes.saturating_add(text.len());
         let Some(settings) = syntax::read(&text, by_extension(&at, self.server.syntax)) else {
             self.unknown(at.to_string(), "the configuration does not parse".to_owned());
             return;
@@ -352,9 +384,7 @@ impl Gather<'_> {
             }
             let path = normal(&path);
             let words: Vec<String> = setting.words.iter().map(|word| self.expand(word)).collect();
-            let includes = self.server.keys.iter().any(|(key, meanings)| {
-                meanings.iter().any(|meaning| meaning.kind == Kind::Include) && is_of(key, &path)
-            });
+            let includes = is_kind(self.server, Kind::Include, &path);
             if includes {
                 // Inside the section that the include stands in.
                 let section = path.rsplit_once('.').map_or("", |(section, _)| section).to_owned();
@@ -373,7 +403,7 @@ impl Gather<'_> {
                 None => command_line(),
             };
             let depth = setting.depth.saturating_add(usize::from(!section.is_empty()));
-            self.out.facts.push(Fact { path, words, origin, evidence, depth, opens: setting.opens });
+            self.push(Fact { path, words, origin, evidence, depth, opens: setting.opens });
         }
     }
 
@@ -383,6 +413,10 @@ impl Gather<'_> {
             // dnsmasq writes suffixes after the folder: `/etc/dnsmasq.d,*.conf`.
             let (folder, suffix) = word.split_once(',').unwrap_or((word, ""));
             let pattern = if suffix.starts_with('*') { format!("{folder}/{suffix}") } else { folder.to_owned() };
+            if self.is_full() {
+                self.unknown(self.place(), "too much configuration".to_owned());
+                return;
+            }
             for path in glob(self.world.rootfs, &base, &pattern) {
                 let Ok(path) = base.join(path.as_bytes()) else { continue };
                 self.file(&path.to_string_lossy(), section, origin, depth.saturating_add(1));
@@ -391,16 +425,24 @@ impl Gather<'_> {
     }
 
     /// Where relative includes start.
-    fn base(&self) -> ImagePath {
+    fn base(&mut self) -> ImagePath {
         if let Some(folder) = self.folder.clone().filter(|_| self.server.beside_config) {
             return folder;
         }
-        base(self.server, &self.out.facts, self.process, &|text| self.expand(text))
+        let base = self.base.take();
+        let base =
+            base.unwrap_or_else(|| base_of(self.server, &self.out.facts, self.process, &|text| self.expand(text)));
+        self.base.insert(base).clone()
     }
 }
 
 /// The folder that a server's relative paths start at.
-pub(super) fn base(server: &Server, facts: &[Fact], process: &Process, expand: &dyn Fn(&str) -> String) -> ImagePath {
+pub(super) fn base_of(
+    server: &Server,
+    facts: &[Fact],
+    process: &Process,
+    expand: &dyn Fn(&str) -> String,
+) -> ImagePath {
     let bases = server.keys.iter().flat_map(|(key, meanings)| meanings.iter().map(move |meaning| (key, meaning)));
     let bases = bases.filter(|(_, meaning)| meaning.kind == Kind::Base);
     let told = bases.filter_map(|(key, meaning)| {
@@ -409,6 +451,11 @@ pub(super) fn base(server: &Server, facts: &[Fact], process: &Process, expand: &
     });
     let told: Option<String> = told.into_iter().next().filter(|text| !text.contains('$'));
     told.and_then(|text| process.cwd.join(text.as_bytes()).ok()).unwrap_or_else(|| process.cwd.clone())
+}
+
+/// Whether a setting of this path has a meaning of this kind.
+fn is_kind(server: &Server, kind: Kind, path: &str) -> bool {
+    server.keys.iter().any(|(key, meanings)| meanings.iter().any(|meaning| meaning.kind == kind) && is_of(key, path))
 }
 
 /// A variable of the process, or one that its files set.

@@ -1,6 +1,6 @@
 //! What facts mean: the facts of one server and its entry of the table in, claims out.
 
-use std::ops::RangeInclusive;
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 use dna::{Confidence, Connect, Evidence, ImagePath, Known, Listen, Load, Protocol, Read, Subject, Unknown, Write};
 
@@ -16,6 +16,9 @@ use crate::{closure::Process, shell::World};
 /// Ports of one setting: passive FTP has hundreds.
 const MAX_PORTS: usize = 1000;
 
+/// Claims about one process: the next step holds all of them.
+const MAX_CLAIMS: usize = 5_000;
+
 pub(super) fn judge(server: &Server, gathered: Gathered, process: &Process, world: World<'_>) -> Claims {
     let Gathered { mut facts, unknowns, assigned } = gathered;
     let expand = |text: &str| values::expand(text, &|name| gather::lookup(name, process, &assigned));
@@ -26,12 +29,16 @@ pub(super) fn judge(server: &Server, gathered: Gathered, process: &Process, worl
         let mut words = line.split_whitespace().map(expand);
         facts.extend(words.next().map(|key| assumed(&key, words.collect(), process, world)));
     }
-    let base = gather::base(server, &facts, process, &expand);
+    let base = gather::base_of(server, &facts, process, &expand);
     let mut judge =
         Judge { server, process, world, facts: &facts, base, out: Claims { unknowns, ..Claims::default() } };
     let mut net = Net::default();
     for (key, meaning) in meanings(server) {
         for fact in judge.chosen(key, meaning, &expand) {
+            if judge.claims().saturating_add(net.found.len()) > MAX_CLAIMS {
+                judge.unknown(format!("more than {MAX_CLAIMS} ports and files; the rest was left out"));
+                break;
+            }
             judge.apply(meaning, &fact, &mut net);
         }
     }
@@ -91,20 +98,32 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    fn claims(&self) -> usize {
+        let Claims { listen, write, read, connect, load, users, chroot, .. } = &self.out;
+        [listen.len(), write.len(), read.len(), connect.len(), load.len(), users.len(), chroot.len()].iter().sum()
+    }
+
+    fn unknown(&mut self, why: String) {
+        if self.out.unknowns.len() < MAX_CLAIMS {
+            let place = self.process.program.to_string();
+            self.out.unknowns.push(Unknown { place, subject: Subject::Listen, why });
+        }
+    }
+
     /// The facts that hold for a key: those of the highest origin, or its default.
     fn chosen(&self, key: &str, meaning: &Meaning, expand: &dyn Fn(&str) -> String) -> Vec<Fact> {
+        let condition = meaning.condition.as_ref();
+        if condition.is_some_and(|condition| !condition.key.starts_with('#') && !self.holds(condition, &[])) {
+            return Vec::new();
+        }
         let of_key = || self.facts.iter().filter(|fact| is_of(key, &fact.path));
         let top = of_key().map(|fact| fact.origin.rank()).max();
         let mut chosen: Vec<Fact> = of_key().filter(|fact| Some(fact.origin.rank()) == top).cloned().collect();
         if self.server.last {
-            let last: Vec<bool> = (1..=chosen.len())
-                .map(|after| {
-                    let path = after.checked_sub(1).and_then(|at| chosen.get(at)).map(|fact| &fact.path);
-                    !chosen.iter().skip(after).any(|later| Some(&later.path) == path)
-                })
-                .collect();
-            let mut last = last.into_iter();
-            chosen.retain(|_| last.next().unwrap_or(true));
+            let mut later = BTreeSet::new();
+            chosen.reverse();
+            chosen.retain(|fact| later.insert(fact.path.clone()));
+            chosen.reverse();
         }
         if chosen.is_empty()
             && let Some(default) = &meaning.default
@@ -112,13 +131,15 @@ impl Judge<'_> {
             let words = expand(default).split_whitespace().map(str::to_owned).collect();
             chosen.push(assumed(key, words, self.process, self.world));
         }
-        chosen.retain(|fact| meaning.condition.as_ref().is_none_or(|condition| self.holds(condition, fact)));
+        let own = condition.filter(|condition| condition.key.starts_with('#'));
+        chosen.retain(|fact| own.is_none_or(|condition| self.holds(condition, &fact.words)));
         chosen
     }
 
-    fn holds(&self, condition: &Condition, fact: &Fact) -> bool {
+    /// Whether a condition on another key, or on a setting's own words, holds.
+    fn holds(&self, condition: &Condition, words: &[String]) -> bool {
         let value = match condition.key.strip_prefix('#').and_then(|number| number.parse::<usize>().ok()) {
-            Some(number) => number.checked_sub(1).and_then(|at| fact.words.get(at)).cloned(),
+            Some(number) => number.checked_sub(1).and_then(|at| words.get(at)).cloned(),
             None => {
                 let of_key = self.facts.iter().filter(|fact| is_of(&condition.key, &fact.path));
                 let told = of_key.max_by_key(|fact| fact.origin.rank());
@@ -269,8 +290,7 @@ impl Judge<'_> {
             None if word.contains(['$', '{', '%']) && word.strip_prefix('$') != Some(fact.path.as_str()) => {
                 let why =
                     format!("what `{}` listens on is only known at run time", super::quote(&fact.path, &fact.words));
-                let place = self.process.program.to_string();
-                self.out.unknowns.push(Unknown { place, subject: Subject::Listen, why });
+                self.unknown(why);
             }
             None => {}
         }
@@ -286,7 +306,7 @@ impl Judge<'_> {
     ) {
         if ports.len() > MAX_PORTS {
             let why = format!("{} ports from {}", ports.len(), ports.start());
-            self.out.unknowns.push(Unknown { place: self.process.program.to_string(), subject: Subject::Listen, why });
+            self.unknown(why);
             return;
         }
         for port in ports {
@@ -309,6 +329,10 @@ impl Judge<'_> {
         // `ListenAddress host:2222` leaves `Port` to the addresses without one.
         let (ports, apply) = (std::mem::take(&mut net.ports), !net.complete || !net.addresses.is_empty());
         for (ports, protocols, source) in ports.into_iter().filter(|_| apply) {
+            if net.found.len() > MAX_CLAIMS {
+                self.unknown(format!("more than {MAX_CLAIMS} ports; the rest was left out"));
+                break;
+            }
             self.found(ports, &protocols, address.as_deref(), &source, &mut net);
         }
         if let (Some((low, source)), Some(high)) = (net.low.take(), net.high) {

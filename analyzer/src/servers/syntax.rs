@@ -53,6 +53,22 @@ pub(super) enum Syntax {
     Toml,
 }
 
+impl Syntax {
+    /// Every syntax.
+    pub(super) const ALL: [Self; 10] = [
+        Self::Words,
+        Self::Equals,
+        Self::Colons,
+        Self::Indented,
+        Self::Columns,
+        Self::Semicolons,
+        Self::Blocks,
+        Self::Xml,
+        Self::Yaml,
+        Self::Toml,
+    ];
+}
+
 /// Sections within sections beyond which a text is passed over.
 const MAX_DEPTH: usize = 64;
 
@@ -73,8 +89,21 @@ pub(super) fn read(text: &str, syntax: Syntax) -> Option<Vec<Setting>> {
     }
 }
 
+/// Bytes of a section's name: they stand in the path of every setting in it, so a hostile one would cost memory by the square.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Bytes of a path of sections and key.
+const MAX_PATH_BYTES: usize = 1024;
+
+/// A section's name.
+fn name_of(text: &str) -> String {
+    text.get(..text.floor_char_boundary(MAX_NAME_BYTES)).unwrap_or_default().to_owned()
+}
+
 fn join(sections: &[String], key: &str) -> String {
-    if sections.is_empty() { key.to_owned() } else { format!("{}.{key}", sections.join(".")) }
+    let mut path = if sections.is_empty() { key.to_owned() } else { format!("{}.{key}", sections.join(".")) };
+    path.truncate(path.floor_char_boundary(MAX_PATH_BYTES));
+    path
 }
 
 /// Splits at white space; quotes group and are removed, a backslash outside them takes the next character as it is.
@@ -105,20 +134,9 @@ pub(super) fn lines_of(text: &str, syntax: Syntax) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
 
-    const ALL: [Syntax; 10] = [
-        Syntax::Words,
-        Syntax::Equals,
-        Syntax::Colons,
-        Syntax::Indented,
-        Syntax::Columns,
-        Syntax::Semicolons,
-        Syntax::Blocks,
-        Syntax::Xml,
-        Syntax::Yaml,
-        Syntax::Toml,
-    ];
+    use super::*;
 
     #[test]
     fn broken_text_never_panics() {
@@ -126,7 +144,7 @@ mod tests {
             "{", "}", "}}}; {", "\"", "a '", "<", "<a b=", "<!--", "[", "[a", "a:\n  b", "${", "a = [", "\\", "/*",
             "é{ü",
         ] {
-            for syntax in ALL {
+            for syntax in Syntax::ALL {
                 read(text, syntax);
                 read(&text.repeat(5_000), syntax);
             }
@@ -141,7 +159,30 @@ mod tests {
     }
 
     #[test]
+    fn long_names_of_sections_are_cut() {
+        let name = "é".repeat(200);
+        for (text, syntax) in [
+            (format!("{name} {{ a b; }}"), Syntax::Semicolons),
+            (format!("[{name}]\na = b"), Syntax::Equals),
+            (format!("<{name}>\na b"), Syntax::Words),
+            (format!("{name}:\n a: b"), Syntax::Colons),
+            (format!("<{name} a=\"b\"/>"), Syntax::Xml),
+            (format!("{name}:\n  a: b"), Syntax::Yaml),
+        ] {
+            let settings = read(&text, syntax).expect("text of this syntax");
+            assert!(settings.last().is_some_and(|last| last.path.len() < 300 && last.words == ["b"]), "{syntax:?}");
+        }
+    }
+
+    #[test]
     fn quotes_group_words() {
         assert_eq!(split(r#"a "b c" d'e f' g\ h "x\"y""#), ["a", "b c", "de f", "g h", "x\"y"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in r#"([a-z:./*$@=;,<>"'#!%-]|[0-9]{1,6}|[{}\[\]()]|\\|\n| |é|\$\{|listen|</){0,60}"#) {
+            crate::servers::settings(&text);
+        }
     }
 }

@@ -33,7 +33,8 @@ pub(super) struct Server {
     /// Sections that hold its settings; with these, other sections are not read, and paths are without them.
     #[serde(default)]
     pub(super) sections: Vec<String>,
-    /// Options by the key they set; [`Target`] lists other effects. A number is a position among the words that are no options.
+    /// Options by the key they set: `!key` takes no value, `@config` names a file, `@text` holds settings, `@set` one `key=value`.
+    /// A number is a position among the words that are no options.
     #[serde(default)]
     pub(super) options: BTreeMap<String, String>,
     /// Every long option `--key value` sets `key`.
@@ -219,14 +220,13 @@ pub(super) fn normal(key: &str) -> String {
     key.to_ascii_lowercase().replace('_', "-")
 }
 
-/// Whether a setting's path is that of a key: the same, below any sections where the key starts with `*.`, or as a pattern.
+/// Whether a setting's path is that of a key, both in [`normal`] form: the same, below any sections where the key starts with `*.`, or as a pattern.
 pub(super) fn is_of(key: &str, path: &str) -> bool {
-    let key = normal(key);
     match key.strip_prefix("*.") {
         Some(last) if !last.contains('*') => {
             path.strip_suffix(last).is_some_and(|sections| sections.is_empty() || sections.ends_with('.'))
         }
-        _ if key.contains('*') => crate::shell::matches(&key, path),
+        _ if key.contains('*') => crate::shell::matches(key, path),
         _ => key == path,
     }
 }
@@ -241,7 +241,13 @@ static TABLE: LazyLock<Vec<Server>> = LazyLock::new(|| {
     struct Table {
         server: Vec<Server>,
     }
-    toml::from_str::<Table>(include_str!("servers.toml")).expect("the table is part of the program and tested").server
+    let table: Table =
+        toml::from_str(include_str!("servers.toml")).expect("the table is part of the program and tested");
+    let normalized = |mut server: Server| {
+        server.keys = server.keys.into_iter().map(|(key, meanings)| (normal(&key), meanings)).collect();
+        server
+    };
+    table.server.into_iter().map(normalized).collect()
 });
 
 static SERVERS: LazyLock<BTreeMap<&str, &Server>> = LazyLock::new(|| {

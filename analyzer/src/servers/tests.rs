@@ -223,7 +223,7 @@ fn what_is_not_in_the_image_or_not_known_is_unknown() {
     let endless = [("/etc/redis.conf", "include /etc/redis.conf\nport 1")];
     assert_eq!(
         ports(&endless, "redis-server /etc/redis.conf", &[]),
-        "tcp 1, unknown: too many configuration files, or nested too deep"
+        "tcp 1, unknown: too much configuration, or nested too deep"
     );
 }
 
@@ -418,7 +418,7 @@ fn remote_access_and_mail() {
             "dovecot -F",
             &[]
         ),
-        "tcp 1143, tcp 143"
+        "tcp 1143, tcp 143, tcp 993 likely"
     );
     assert_eq!(ports(&[], "exim4 -bdf -oX 25:587", &[]), "tcp 25, tcp 587");
     assert_eq!(ports(&[], "slapd", &[]), "tcp 389 likely");
@@ -492,6 +492,17 @@ fn proxies_and_watchers() {
         ),
         "tcp 3001"
     );
+}
+
+#[test]
+fn hostile_numbers_are_bounded() {
+    let many = format!("http {{ {} }}", "server { listen 1-900; }".repeat(1_000));
+    let told = told(&[("/etc/nginx/nginx.conf", &many)], &["nginx"], &[]);
+    assert_eq!(told.iter().filter(|line| line.starts_with("tcp")).count(), 900);
+    assert!(told.contains(&"unknown: more than 5000 ports; the rest was left out".to_owned()), "{told:?}");
+    let open = "interface: $A$A\n".repeat(20_000);
+    let told = self::told(&[("/etc/unbound/unbound.conf", &format!("server:\n{open}"))], &["unbound"], &[]);
+    assert!(told.len() < 20, "{told:?}");
 }
 
 #[test]

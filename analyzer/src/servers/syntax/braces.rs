@@ -3,7 +3,7 @@
 
 use std::{iter::Peekable, str::Chars};
 
-use super::{MAX_DEPTH, MAX_SETTINGS, Setting, join};
+use super::{MAX_DEPTH, MAX_SETTINGS, Setting, join, name_of};
 
 /// What ends a directive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) fn read(text: &str, end: End) -> Option<Vec<Setting>> {
                 if let Some(last) = settings.last_mut().filter(|_| !name.is_empty()) {
                     last.opens = true;
                 }
-                sections.push(name);
+                sections.push(name_of(&name));
             }
             Token::Close => {
                 flush(&mut settings, &sections, &mut words, start);

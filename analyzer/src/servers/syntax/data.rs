@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{MAX_DEPTH, MAX_SETTINGS, Setting};
+use super::{MAX_DEPTH, MAX_SETTINGS, Setting, join, name_of};
 
 /// Reads every document of a YAML text; none where one does not parse.
 pub(super) fn yaml(text: &str) -> Option<Vec<Setting>> {
@@ -47,7 +47,7 @@ impl<'a> Flat<'a> {
         match value {
             Value::Object(fields) => {
                 for (key, value) in fields {
-                    sections.push(key.clone());
+                    sections.push(name_of(key));
                     self.add(sections, value);
                     sections.pop();
                 }
@@ -62,13 +62,17 @@ impl<'a> Flat<'a> {
     fn push(&mut self, sections: &[String], word: String) {
         let key = sections.last().map(String::as_str).unwrap_or_default();
         let key = key.rsplit('.').next().unwrap_or(key);
-        let numbered = || (1u32..).zip(&self.lines).take(MAX_SEARCHED_LINES);
+        let searched = if self.settings.len() < MAX_SEARCHES { MAX_SEARCHED_LINES } else { 0 };
+        let numbered = || (1u32..).zip(&self.lines).take(searched);
         let line = numbered().find(|(_, line)| line.contains(key) && line.contains(&word));
         let line = line.or_else(|| numbered().find(|(_, line)| line.contains(&word))).map_or(0, |(number, _)| number);
-        let (path, depth) = (sections.join("."), sections.len().saturating_sub(1));
+        let (path, depth) = (join(&[], &sections.join(".")), sections.len().saturating_sub(1));
         self.settings.push(Setting { path, words: vec![word], line, depth, opens: false });
     }
 }
+
+/// Settings whose line is searched for.
+const MAX_SEARCHES: usize = 1_000;
 
 /// Lines searched for one setting.
 const MAX_SEARCHED_LINES: usize = 2_000;

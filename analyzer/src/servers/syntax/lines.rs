@@ -1,7 +1,7 @@
 //! Lines of words: a text in, a setting for each line out. One reader for five styles, because they differ only in what ends a
 //! key and what opens a section.
 
-use super::{MAX_SETTINGS, Setting, Syntax, join, split};
+use super::{MAX_SETTINGS, Setting, Syntax, join, name_of, split};
 
 pub(super) fn read(text: &str, syntax: Syntax) -> Vec<Setting> {
     let (mut settings, mut sections) = (Vec::new(), Vec::<String>::new());
@@ -19,7 +19,7 @@ pub(super) fn read(text: &str, syntax: Syntax) -> Vec<Setting> {
             settings.push(Setting { path: join(sections, key), words, line, depth, opens: false });
         };
         if let Some(name) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
-            sections = vec![name.0.trim().to_owned()];
+            sections = vec![name_of(name.0.trim())];
             continue;
         }
         if let Some(tag) = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
@@ -34,7 +34,7 @@ pub(super) fn read(text: &str, syntax: Syntax) -> Vec<Setting> {
                 let name = words.next().unwrap_or_default();
                 let words = words.collect();
                 add(&[], &name, words);
-                sections.push(name);
+                sections.push(name_of(&name));
             }
             continue;
         }
@@ -48,14 +48,14 @@ pub(super) fn read(text: &str, syntax: Syntax) -> Vec<Setting> {
                     add(&sections, &key, words);
                 } else {
                     add(&[], &key, words);
-                    sections = vec![key];
+                    sections = vec![name_of(&key)];
                 }
             }
             Syntax::Colons => {
                 let Some((key, value)) = without_comment(text).split_once(':') else { continue };
                 let words = split(value);
                 if words.is_empty() {
-                    sections = vec![key.trim().to_owned()];
+                    sections = vec![name_of(key.trim())];
                 } else {
                     add(&sections, key.trim(), words);
                 }

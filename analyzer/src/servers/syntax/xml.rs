@@ -1,7 +1,7 @@
 //! Attributes of XML elements: a text in, a setting `Server.Service.Connector.port` for each attribute out. Entities other than
 //! variables are left as written; text between elements is not read.
 
-use super::{MAX_DEPTH, MAX_SETTINGS, Setting, join};
+use super::{MAX_DEPTH, MAX_SETTINGS, Setting, join, name_of};
 
 pub(super) fn read(text: &str) -> Vec<Setting> {
     let (mut settings, mut sections, mut line) = (Vec::new(), Vec::<String>::new(), 1u32);
@@ -22,7 +22,7 @@ pub(super) fn read(text: &str) -> Vec<Setting> {
             let name = body.split_whitespace().next().unwrap_or_default().to_owned();
             let (path, depth) = (join(&sections, &name), sections.len());
             settings.push(Setting { path, words: Vec::new(), line, depth, opens: true });
-            sections.push(name);
+            sections.push(name_of(&name));
             for (key, value, offset) in attributes(body) {
                 let at = line.saturating_add(newlines(body.get(..offset).unwrap_or_default()));
                 let (path, words, depth) = (join(&sections, key), vec![value.to_owned()], sections.len());
