@@ -6,6 +6,7 @@
 //!                in parallel)     ├─ reach       which programs run which
 //!                                 ├─ survey      every program: ELF facts, scripts, languages
 //!                                 ├─ load        what each executed one maps
+//!                                 ├─ servers     what servers are configured to do
 //!                                 └─► Dna
 //! ```
 //!
@@ -23,10 +24,12 @@ pub mod inventory;
 mod language;
 mod layer;
 pub mod loader;
+mod merge;
 pub mod programs;
 mod progress;
 mod rootfs;
 pub mod sbom;
+mod servers;
 mod shell;
 mod squash;
 mod start;
@@ -38,5 +41,6 @@ pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
 pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
+pub use servers::settings;
 pub use shell::commands;
 pub use squash::{Squashed, squash, squash_layer};
