@@ -11,6 +11,7 @@ use oci::{Contents, Image};
 use crate::{
     Error, Inventory, Progress, Rootfs, Squashed, accounts, closure,
     closure::{Closure, Launch},
+    code::Code,
     inventory,
     loader::Loader,
     merge::{self, Configured},
@@ -18,6 +19,7 @@ use crate::{
     shell::{World, with_stack},
     squash, start,
     start::Started,
+    syscalls::{self, Calls},
 };
 
 /// What was worked out of an image. The tree stays open, so that other commands can be asked about.
@@ -62,6 +64,8 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     progress.check()?;
     let (loads, load_unknowns) = load(&loader, &closure);
     let (configured, config_unknowns) = merge::configured(&closure, world);
+    let code = Code::new(&rootfs, limits);
+    let calls = syscalls::of_closure(&code, &rootfs, &closure, &loads, progress)?;
     started.start.env = start::publish(&started.env, &closure.reads);
     if is_linux {
         unknowns.extend(doubts);
@@ -70,6 +74,7 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
         unknowns.extend(closure.unknowns.iter().cloned());
         unknowns.extend(load_unknowns);
         unknowns.extend(config_unknowns);
+        unknowns.extend(calls.unknowns.iter().cloned());
     }
     unknowns.sort();
     unknowns.dedup();
@@ -84,8 +89,8 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
         image: ImageFacts { platform: image.platform.clone(), config: image.digests.config.clone() },
         layers: layers(image, &layer_sizes),
         folders: folders(&rootfs, &started),
-        programs: nodes(survey.programs, &closure, &loads, &configured),
-        behavior: behavior(&closure, &loads, &configured, listen, is_linux),
+        programs: nodes(survey.programs, &closure, &loads, &calls, &configured),
+        behavior: behavior(&closure, &loads, &calls, &configured, listen, is_linux),
         start: started.start.clone(),
         accounts,
         unknowns,
@@ -96,7 +101,11 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
 impl Analysis {
     /// What another command would do, in place of the image's own: as the image's user, in its working directory and
     /// environment.
-    pub fn answer(&self, command: &[String]) -> Answer {
+    ///
+    /// # Errors
+    /// Time ran out: it is counted anew for each answer.
+    pub fn answer(&self, command: &[String]) -> Result<Answer, Error> {
+        let progress = &Progress::start(&self.limits);
         let world = World { rootfs: &self.rootfs, accounts: &self.dna.accounts, text_bytes: self.limits.text_bytes };
         let evidence = Evidence::Config { key: "command line".to_owned() };
         let launch = launch(&self.started, command.to_vec(), Confidence::Certain, evidence);
@@ -104,8 +113,11 @@ impl Analysis {
         let loader = Loader::new(&self.rootfs, &self.limits);
         let (loads, load_unknowns) = load(&loader, &closure);
         let (configured, config_unknowns) = merge::configured(&closure, world);
+        let code = Code::new(&self.rootfs, &self.limits);
+        let calls = syscalls::of_closure(&code, &self.rootfs, &closure, &loads, progress)?;
         let mut unknowns: Vec<Unknown> = closure.unknowns.iter().cloned().chain(load_unknowns).collect();
         unknowns.extend(config_unknowns);
+        unknowns.extend(calls.unknowns.iter().cloned());
         if closure.exec.is_empty() {
             let name = command.first().map(|name| dna::redact(name).into_owned()).unwrap_or_default();
             let why = format!("`{name}` is no executable file of the image");
@@ -114,12 +126,12 @@ impl Analysis {
         unknowns.sort();
         unknowns.dedup();
         // Ports are claimed for the image's own command, not for this one.
-        Answer { behavior: behavior(&closure, &loads, &configured, Vec::new(), true), unknowns }
+        Ok(Answer { behavior: behavior(&closure, &loads, &calls, &configured, Vec::new(), true), unknowns })
     }
 }
 
 /// Revision of the rules that a DNA depends on, beside the version: raised with every change of a table or rule.
-const RULES_REVISION: u32 = 2;
+const RULES_REVISION: u32 = 3;
 
 /// Names the rules and limits: those on time and memory change no DNA.
 fn rules(limits: &Limits) -> Result<Digest, Error> {
@@ -163,14 +175,21 @@ fn load(loader: &Loader<'_>, closure: &Closure) -> (Loads, Vec<Unknown>) {
 }
 
 /// The nodes of the graph: edges and behavior hung on the programs that the closure reaches.
-fn nodes(programs: Vec<Program>, closure: &Closure, loads: &Loads, configured: &Configured) -> Vec<Program> {
+fn nodes(
+    programs: Vec<Program>,
+    closure: &Closure,
+    loads: &Loads,
+    calls: &Calls,
+    configured: &Configured,
+) -> Vec<Program> {
     let node = |mut program: Program| {
         program.runs = closure.runs.get(&program.path).cloned().unwrap_or_default();
         program.runs.sort();
         if closure.exec.contains_key(&program.path) {
             let exec = executed_by(&program);
             let load = loads.get(&program.path).cloned().unwrap_or_default();
-            let mut behavior = Behavior { exec, load, completeness: completeness(), ..Behavior::default() };
+            let syscalls = calls.programs.get(&program.path).cloned().unwrap_or_default();
+            let mut behavior = Behavior { exec, load, syscalls, completeness: completeness(), ..Behavior::default() };
             configured.add_of(&program.path, &mut behavior);
             program.behavior = Some(behavior);
         }
@@ -194,6 +213,7 @@ fn executed_by(program: &Program) -> Vec<Known<Exec>> {
 fn behavior(
     closure: &Closure,
     loads: &Loads,
+    calls: &Calls,
     configured: &Configured,
     exposed: Vec<Known<Listen>>,
     is_linux: bool,
@@ -214,6 +234,7 @@ fn behavior(
     let mut behavior = Behavior {
         exec: closure.exec.values().cloned().collect(),
         load: load.into_values().collect(),
+        syscalls: syscalls::union(calls, closure),
         completeness: if is_linux { completeness() } else { Completenesses::default() },
         ..Behavior::default()
     };
@@ -227,6 +248,7 @@ fn completeness() -> Completenesses {
     merge::completeness(Completenesses {
         exec: partial("what a compiled program or an interpreted one executes by itself is not followed"),
         load: partial("libraries opened at run time (dlopen) are not followed"),
+        syscalls: partial("code that is loaded at run time, or compiled then, is not followed"),
         ..Completenesses::default()
     })
 }

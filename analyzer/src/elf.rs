@@ -164,17 +164,17 @@ pub fn read_bytes(bytes: &[u8]) -> Result<Option<ElfFile>, ElfError> {
 }
 
 /// A file with its two header tables.
-struct Body<'a> {
+pub(crate) struct Body<'a> {
     rootfs: &'a Rootfs,
     inode: InodeId,
-    header: header::Header,
+    pub(crate) header: header::Header,
     ctx: Ctx,
-    segments: Vec<ProgramHeader>,
-    sections: Vec<(Vec<u8>, SectionHeader)>,
+    pub(crate) segments: Vec<ProgramHeader>,
+    pub(crate) sections: Vec<(Vec<u8>, SectionHeader)>,
 }
 
 impl<'a> Body<'a> {
-    fn open(rootfs: &'a Rootfs, inode: InodeId, head: &[u8]) -> Result<Self, ElfError> {
+    pub(crate) fn open(rootfs: &'a Rootfs, inode: InodeId, head: &[u8]) -> Result<Self, ElfError> {
         let header = Elf::parse_header(head).map_err(|_| ElfError::Malformed("header"))?;
         let container = header.container().map_err(|_| ElfError::Malformed("class"))?;
         let endian = header.endianness().map_err(|_| ElfError::Malformed("byte order"))?;
@@ -220,7 +220,7 @@ impl<'a> Body<'a> {
     }
 
     /// As many entries of a table as the file holds, at most `count`.
-    fn table<T>(&self, offset: u64, count: u64, size: usize) -> Result<Vec<T>, ElfError>
+    pub(crate) fn table<T>(&self, offset: u64, count: u64, size: usize) -> Result<Vec<T>, ElfError>
     where
         T: for<'b> TryFromCtx<'b, Ctx, Error = goblin::error::Error>,
     {
@@ -228,23 +228,23 @@ impl<'a> Body<'a> {
         Ok(bytes.chunks_exact(size.max(1)).map_while(|entry| entry.pread_with::<T>(0, self.ctx).ok()).collect())
     }
 
-    fn is_64(&self) -> bool {
+    pub(crate) fn is_64(&self) -> bool {
         self.ctx.container.is_big()
     }
 
-    fn is_little_endian(&self) -> bool {
+    pub(crate) fn is_little_endian(&self) -> bool {
         self.ctx.le.is_little()
     }
 
-    fn range(&self, offset: u64, len: u64) -> Result<Vec<u8>, ElfError> {
+    pub(crate) fn range(&self, offset: u64, len: u64) -> Result<Vec<u8>, ElfError> {
         Ok(self.rootfs.read_range(self.inode, offset, len)?)
     }
 
-    fn segment(&self, kind: u32) -> Option<&ProgramHeader> {
+    pub(crate) fn segment(&self, kind: u32) -> Option<&ProgramHeader> {
         self.segments.iter().find(|segment| segment.p_type == kind)
     }
 
-    fn section(&self, name: &[u8]) -> Option<&SectionHeader> {
+    pub(crate) fn section(&self, name: &[u8]) -> Option<&SectionHeader> {
         let found = self.sections.iter().find(|(have, _)| have == name).map(|(_, section)| section);
         found.filter(|section| section.sh_type != section_header::SHT_NOBITS)
     }
@@ -372,7 +372,7 @@ fn find_note(notes: &[u8], is_little_endian: bool, align: u64) -> Option<&[u8]> 
 }
 
 /// The string at an offset, cut at `limit` bytes before its end is looked for: many may point into one long one.
-fn string_at(strings: &[u8], at: u64, limit: u64) -> &[u8] {
+pub(crate) fn string_at(strings: &[u8], at: u64, limit: u64) -> &[u8] {
     let start = usize::try_from(at).unwrap_or(usize::MAX);
     let rest = strings.get(start..).unwrap_or_default();
     until_nul(usize::try_from(limit).ok().and_then(|limit| rest.get(..limit)).unwrap_or(rest))
@@ -382,7 +382,7 @@ fn until_nul(bytes: &[u8]) -> &[u8] {
     memchr::memchr(0, bytes).and_then(|end| bytes.get(..end)).unwrap_or(bytes)
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -413,7 +413,7 @@ fn tristate(holds: bool) -> Tristate {
 }
 
 /// The header and, as linkers place them, the program headers, interpreter and notes.
-const HEAD_BYTES: u64 = 4 << 10;
+pub(crate) const HEAD_BYTES: u64 = 4 << 10;
 /// The kernel refuses tables above 64 KiB, binfmt_elf.c `load_elf_phdrs`.
 const SEGMENTS: u64 = 1_170;
 /// Linked programs have tens of sections.

@@ -16,6 +16,7 @@ mod accounts;
 mod analyze;
 mod archive;
 mod closure;
+mod code;
 mod directory;
 pub mod elf;
 mod error;
@@ -34,6 +35,7 @@ mod shell;
 mod squash;
 mod start;
 mod supervisors;
+mod syscalls;
 mod wrappers;
 
 pub use analyze::{Analysis, Answer, analyze};

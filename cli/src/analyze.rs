@@ -56,7 +56,10 @@ pub(crate) fn run(args: &Analyze) -> anyhow::Result<()> {
     let mut text = Vec::new();
     for image in &images {
         let analysis = analyze(image, &limits)?;
-        let asked = command.clone().map(|command| (command.clone(), analysis.answer(&command)));
+        let asked = match &command {
+            Some(command) => Some((command.clone(), analysis.answer(command)?)),
+            None => None,
+        };
         let found = Found { image, analysis: &analysis, asked };
         if images.len() > 1 && args.format == Format::Human && !text.is_empty() {
             text.push(b'\n');
@@ -285,7 +288,7 @@ mod tests {
         let analysis = fixture::analysis(image);
         let command = vec!["/entry.sh".to_owned(), "--password".to_owned(), "swordfish-09".to_owned()];
         let mut printed = Vec::new();
-        for asked in [None, Some((command.clone(), analysis.answer(&command)))] {
+        for asked in [None, Some((command.clone(), analysis.answer(&command).expect("an answer")))] {
             let found = Found { image, analysis: &analysis, asked };
             for format in FORMATS {
                 let text = render(&found, format, &Destination::default()).expect("renders");

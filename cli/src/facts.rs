@@ -1,6 +1,6 @@
 //! Facts in words, for every report: DNA values in, short texts out. Nothing is cleaned or escaped here.
 
-use dna::{Completeness, Completenesses, Evidence, Program, Start, Subject};
+use dna::{Behavior, Completeness, Completenesses, Confidence, Evidence, Program, Start, Subject};
 
 /// What a program may do beyond its caller: setuid, setgid, file capabilities.
 pub(crate) fn powers(program: &Program) -> Vec<String> {
@@ -37,6 +37,13 @@ pub(crate) fn dimensions(known: &Completenesses) -> [(&'static str, &Completenes
         ("write", &known.write),
         ("read", &known.read),
     ]
+}
+
+/// How many system calls are expected, and how many more cannot be ruled out; nothing where none were worked out.
+pub(crate) fn syscalls(behavior: &Behavior) -> Option<String> {
+    let all = behavior.syscalls.len();
+    let expected = behavior.syscalls.iter().filter(|item| item.confidence < Confidence::Possible).count();
+    (all != 0).then(|| format!("{expected} system calls, and {} more that cannot be ruled out", all - expected))
 }
 
 /// The dimensions that were not worked out, by name.

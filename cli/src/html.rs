@@ -130,6 +130,9 @@ fn needs(page: &mut String, report: &Report<'_>) {
         report.behavior.exec.len(),
         report.behavior.load.len()
     );
+    if let Some(calls) = facts::syscalls(report.behavior) {
+        let _ = write!(page, "<li>{}", escape(&calls));
+    }
     let mut any = false;
     for program in executed(report) {
         let powers = facts::powers(program);

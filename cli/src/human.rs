@@ -217,13 +217,17 @@ impl<'a> Page<'a> {
         if listen.is_empty() {
             self.line("  no port is claimed; whether one is opened is not known");
         }
-        for Known { what: Listen { protocol, port, claimed, .. }, .. } in listen {
+        for Known { what: Listen { protocol, port, claimed, .. }, confidence, .. } in listen {
             let protocol = match protocol {
                 Protocol::Tcp => "tcp",
                 Protocol::Udp => "udp",
                 Protocol::Sctp => "sctp",
             };
-            let note = if *claimed { "claimed by EXPOSE, not proven" } else { "" };
+            let note = match (claimed, confidence) {
+                (true, _) => "claimed by EXPOSE, not proven",
+                (false, Confidence::Possible) => "possible",
+                (false, _) => "",
+            };
             let note = self.style.dim(note);
             self.line(&format!("  {:<12}{note}", format!("{port}/{protocol}")));
         }
@@ -235,6 +239,9 @@ impl<'a> Page<'a> {
         let libraries = behavior.load.iter().filter(|item| item.confidence < Confidence::Possible).count();
         let programs = behavior.exec.iter().filter(|item| item.confidence < Confidence::Possible).count();
         self.line(&format!("  {} and {} they load", count(programs, "program"), count(libraries, "library file")));
+        if let Some(calls) = facts::syscalls(behavior) {
+            self.line(&format!("  {calls}"));
+        }
         let mut any = false;
         for item in &behavior.exec {
             let Some(program) = self.programs.get(&item.what.path).copied() else { continue };

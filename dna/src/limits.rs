@@ -46,6 +46,8 @@ pub struct Limits {
     pub kept_file_bytes: u64,
     /// Bytes of one ELF file that is read whole.
     pub elf_bytes: u64,
+    /// Bytes of one ELF file whose code is decoded: it is held in memory meanwhile. Node.js has 100 MiB, LLVM 120.
+    pub code_bytes: u64,
     /// Bytes of one text (script, configuration, package record) that is parsed.
     pub text_bytes: u64,
     /// Bytes of one package database: the largest seen are rpm's, some 100 MiB.
@@ -90,6 +92,7 @@ impl Default for Limits {
             symlinks: 40,
             kept_file_bytes: 4 * MIB,
             elf_bytes: 512 * MIB,
+            code_bytes: 192 * MIB,
             text_bytes: 4 * MIB,
             database_bytes: 512 * MIB,
             inventory_bytes: 4 * GIB,

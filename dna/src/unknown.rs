@@ -37,6 +37,8 @@ pub enum Subject {
     Load,
     /// Facts of one program.
     Program,
+    /// System calls made.
+    Syscalls,
     /// Ports listened on.
     Listen,
 }

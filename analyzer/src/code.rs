@@ -1,0 +1,211 @@
+//! What compiled code can do: the files that a process maps in, the system calls their reachable code makes out.
+//!
+//! ```text
+//! ELF file ─► binary ─► module (functions, objects, edges, sites) ─┐
+//! ELF file ─► binary ─► module ────────────────────────────────────┼─► link ─► reached ─► syscalls
+//! ELF file ─► binary ─► module ────────────────────────────────────┘
+//! ```
+//!
+//! A module is worked out once for a file, whatever processes map it. Nothing is executed, and no path through the code is
+//! evaluated: what can be reached counts as done, and how indirectly it is reached is its distance.
+
+mod aarch64;
+mod binary;
+mod golang;
+mod insn;
+mod link;
+mod module;
+mod numbers;
+mod sites;
+mod values;
+mod x86;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use dna::{ImagePath, Limits};
+
+use crate::{InodeId, InodeKind, Rootfs, elf::ElfError};
+use binary::Binary;
+use link::{Place, Process, Reached};
+use module::Module;
+
+/// The code of an image, file by file, each worked out when it is first asked for.
+#[derive(Debug)]
+pub(crate) struct Code<'a> {
+    rootfs: &'a Rootfs,
+    limits: &'a Limits,
+    modules: Mutex<BTreeMap<InodeId, Option<Arc<Module>>>>,
+}
+
+/// Why a file's code is not worked out.
+#[derive(Debug, thiserror::Error)]
+enum CodeError {
+    #[error(transparent)]
+    Elf(#[from] ElfError),
+    #[error("it has {bytes} bytes (limit code_bytes: {limit})")]
+    Size { bytes: u64, limit: u64 },
+}
+
+/// What the code of a process can do.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    process: Process,
+    reached: Reached,
+    /// What is reached without despair.
+    calm: Reached,
+    /// The files, in the order of the process's modules.
+    pub(crate) files: Vec<ImagePath>,
+}
+
+/// How a system call is reached in one process.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Call {
+    /// The shortest distance to a place that makes it.
+    pub(crate) distance: u32,
+    /// The same, with no way through a function that ends the program in despair.
+    pub(crate) calm_distance: Option<u32>,
+    /// The program's own file binds to a function of this name.
+    pub(crate) is_imported: bool,
+    /// The nearest place: the file's number, the offset of the instruction, the function.
+    pub(crate) nearest: Option<Nearest>,
+}
+
+/// A place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Nearest {
+    pub(crate) file: ImagePath,
+    pub(crate) offset: u64,
+    pub(crate) function: Option<String>,
+}
+
+/// Functions that end a program in despair; what only they reach is not expected.
+const FATAL: &[&str] = &["abort", "__assert_fail", "__stack_chk_fail", "__chk_fail", "__fortify_fail", "__libc_fatal"];
+
+impl<'a> Code<'a> {
+    pub(crate) fn new(rootfs: &'a Rootfs, limits: &'a Limits) -> Self {
+        Self { rootfs, limits, modules: Mutex::default() }
+    }
+
+    /// The summary of a file; none where it is no ELF file of a machine we decode.
+    fn module(&self, inode: InodeId) -> Result<Option<Arc<Module>>, CodeError> {
+        let known = self.modules.lock().unwrap_or_else(PoisonError::into_inner).get(&inode).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        if let InodeKind::File(file) = &self.rootfs.inode(inode).kind
+            && file.size > self.limits.code_bytes
+        {
+            return Err(CodeError::Size { bytes: file.size, limit: self.limits.code_bytes });
+        }
+        let module = Binary::read(self.rootfs, inode)?.map(|binary| Arc::new(module::summarize(&binary)));
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(inode, module.clone());
+        Ok(module)
+    }
+
+    /// What a process that maps these files can reach, the program first. Files that cannot be decoded are left out, and
+    /// named with the reason.
+    pub(crate) fn reach(&self, files: impl IntoIterator<Item = ImagePath>) -> (Reach, Vec<(ImagePath, String)>) {
+        let (mut modules, mut names, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for file in files {
+            let Ok(found) = self.rootfs.resolve(&file) else { continue };
+            match self.module(found.inode) {
+                Ok(Some(module)) => {
+                    modules.push(module);
+                    names.push(file);
+                }
+                Ok(None) => {}
+                Err(error) => failed.push((file, error.to_string())),
+            }
+        }
+        let process = Process::new(modules);
+        let (reached, calm) = (process.reach(&[]), process.reach(FATAL));
+        (Reach { process, reached, calm, files: names }, failed)
+    }
+}
+
+impl Reach {
+    /// No file of the process could be decoded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The system calls that reachable code makes, by name; and how many places are open.
+    pub(crate) fn syscalls(&self) -> (BTreeMap<&'static str, Call>, Vec<Nearest>) {
+        let mut calls = BTreeMap::<&'static str, Call>::new();
+        let mut open = Vec::new();
+        for (index, module) in self.process.modules.iter().enumerate() {
+            for (node, sites) in &module.sites {
+                let place: Place = (index, *node);
+                let Some(step) = self.reached.step(place) else { continue };
+                for site in sites {
+                    if site.is_open {
+                        open.extend(self.nearest(place, site.at));
+                    }
+                    for number in &site.numbers {
+                        let name = if site.is_32_bit {
+                            numbers::name_32_bit(*number)
+                        } else {
+                            numbers::name(module.machine, *number)
+                        };
+                        let Some(name) = name else { continue };
+                        self.note(&mut calls, name, place, site.at, step.distance);
+                    }
+                }
+            }
+            for call in module.calls.iter().filter(|call| call.name == "syscall") {
+                let place: Place = (index, call.node);
+                let Some(step) = self.reached.step(place) else { continue };
+                match call.arguments.first() {
+                    Some(Some(numbers)) => {
+                        for number in numbers {
+                            let number = u32::try_from(*number).ok();
+                            let name = number.and_then(|number| numbers::name(module.machine, number));
+                            let Some(name) = name else { continue };
+                            self.note(&mut calls, name, place, call.at, step.distance.saturating_add(1));
+                        }
+                    }
+                    _ => open.extend(self.nearest(place, call.at)),
+                }
+            }
+        }
+        // The kernel's return from a signal handler goes through a trampoline that only the kernel's frame names.
+        if calls.contains_key("rt_sigaction") && !calls.contains_key("rt_sigreturn") {
+            let call = calls.get("rt_sigaction").cloned().unwrap_or_default();
+            calls.insert("rt_sigreturn", call);
+        }
+        if let Some(program) = self.process.modules.first() {
+            let imported: BTreeSet<&str> = program.imports.iter().map(String::as_str).collect();
+            for (name, call) in &mut calls {
+                call.is_imported = imported.contains(name);
+            }
+        }
+        (calls, open)
+    }
+
+    fn note(&self, calls: &mut BTreeMap<&'static str, Call>, name: &'static str, place: Place, at: u64, distance: u32) {
+        let call = calls.entry(name).or_insert_with(|| Call { distance: u32::MAX, ..Call::default() });
+        if let Some(calm) = self.calm.step(place) {
+            let calm = calm.distance;
+            call.calm_distance = Some(call.calm_distance.map_or(calm, |known| known.min(calm)));
+        }
+        if distance < call.distance {
+            call.distance = distance;
+            call.nearest = self.nearest(place, at);
+        }
+    }
+
+    fn nearest(&self, place: Place, at: u64) -> Option<Nearest> {
+        let function = self.process.modules.get(place.0)?.functions.get(place.1 as usize)?;
+        Some(Nearest {
+            file: self.files.get(place.0)?.clone(),
+            offset: function.offset.saturating_add(at.saturating_sub(function.at)),
+            function: function.name.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The files that one process maps, bound to each other as the loader would, and what of their code can be reached.
+//!
+//! A pointer to a function is live where the code that takes it is, or the data object that holds it. Nothing is known of which
+//! live pointer an indirect call takes, so each live one counts as called. A node's *distance* sums up how indirectly it is
+//! reached; the prediction of what really happens rests on it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use super::module::{Edge, Export, Module, Node};
+
+/// A function or data object of a process: the file's number and the node in it.
+pub(crate) type Place = (usize, Node);
+
+/// The files of a process: the program first, then its libraries in the loader's order, its interpreter among them.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(super) modules: Vec<Arc<Module>>,
+    exports: BTreeMap<String, Vec<(usize, Export)>>,
+}
+
+/// What can be reached.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    /// By module and node.
+    nodes: Vec<Vec<Option<Step>>>,
+}
+
+/// How far from the start a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) distance: u32,
+}
+
+impl Process {
+    /// Binds files to each other.
+    pub(crate) fn new(modules: Vec<Arc<Module>>) -> Self {
+        let mut exports = BTreeMap::<String, Vec<(usize, Export)>>::new();
+        for (index, module) in modules.iter().enumerate() {
+            for (name, list) in &module.exports {
+                // The first file in the loader's order that defines a name has it.
+                let known = exports.entry(name.clone()).or_default();
+                if known.is_empty() {
+                    let current = list.iter().filter(|export| !export.is_old_version);
+                    known.extend(current.map(|export| (index, export.clone())));
+                    if known.is_empty() {
+                        known.extend(list.iter().map(|export| (index, export.clone())));
+                    }
+                }
+            }
+        }
+        Self { modules, exports }
+    }
+
+    /// The functions that a name stands for in a process.
+    fn named(&self, name: &str) -> impl Iterator<Item = Place> + '_ {
+        self.exports.get(name).into_iter().flatten().map(|(module, export)| (*module, export.node))
+    }
+
+    /// Follows all code from the program's entry and the files' start-up functions, but enters no function of the given names.
+    pub(crate) fn reach(&self, avoided: &[&str]) -> Reached {
+        let nodes = self.modules.iter().map(|module| vec![None; module.edges.len()]).collect();
+        let mut search = Search {
+            process: self,
+            reached: Reached { nodes },
+            ahead: vec![VecDeque::new(); CLASSES],
+            avoided: avoided.iter().flat_map(|name| self.named(name)).collect(),
+        };
+        for (index, module) in self.modules.iter().enumerate() {
+            // The program's own entry, and the interpreter's: a library's is seldom set and never used by the loader.
+            let is_started =
+                index == 0 || module.exports.contains_key("_rtld_global") || module.exports.contains_key("_dlstart");
+            let entry = module.entry.filter(|_| is_started);
+            for node in entry.into_iter().chain(module.initial.iter().copied()) {
+                search.visit((index, node), 0);
+            }
+        }
+        search.run();
+        search.reached
+    }
+}
+
+impl Reached {
+    /// A node's step; none where it is not reached.
+    pub(crate) fn step(&self, place: Place) -> Option<Step> {
+        self.nodes.get(place.0)?.get(place.1 as usize).copied().flatten()
+    }
+}
+
+struct Search<'a> {
+    process: &'a Process,
+    reached: Reached,
+    /// Work by distance, in a ring of as many classes as the dearest edge costs.
+    ahead: Vec<VecDeque<(Place, u32)>>,
+    avoided: BTreeSet<Place>,
+}
+
+impl Search<'_> {
+    fn visit(&mut self, place: Place, distance: u32) {
+        if self.avoided.contains(&place) {
+            return;
+        }
+        let Some(slot) = self.reached.nodes.get_mut(place.0).and_then(|nodes| nodes.get_mut(place.1 as usize)) else {
+            return;
+        };
+        if slot.is_some_and(|known| known.distance <= distance) {
+            return;
+        }
+        *slot = Some(Step { distance });
+        if let Some(class) = self.ahead.get_mut(distance as usize % CLASSES) {
+            class.push_back((place, distance));
+        }
+    }
+
+    fn run(&mut self) {
+        let mut distance = 0u32;
+        let mut empty = 0;
+        while empty <= CLASSES {
+            let next = self.ahead.get_mut(distance as usize % CLASSES).and_then(VecDeque::pop_front);
+            let Some((place, at)) = next else {
+                distance = distance.saturating_add(1);
+                empty = empty.saturating_add(1);
+                continue;
+            };
+            empty = 0;
+            if self.reached.step(place).is_some_and(|step| step.distance == at) {
+                self.follow(place, at);
+            }
+        }
+    }
+
+    fn follow(&mut self, place: Place, distance: u32) {
+        let process = self.process;
+        let Some(module) = process.modules.get(place.0) else { return };
+        let is_entry = place.0 == 0 && module.entry == Some(place.1);
+        for edge in module.edges.get(place.1 as usize).into_iter().flatten() {
+            match *edge {
+                Edge::Call(node) => self.visit((place.0, node), distance.saturating_add(CALL)),
+                // The entry hands `main` over to the C library.
+                Edge::Take(node) if is_entry => self.visit((place.0, node), distance.saturating_add(CALL)),
+                Edge::Take(node) => self.visit((place.0, node), distance.saturating_add(TAKEN)),
+                Edge::Data(node) => self.visit((place.0, node), distance),
+                Edge::Points(node) => self.visit((place.0, node), distance.saturating_add(POINTED)),
+                Edge::Import(index) => self.bind(place, index, distance.saturating_add(CALL)),
+                Edge::PointsImport(index) => self.bind(place, index, distance.saturating_add(POINTED)),
+            }
+        }
+    }
+
+    fn bind(&mut self, from: Place, index: u32, distance: u32) {
+        let process = self.process;
+        let name = process.modules.get(from.0).and_then(|module| module.imports.get(index as usize));
+        let Some(targets) = name.and_then(|name| process.exports.get(name)) else { return };
+        for (module, export) in targets {
+            self.visit((*module, export.node), distance);
+        }
+    }
+}
+
+const CALL: u32 = 1;
+/// A function whose address code takes: it may be called, or only stored.
+const TAKEN: u32 = 4;
+/// A function that data points to.
+const POINTED: u32 = 8;
+/// More than the dearest edge.
+const CLASSES: usize = 9;

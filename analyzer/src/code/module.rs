@@ -1,0 +1,439 @@
+//! The summary of one ELF file: its functions and data objects as nodes, what each refers to, and the system calls that each
+//! makes by itself. It depends on nothing outside the file, so one summary serves every process that maps it.
+
+use std::collections::BTreeMap;
+
+use super::{
+    aarch64,
+    binary::{Binary, Pointer, SymbolKind},
+    insn::{Flow, Machine, Step, Use},
+    sites::{self, Site},
+    x86,
+};
+
+/// A summary. Nodes are numbered: functions first, by address, then objects, by address.
+#[derive(Debug)]
+pub(crate) struct Module {
+    pub(crate) machine: Machine,
+    /// Functions, sorted.
+    pub(super) functions: Vec<Function>,
+    /// What each node refers to.
+    pub(super) edges: Vec<Vec<Edge>>,
+    /// Names that other files define.
+    pub(super) imports: Vec<String>,
+    /// Names that other files may bind to, with the node.
+    pub(super) exports: BTreeMap<String, Vec<Export>>,
+    /// The entry point.
+    pub(super) entry: Option<Node>,
+    /// Functions that the loader calls by itself.
+    pub(super) initial: Vec<Node>,
+    /// System calls by the function that makes them.
+    pub(super) sites: BTreeMap<Node, Vec<Site>>,
+    /// Arguments given to functions of interest, by the function that calls.
+    pub(super) calls: Vec<sites::Call>,
+}
+
+/// The number of a function or object.
+pub(super) type Node = u32;
+
+/// A function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Function {
+    pub(super) at: u64,
+    pub(super) end: u64,
+    /// Where it stands in the file.
+    pub(super) offset: u64,
+    /// Its name, where a symbol or Go's table gives one.
+    pub(super) name: Option<String>,
+}
+
+/// A name that others bind to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Export {
+    pub(super) node: Node,
+    /// Binding calls it, and takes what it returns.
+    pub(super) is_resolver: bool,
+    pub(super) is_old_version: bool,
+}
+
+/// What a node refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Edge {
+    /// It calls, jumps or falls into a function.
+    Call(Node),
+    /// Its code takes the address of a function.
+    Take(Node),
+    /// It refers to a data object.
+    Data(Node),
+    /// An object holds a pointer to a function.
+    Points(Node),
+    /// Code binds to a name, to call it or to take its address.
+    Import(u32),
+    /// An object holds a pointer to a name.
+    PointsImport(u32),
+}
+
+/// Summarizes a file.
+pub(super) fn summarize(binary: &Binary) -> Module {
+    let steps = sweep(binary, &known_starts(binary));
+    let layout = Layout::new(binary, &steps);
+    let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
+    code_edges(binary, &layout, &steps, &mut edges);
+    data_edges(binary, &layout, &mut edges);
+    for list in &mut edges {
+        list.sort_unstable();
+        list.dedup();
+    }
+    let names = names(binary);
+    let functions: Vec<Function> = layout
+        .functions
+        .iter()
+        .map(|(at, end)| Function {
+            at: *at,
+            end: *end,
+            offset: binary.offset_of(*at).unwrap_or(0),
+            name: names.get(at).cloned(),
+        })
+        .collect();
+    let mut exports = BTreeMap::<String, Vec<Export>>::new();
+    for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
+        let node = if symbol.kind == SymbolKind::Data && !binary.is_code(symbol.at) {
+            layout.object(symbol.at)
+        } else {
+            layout.function(symbol.at)
+        };
+        let Some(node) = node else { continue };
+        let is_resolver = symbol.kind == SymbolKind::Resolver;
+        let list = exports.entry(symbol.name.clone()).or_default();
+        list.push(Export { node, is_resolver, is_old_version: symbol.is_old_version });
+    }
+    let (sites, calls) = sites::find(binary, &layout, &steps, &functions);
+    Module {
+        machine: binary.machine,
+        entry: layout.function(binary.entry).filter(|_| binary.entry != 0),
+        initial: binary.initial.iter().filter_map(|at| layout.function(*at)).collect(),
+        functions,
+        edges,
+        imports: binary.imports.clone(),
+        exports,
+        sites,
+        calls,
+    }
+}
+
+/// Where functions and objects begin and end.
+#[derive(Debug)]
+pub(super) struct Layout {
+    /// Start and end, sorted.
+    pub(super) functions: Vec<(u64, u64)>,
+    objects: Vec<u64>,
+    /// Stubs that jump through a slot, by their addresses.
+    stubs: BTreeMap<u64, u64>,
+}
+
+impl Layout {
+    fn new(binary: &Binary, steps: &[Step]) -> Self {
+        let mut starts = known_starts(binary);
+        // What is called and lies in no function whose extent the file tells.
+        let extents = extents(binary);
+        let framed = |at: u64| extent_of(&extents, at).is_some();
+        let targets = steps.iter().filter_map(|step| match step.flow() {
+            Flow::Call(to) => Some(to),
+            _ => None,
+        });
+        let pointed = binary.pointers.iter().filter_map(|(_, pointer)| match pointer {
+            Pointer::Here(to) | Pointer::Resolved(to) => Some(*to),
+            Pointer::Import(_) => None,
+        });
+        // In a program linked to a fixed place no relocation tells what is a pointer: each word and constant may be one.
+        let fixed = Some(binary).filter(|binary| !binary.is_movable);
+        let words = fixed.into_iter().flat_map(words).map(|(_, to)| to);
+        let constants = steps.iter().filter_map(|step| match step.refers() {
+            Some((Use::Take, to)) => Some(to),
+            Some((Use::Constant, to)) if fixed.is_some() => Some(to),
+            _ => None,
+        });
+        let candidates = targets.chain(pointed).chain(words).chain(constants);
+        let aligned = |at: &u64| binary.machine == Machine::X86_64 || at & 3 == 0;
+        starts.extend(candidates.filter(|at| binary.is_code(*at) && aligned(at) && !framed(*at)));
+        starts.sort_unstable();
+        starts.dedup();
+        let ends = starts.iter().skip(1).copied().chain([u64::MAX]);
+        let functions: Vec<(u64, u64)> = starts
+            .iter()
+            .zip(ends)
+            .map(|(start, next)| {
+                let end = binary.segment_of(*start).map_or(*start, |segment| segment.start.saturating_add(segment.len));
+                (*start, next.min(end))
+            })
+            .collect();
+        let mut layout = Self { functions, objects: Vec::new(), stubs: stubs(binary, steps) };
+        layout.objects = objects(binary, steps, &layout);
+        layout
+    }
+
+    /// The function that an address lies in.
+    pub(super) fn function(&self, at: u64) -> Option<Node> {
+        let after = self.functions.partition_point(|(start, _)| *start <= at);
+        let index = after.checked_sub(1)?;
+        self.functions.get(index).filter(|(_, end)| at < *end)?;
+        Node::try_from(index).ok()
+    }
+
+    fn is_start(&self, at: u64) -> bool {
+        self.functions.binary_search_by_key(&at, |(start, _)| *start).is_ok()
+    }
+
+    /// The object that an address lies in.
+    fn object(&self, at: u64) -> Option<Node> {
+        let after = self.objects.partition_point(|start| *start <= at);
+        Node::try_from(self.functions.len().checked_add(after.checked_sub(1)?)?).ok()
+    }
+
+    /// The slot that a stub at an address jumps through.
+    pub(super) fn stub(&self, at: u64) -> Option<u64> {
+        self.stubs.get(&at).copied()
+    }
+}
+
+/// Starts that the file tells.
+fn known_starts(binary: &Binary) -> Vec<u64> {
+    let symbols = binary.symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Data).map(|symbol| symbol.at);
+    let frames = binary.frames.iter().map(|(at, _)| *at);
+    let go = binary.go.iter().map(|function| function.at);
+    let mut starts: Vec<u64> = symbols.chain(frames).chain(go).chain(binary.initial.iter().copied()).collect();
+    starts.push(binary.entry);
+    starts.retain(|at| binary.is_code(*at));
+    starts.sort_unstable();
+    starts.dedup();
+    starts
+}
+
+/// Start and end of the functions whose extent the file tells, sorted.
+fn extents(binary: &Binary) -> Vec<(u64, u64)> {
+    let frames = binary.frames.iter().map(|(at, len)| (*at, at.saturating_add(*len)));
+    let symbols = binary.symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Data && symbol.len != 0);
+    let symbols = symbols.map(|symbol| (symbol.at, symbol.at.saturating_add(symbol.len)));
+    let go = binary.go.iter().zip(binary.go.iter().skip(1)).map(|(one, next)| (one.at, next.at));
+    let mut extents: Vec<(u64, u64)> = frames.chain(symbols).chain(go).collect();
+    extents.sort_unstable();
+    extents
+}
+
+/// The extent that an address lies in.
+fn extent_of(extents: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
+    let after = extents.partition_point(|(start, _)| *start <= at);
+    extents.get(after.checked_sub(1)?).copied().filter(|(_, end)| at < *end)
+}
+
+/// Decodes all code once, in order, set right again at each known start.
+fn sweep(binary: &Binary, starts: &[u64]) -> Vec<Step> {
+    // One instruction in three or four is kept; growing by doubling would hold three times the memory.
+    let code: usize = binary.code().map(|segment| segment.bytes.len()).sum();
+    let mut steps = Vec::with_capacity(code / 14);
+    let extents = extents(binary);
+    for segment in binary.code() {
+        let end = segment.start.saturating_add(segment.bytes.len() as u64);
+        let inside = starts.iter().copied().filter(|at| (segment.start..end).contains(at));
+        let mut cuts: Vec<u64> = [segment.start].into_iter().chain(inside).collect();
+        cuts.dedup();
+        let ends = cuts.iter().skip(1).copied().chain([end]);
+        for (from, to) in cuts.iter().zip(ends) {
+            let bytes = binary.bytes_at(*from);
+            let len = usize::try_from(to.saturating_sub(*from)).unwrap_or(0);
+            let bytes = bytes.get(..len).unwrap_or(bytes);
+            // What stays inside a function and refers to nothing says nothing; but the last instruction tells whether control
+            // runs on.
+            let inside = extent_of(&extents, *from).map_or(*from..*from, |(start, end)| start..end);
+            let mut last = None;
+            let keep = |step: Step| {
+                let stays = match step.flow() {
+                    Flow::Next | Flow::Padding => true,
+                    Flow::Jump(target) | Flow::Branch(target) => inside.contains(&target),
+                    _ => false,
+                };
+                if !stays || step.refers().is_some() {
+                    steps.push(step);
+                    last = None;
+                } else if step.flow() != Flow::Padding {
+                    last = Some(step);
+                }
+            };
+            match binary.machine {
+                Machine::X86_64 => x86::sweep(bytes, *from, keep),
+                Machine::Aarch64 => aarch64::sweep(bytes, *from, keep),
+            }
+            steps.extend(last);
+        }
+    }
+    steps
+}
+
+/// `jmp *slot`, alone or after a landing mark, is how code reaches another file (psABI, procedure linkage table).
+fn stubs(binary: &Binary, steps: &[Step]) -> BTreeMap<u64, u64> {
+    let mut stubs = BTreeMap::new();
+    for step in steps {
+        let (Flow::JumpIndirect, Some((Use::Access, slot))) = (step.flow(), step.refers()) else { continue };
+        if binary.slots.binary_search(&slot).is_err() {
+            continue;
+        }
+        stubs.insert(step.at, slot);
+        if binary.machine == Machine::Aarch64 {
+            // adrp, ldr, add, br; a landing mark may stand first.
+            stubs.extend([12, 16].map(|before| (step.at.saturating_sub(before), slot)));
+            continue;
+        }
+        // endbr64, four bytes, stands before it where branch targets are marked.
+        let before = step.at.saturating_sub(4);
+        if binary.bytes_at(before).starts_with(&[0xf3, 0x0f, 0x1e, 0xfa]) {
+            stubs.insert(before, slot);
+        }
+    }
+    stubs
+}
+
+/// Objects begin where a symbol does, where code takes an address, where a pointer leads, and at each slot.
+fn objects(binary: &Binary, steps: &[Step], layout: &Layout) -> Vec<u64> {
+    let is_data = |at: &u64| binary.segment_of(*at).is_some_and(|segment| !segment.is_code);
+    let symbols = binary.symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Data);
+    let mut starts: Vec<u64> = symbols.flat_map(|symbol| [symbol.at, symbol.at.saturating_add(symbol.len)]).collect();
+    starts.extend(steps.iter().filter_map(|step| match step.refers() {
+        Some((Use::Take | Use::Constant, at)) => Some(at),
+        _ => None,
+    }));
+    starts.extend(binary.pointers.iter().filter_map(|(_, pointer)| match pointer {
+        Pointer::Here(to) => Some(*to),
+        _ => None,
+    }));
+    starts.extend(binary.slots.iter().flat_map(|slot| [*slot, slot.saturating_add(8)]));
+    starts.extend(binary.segments.iter().map(|segment| segment.start));
+    if !binary.is_movable {
+        starts.extend(fixed_pointers(binary, layout).filter(|(_, to)| !binary.is_code(*to)).map(|(_, to)| to));
+    }
+    starts.retain(is_data);
+    starts.sort_unstable();
+    starts.dedup();
+    starts
+}
+
+fn code_edges(binary: &Binary, layout: &Layout, steps: &[Step], edges: &mut [Vec<Edge>]) {
+    let mut last: Option<(Node, Flow)> = None;
+    for step in steps {
+        let Some(node) = layout.function(step.at) else { continue };
+        let (start, end) = layout.functions.get(node as usize).copied().unwrap_or_default();
+        let mut add = |node: Node, edge: Edge| {
+            if let Some(list) = edges.get_mut(node as usize) {
+                list.push(edge);
+            }
+        };
+        if let Flow::Call(to) | Flow::Jump(to) | Flow::Branch(to) = step.flow()
+            && !(start..end).contains(&to)
+        {
+            match layout.stub(to) {
+                Some(slot) => through(binary, layout, slot, |edge| add(node, edge)),
+                None => layout.function(to).into_iter().for_each(|to| add(node, Edge::Call(to))),
+            }
+        }
+        match step.refers() {
+            Some((_, at)) if binary.slots.binary_search(&at).is_ok() => {
+                through(binary, layout, at, |edge| add(node, edge));
+            }
+            Some((used, at)) if binary.is_code(at) => {
+                // A constant counts only where it is the start of a function.
+                let is_taken = used != Use::Access && !(start < at && at < end);
+                if is_taken && let Some(slot) = layout.stub(at) {
+                    through(binary, layout, slot, |edge| add(node, edge));
+                } else if is_taken
+                    && (used == Use::Take || layout.is_start(at))
+                    && let Some(to) = layout.function(at)
+                {
+                    add(node, Edge::Take(to));
+                }
+            }
+            Some((used, at)) if used != Use::Constant || !binary.is_movable => {
+                if binary.segment_of(at).is_some()
+                    && let Some(object) = layout.object(at)
+                {
+                    add(node, Edge::Data(object));
+                }
+            }
+            _ => {}
+        }
+        // The last instruction of a function decides whether it runs into the next.
+        if let Some((before, flow)) = last
+            && before != node
+            && matches!(flow, Flow::Next | Flow::Branch(_) | Flow::Syscall | Flow::Syscall32)
+            && before.checked_add(1) == Some(node)
+        {
+            add(before, Edge::Call(node));
+        }
+        last = Some((node, step.flow()));
+    }
+}
+
+/// What a reference through a slot of the global offset table comes to.
+fn through(binary: &Binary, layout: &Layout, slot: u64, mut add: impl FnMut(Edge)) {
+    match binary.pointer(slot) {
+        Some(Pointer::Import(index)) => add(Edge::Import(index)),
+        Some(Pointer::Here(to)) if !binary.is_code(to) => layout.object(to).map(Edge::Data).into_iter().for_each(add),
+        Some(Pointer::Here(to) | Pointer::Resolved(to)) => {
+            layout.function(to).map(Edge::Call).into_iter().for_each(add)
+        }
+        None => {}
+    }
+}
+
+fn data_edges(binary: &Binary, layout: &Layout, edges: &mut [Vec<Edge>]) {
+    let mut add = |at: u64, edge: Edge| {
+        if let Some(list) = layout.object(at).and_then(|node| edges.get_mut(node as usize)) {
+            list.push(edge);
+        }
+    };
+    let here = |to: u64| {
+        if binary.is_code(to) { layout.function(to).map(Edge::Points) } else { layout.object(to).map(Edge::Data) }
+    };
+    for (at, pointer) in &binary.pointers {
+        match pointer {
+            Pointer::Here(to) => here(*to).into_iter().for_each(|edge| add(*at, edge)),
+            Pointer::Resolved(to) => layout.function(*to).map(Edge::Call).into_iter().for_each(|edge| add(*at, edge)),
+            Pointer::Import(index) => add(*at, Edge::PointsImport(*index)),
+        }
+    }
+    if !binary.is_movable {
+        for (at, to) in fixed_pointers(binary, layout) {
+            here(to).into_iter().for_each(|edge| add(at, edge));
+        }
+    }
+}
+
+/// Words in the data of a program linked to a fixed place that are the start of a function or an address of its data.
+fn fixed_pointers<'a>(binary: &'a Binary, layout: &'a Layout) -> impl Iterator<Item = (u64, u64)> + 'a {
+    words(binary).filter(|(_, to)| !binary.is_code(*to) || layout.is_start(*to))
+}
+
+/// Aligned words of data whose value is an address of the program, with where they stand.
+fn words(binary: &Binary) -> impl Iterator<Item = (u64, u64)> + '_ {
+    binary.segments.iter().filter(|segment| !segment.is_code).flat_map(move |segment| {
+        let skip = usize::try_from(segment.start.wrapping_neg() & 7).unwrap_or(0);
+        let words = segment.bytes.get(skip..).unwrap_or_default().as_chunks::<8>().0;
+        words.iter().enumerate().filter_map(move |(index, word)| {
+            let to = u64::from_le_bytes(*word);
+            binary.segment_of(to)?;
+            Some((segment.start.saturating_add(skip.saturating_add(index.saturating_mul(8)) as u64), to))
+        })
+    })
+}
+
+fn names(binary: &Binary) -> BTreeMap<u64, String> {
+    let symbols = binary.symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Data);
+    let mut names: BTreeMap<u64, String> = BTreeMap::new();
+    for symbol in symbols {
+        // The shortest of several names is the one people know: `open` rather than `__open64`.
+        let name = names.entry(symbol.at).or_insert_with(|| symbol.name.clone());
+        if symbol.name.len() < name.len() {
+            name.clone_from(&symbol.name);
+        }
+    }
+    names.extend(binary.go.iter().map(|function| (function.at, function.name.clone())));
+    names
+}

@@ -1,0 +1,362 @@
+//! Where a file makes system calls, and with which numbers; and the arguments it gives to functions of interest.
+//!
+//! A number is found by evaluating the function around the instruction. Where it comes from the function's caller - `syscall(2)`
+//! itself, musl's cancellation points, Go's runtime forms - the function is a *wrapper*, and its callers are evaluated in turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    aarch64,
+    binary::{Binary, Pointer},
+    insn::{Effect, Flow, Machine, Register, Step, Use},
+    module::{Function, Layout, Node},
+    values::{self, Atom, Convention, Entry, Line, State, Value},
+    x86,
+};
+
+/// A place that makes a system call, or that calls a wrapper that does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Site {
+    /// Virtual address.
+    pub(super) at: u64,
+    /// Numbers it may have.
+    pub(super) numbers: BTreeSet<u32>,
+    /// It may have others that could not be found.
+    pub(super) is_open: bool,
+    /// The numbers are those of 32-bit x86.
+    pub(super) is_32_bit: bool,
+}
+
+/// A call of a function of interest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// The function that calls.
+    pub(super) node: Node,
+    pub(super) at: u64,
+    /// The name of what it calls.
+    pub(super) name: String,
+    /// Its first arguments, as far as they are constants; none where they may be anything.
+    pub(super) arguments: Vec<Option<Vec<u64>>>,
+}
+
+/// How a function takes the number it passes on.
+type Parameters = BTreeSet<Atom>;
+
+/// Finds the sites and calls of a file.
+pub(super) fn find(
+    binary: &Binary,
+    layout: &Layout,
+    steps: &[Step],
+    functions: &[Function],
+) -> (BTreeMap<Node, Vec<Site>>, Vec<Call>) {
+    let mut search = Search { binary, layout, functions, sites: BTreeMap::new(), by_reference: BTreeSet::new() };
+    // First the instructions themselves.
+    let direct: Vec<&Step> =
+        steps.iter().filter(|step| matches!(step.flow(), Flow::Syscall | Flow::Syscall32)).collect();
+    let mut wrappers = BTreeMap::<Node, Parameters>::new();
+    let nodes: BTreeSet<Node> = direct.iter().filter_map(|step| layout.function(step.at)).collect();
+    for node in nodes {
+        let register = binary.machine.number();
+        search.evaluate(
+            node,
+            |step| matches!(step.flow(), Flow::Syscall | Flow::Syscall32),
+            |search, step, state| {
+                let parameters = search.note(node, step, state.register(register));
+                wrappers.entry(node).or_default().extend(parameters);
+            },
+        );
+    }
+    // Then the callers of wrappers, and theirs.
+    let calls = Callers::new(binary, layout, steps);
+    let mut done = BTreeMap::<Node, Parameters>::new();
+    for _ in 0..WRAPPER_DEPTH {
+        wrappers.retain(|node, parameters| !parameters.is_empty() && done.get(node) != Some(parameters));
+        if wrappers.is_empty() {
+            break;
+        }
+        let mut next = BTreeMap::<Node, Parameters>::new();
+        let mut by_caller = BTreeMap::<Node, BTreeMap<u64, Parameters>>::new();
+        for (wrapper, parameters) in &wrappers {
+            for (caller, at) in calls.of(*wrapper) {
+                if caller != *wrapper {
+                    by_caller.entry(caller).or_default().insert(at, parameters.clone());
+                }
+            }
+        }
+        for (caller, places) in by_caller {
+            search.evaluate(
+                caller,
+                |step| places.contains_key(&step.at),
+                |search, step, state| {
+                    let Some(parameters) = places.get(&step.at) else { return };
+                    for parameter in parameters {
+                        let value = search.argument(step, state, *parameter);
+                        let further = search.note(caller, step, &value);
+                        next.entry(caller).or_default().extend(further);
+                    }
+                },
+            );
+        }
+        for (node, parameters) in std::mem::replace(&mut wrappers, next) {
+            done.entry(node).or_default().extend(parameters);
+        }
+    }
+    search.close();
+    let found = search.calls(&calls);
+    (search.sites, found)
+}
+
+struct Search<'a> {
+    binary: &'a Binary,
+    layout: &'a Layout,
+    functions: &'a [Function],
+    sites: BTreeMap<Node, Vec<Site>>,
+    /// Numbers that are handed over in structures.
+    by_reference: BTreeSet<u32>,
+}
+
+impl Search<'_> {
+    fn evaluate(&mut self, node: Node, wanted: impl Fn(&Step) -> bool, mut on: impl FnMut(&mut Self, &Step, &State)) {
+        let Some(function) = self.functions.get(node as usize) else { return };
+        let bytes = self.binary.bytes_at(function.at);
+        let len = usize::try_from(function.end.saturating_sub(function.at)).unwrap_or(0);
+        let bytes = bytes.get(..len).unwrap_or(bytes);
+        let bytes = bytes.get(..FUNCTION_BYTES).unwrap_or(bytes);
+        let mut lines: Vec<Line> = Vec::new();
+        match self.binary.machine {
+            Machine::X86_64 => x86::effects(bytes, function.at, |step, effects| lines.push((step, effects.to_vec()))),
+            Machine::Aarch64 => {
+                aarch64::effects(bytes, function.at, |step, effects| lines.push((step, effects.to_vec())))
+            }
+        }
+        for effect in lines.iter_mut().flat_map(|(_, effects)| effects) {
+            if let Effect::LoadStatic { to, from, bits } = *effect
+                && let Some(value) = self.initial(from, bits)
+            {
+                *effect = Effect::Set { to, value };
+            }
+        }
+        let convention = Convention { machine: self.binary.machine, keeps_nothing: !self.binary.go.is_empty() };
+        if lines.len() <= MAX_LINES {
+            values::evaluate(&lines, convention, Entry::Function, wanted, |step, state| on(self, step, state));
+            return;
+        }
+        // A giant is not evaluated whole: what stands just before a place mostly decides.
+        for index in 0..lines.len() {
+            let Some((step, _)) = lines.get(index) else { continue };
+            if wanted(step) {
+                let at = step.at;
+                let window = lines.get(index.saturating_sub(WINDOW)..=index).unwrap_or_default();
+                values::evaluate(
+                    window,
+                    convention,
+                    Entry::Amid,
+                    |step| step.at == at,
+                    |step, state| on(self, step, state),
+                );
+            }
+        }
+    }
+
+    /// What a variable holds at start, where that may be a system call's number: Go keeps that of `fcntl` in one.
+    fn initial(&self, at: u64, bits: u32) -> Option<u64> {
+        let value = self.binary.bytes_at(at).first_chunk().copied().map(u64::from_le_bytes)?;
+        let value = if bits == 32 { value & 0xffff_ffff } else { value };
+        (1..u64::from(HIGHEST_NUMBER)).contains(&value).then_some(value)
+    }
+
+    /// Notes what a site's number may be; returns what of it the caller decides.
+    fn note(&mut self, node: Node, step: &Step, value: &Value) -> Parameters {
+        let mut site =
+            Site { at: step.at, numbers: BTreeSet::new(), is_open: false, is_32_bit: step.flow() == Flow::Syscall32 };
+        let mut parameters = Parameters::new();
+        match value.atoms() {
+            None => site.is_open = true,
+            Some(atoms) => {
+                for atom in atoms {
+                    match atom {
+                        Atom::Constant(number) => match u32::try_from(*number & 0xffff_ffff) {
+                            Ok(number) if number < HIGHEST_NUMBER => {
+                                site.numbers.insert(number);
+                            }
+                            // -1 and the like: no system call.
+                            _ => {}
+                        },
+                        Atom::Entry(_, 0) | Atom::Stacked(_) | Atom::Field(_, _) => {
+                            parameters.insert(*atom);
+                        }
+                        Atom::Entry(_, _) | Atom::Frame(_) | Atom::Memory => site.is_open = true,
+                    }
+                }
+            }
+        }
+        if !site.numbers.is_empty() || site.is_open {
+            let list = self.sites.entry(node).or_default();
+            match list.iter_mut().find(|known| known.at == site.at) {
+                Some(known) => {
+                    known.numbers.extend(&site.numbers);
+                    known.is_open |= site.is_open;
+                }
+                None => list.push(site),
+            }
+        }
+        parameters
+    }
+
+    /// What a parameter is at a call.
+    fn argument(&mut self, step: &Step, state: &State, parameter: Atom) -> Value {
+        let machine = self.binary.machine;
+        let pushed =
+            if matches!(step.flow(), Flow::Call(_) | Flow::CallIndirect) { machine.pushed_by_call() } else { 0 };
+        match parameter {
+            Atom::Entry(register, _) => state.register(register).clone(),
+            Atom::Stacked(at) => state.load(state.register(machine.stack()), at.saturating_sub(pushed)),
+            Atom::Field(register, offset) => {
+                let value = state.load(state.register(register), offset);
+                for atom in value.atoms().unwrap_or_default() {
+                    if let Atom::Constant(number) = atom {
+                        self.by_reference.extend(u32::try_from(*number).ok().filter(|number| *number < HIGHEST_NUMBER));
+                    }
+                }
+                value
+            }
+            _ => Value::Any,
+        }
+    }
+
+    /// A site that reads its number from memory is bounded by the numbers that the file hands over in structures: glibc's
+    /// `setuid` and its kin tell every thread so which call to make.
+    fn close(&mut self) {
+        if self.by_reference.is_empty() {
+            return;
+        }
+        for site in self.sites.values_mut().flatten().filter(|site| site.is_open && site.numbers.is_empty()) {
+            site.numbers.clone_from(&self.by_reference);
+            site.is_open = false;
+        }
+    }
+
+    /// The arguments given to functions of interest.
+    fn calls(&mut self, callers: &Callers) -> Vec<Call> {
+        let mut by_caller = BTreeMap::<Node, BTreeMap<u64, String>>::new();
+        let mut add = |name: &str, places: Vec<(Node, u64)>| {
+            if arguments_of(name).is_some() {
+                for (node, at) in places {
+                    by_caller.entry(node).or_default().insert(at, name.to_owned());
+                }
+            }
+        };
+        for (import, places) in &callers.imports {
+            let name = usize::try_from(*import).ok().and_then(|index| self.binary.imports.get(index));
+            add(name.map_or("", String::as_str), places.clone());
+        }
+        for symbol in &self.binary.symbols {
+            if arguments_of(&symbol.name).is_some()
+                && let Some(node) = self.layout.function(symbol.at)
+            {
+                add(&symbol.name, callers.of(node).collect());
+            }
+        }
+        let mut found = Vec::new();
+        for (node, places) in by_caller {
+            self.evaluate(
+                node,
+                |step| places.contains_key(&step.at),
+                |search, step, state| {
+                    let Some(name) = places.get(&step.at) else { return };
+                    let count = arguments_of(name).unwrap_or(0);
+                    let registers: &[Register] = search.binary.machine.arguments();
+                    let arguments =
+                        registers.iter().take(count).map(|register| constants(state.register(*register))).collect();
+                    found.push(Call { node, at: step.at, name: name.clone(), arguments });
+                },
+            );
+        }
+        found
+    }
+}
+
+/// How many of a function's first arguments say what a program does; none where nothing about it does.
+fn arguments_of(name: &str) -> Option<usize> {
+    // syscall(2): the number.
+    (name == "syscall").then_some(1)
+}
+
+fn constants(value: &Value) -> Option<Vec<u64>> {
+    let constant = |atom: &Atom| match atom {
+        Atom::Constant(value) => Some(*value),
+        _ => None,
+    };
+    value.atoms()?.iter().map(constant).collect()
+}
+
+/// Who calls what, by direct calls and jumps, and by name.
+struct Callers {
+    /// Callee, caller, place; sorted.
+    direct: Vec<(Node, Node, u64)>,
+    imports: BTreeMap<u32, Vec<(Node, u64)>>,
+}
+
+impl Callers {
+    fn new(binary: &Binary, layout: &Layout, steps: &[Step]) -> Self {
+        let mut callers = Self { direct: Vec::new(), imports: BTreeMap::new() };
+        let mut names = BTreeMap::<&str, Node>::new();
+        for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
+            names.extend(layout.function(symbol.at).map(|node| (symbol.name.as_str(), node)));
+        }
+        for step in steps {
+            let slot = match step.flow() {
+                Flow::Call(to) | Flow::Jump(to) | Flow::Branch(to) => match layout.stub(to) {
+                    Some(slot) => slot,
+                    None => {
+                        if let (Some(callee), Some(caller)) = (layout.function(to), layout.function(step.at))
+                            && layout.functions.get(callee as usize).is_some_and(|(start, _)| *start == to)
+                        {
+                            callers.direct.push((callee, caller, step.at));
+                        }
+                        continue;
+                    }
+                },
+                Flow::CallIndirect | Flow::JumpIndirect => match step.refers() {
+                    Some((Use::Access, slot)) => slot,
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            let Some(caller) = layout.function(step.at) else { continue };
+            match binary.pointer(slot) {
+                Some(Pointer::Import(index)) => {
+                    callers.imports.entry(index).or_default().push((caller, step.at));
+                    let name = usize::try_from(index).ok().and_then(|index| binary.imports.get(index));
+                    if let Some(node) = name.and_then(|name| names.get(name.as_str())) {
+                        callers.direct.push((*node, caller, step.at));
+                    }
+                }
+                Some(Pointer::Here(to)) => {
+                    callers.direct.extend(layout.function(to).map(|callee| (callee, caller, step.at)));
+                }
+                _ => {}
+            }
+        }
+        callers.direct.sort_unstable();
+        callers.direct.dedup();
+        callers
+    }
+
+    fn of(&self, callee: Node) -> impl Iterator<Item = (Node, u64)> + '_ {
+        let from = self.direct.partition_point(|(node, _, _)| *node < callee);
+        let rest = self.direct.get(from..).unwrap_or_default();
+        rest.iter().take_while(move |(node, _, _)| *node == callee).map(|(_, caller, at)| (*caller, *at))
+    }
+}
+
+/// Wrappers of wrappers: Go's system packages have three levels.
+const WRAPPER_DEPTH: usize = 5;
+/// Above every table's end: x86-64 stood at 468 with Linux 6.16.
+const HIGHEST_NUMBER: u32 = 1024;
+/// Instructions of a function that is evaluated whole.
+const MAX_LINES: usize = 8_000;
+/// Instructions before a place in a larger one.
+const WINDOW: usize = 64;
+/// Bytes of one function that is decoded again.
+const FUNCTION_BYTES: usize = 1 << 20;

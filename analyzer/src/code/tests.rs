@@ -1,0 +1,277 @@
+//! Small pieces of machine code, and what must be found in them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    binary::{Binary, Pointer, Segment, Symbol, SymbolKind},
+    golang,
+    insn::Machine,
+    link::Process,
+    module::{Module, summarize},
+    numbers,
+};
+
+/// A movable file with code at 0x1000 and data at 0x8000.
+fn file(machine: Machine, code: &[u8], functions: &[(&str, u64)]) -> Binary {
+    let end = 0x1000 + code.len() as u64;
+    let ends = functions.iter().skip(1).map(|(_, at)| *at).chain([end]);
+    let symbols = functions.iter().zip(ends).map(|((name, at), end)| Symbol {
+        name: (*name).to_owned(),
+        at: *at,
+        len: end.saturating_sub(*at),
+        kind: SymbolKind::Function,
+        is_exported: true,
+        is_old_version: false,
+    });
+    let segment = |start: u64, bytes: &[u8], is_code| Segment {
+        start,
+        len: bytes.len() as u64,
+        bytes: bytes.to_vec(),
+        offset: start,
+        is_code,
+    };
+    Binary {
+        machine,
+        is_movable: true,
+        entry: functions.first().map_or(0, |(_, at)| *at),
+        segments: vec![segment(0x1000, code, true), segment(0x8000, &[0; 0x100], false)],
+        symbols: symbols.collect(),
+        pointers: Vec::new(),
+        imports: Vec::new(),
+        slots: Vec::new(),
+        frames: Vec::new(),
+        initial: Vec::new(),
+        go: Vec::new(),
+    }
+}
+
+/// The numbers that reachable code of a program calls; `None` stands for one that could not be found.
+fn reached(modules: Vec<Module>) -> BTreeSet<Option<u32>> {
+    let process = Process::new(modules.into_iter().map(Arc::new).collect());
+    let reached = process.reach(&[]);
+    let mut numbers = BTreeSet::new();
+    for (index, module) in process.modules.iter().enumerate() {
+        let live = module.sites.iter().filter(|(node, _)| reached.step((index, **node)).is_some());
+        for (_, sites) in live {
+            for site in sites {
+                numbers.extend(site.numbers.iter().copied().map(Some));
+                numbers.extend(site.is_open.then_some(None));
+            }
+        }
+    }
+    numbers
+}
+
+fn x86(code: &[u8], functions: &[(&str, u64)]) -> BTreeSet<Option<u32>> {
+    reached(vec![summarize(&file(Machine::X86_64, code, functions))])
+}
+
+fn found(numbers: &[u32]) -> BTreeSet<Option<u32>> {
+    numbers.iter().copied().map(Some).collect()
+}
+
+/// Words of AArch64.
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+#[test]
+fn a_constant_number_is_found() {
+    // mov eax, 39; syscall; ret
+    assert_eq!(x86(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), found(&[39]));
+    // xor eax, eax; syscall: read
+    assert_eq!(x86(&[0x31, 0xc0, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), found(&[0]));
+    // push 60; pop rax; syscall
+    assert_eq!(x86(&[0x6a, 60, 0x58, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), found(&[60]));
+}
+
+#[test]
+fn either_of_two_numbers_counts() {
+    // mov eax, 1; mov ecx, 2; test edi, edi; cmovne eax, ecx; syscall; ret
+    let code = [0xb8, 1, 0, 0, 0, 0xb9, 2, 0, 0, 0, 0x85, 0xff, 0x0f, 0x45, 0xc1, 0x0f, 0x05, 0xc3];
+    assert_eq!(x86(&code, &[("start", 0x1000)]), found(&[1, 2]));
+    // mov eax, 3; test edi, edi; je +5; mov eax, 4; syscall; ret
+    let code = [0xb8, 3, 0, 0, 0, 0x85, 0xff, 0x74, 5, 0xb8, 4, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    assert_eq!(x86(&code, &[("start", 0x1000)]), found(&[3, 4]));
+}
+
+#[test]
+fn a_number_that_is_not_known_is_open() {
+    // rdtsc; syscall; ret
+    assert_eq!(x86(&[0x0f, 0x31, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), [None].into());
+}
+
+#[test]
+fn padding_between_jumps_changes_no_value() {
+    // mov esi, 231; jmp +4; nop; nop; nop; nop; mov eax, esi; syscall; ret
+    let code = [0xbe, 231, 0, 0, 0, 0xeb, 4, 0x90, 0x90, 0x90, 0x90, 0x89, 0xf0, 0x0f, 0x05, 0xc3];
+    assert_eq!(x86(&code, &[("start", 0x1000)]), found(&[231]));
+}
+
+#[test]
+fn callers_of_a_wrapper_decide() {
+    // start: mov edi, 57; call wrapper; ret (pads to 0x1010)
+    // wrapper: mov eax, edi; syscall; ret
+    let mut code = vec![0xbf, 57, 0, 0, 0, 0xe8, 6, 0, 0, 0, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0x89, 0xf8, 0x0f, 0x05, 0xc3]);
+    assert_eq!(x86(&code, &[("start", 0x1000), ("wrapper", 0x1010)]), found(&[57]));
+    // One more in between: middle passes its second argument on.
+    // start: mov esi, 58; call middle; ret / middle: mov edi, esi; jmp wrapper / wrapper
+    let mut code = vec![0xbe, 58, 0, 0, 0, 0xe8, 6, 0, 0, 0, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0x89, 0xf7, 0xeb, 12]);
+    code.resize(0x20, 0xcc);
+    code.extend([0x89, 0xf8, 0x0f, 0x05, 0xc3]);
+    assert_eq!(x86(&code, &[("start", 0x1000), ("middle", 0x1010), ("wrapper", 0x1020)]), found(&[58]));
+}
+
+#[test]
+fn a_number_on_the_stack_and_one_in_a_structure_are_followed() {
+    // start: sub rsp, 24; mov dword [rsp], 105; mov rdi, rsp; call by_reference; add rsp, 24; ret
+    // by_reference: mov eax, [rdi]; syscall; ret
+    let mut code = vec![0x48, 0x83, 0xec, 24, 0xc7, 0x04, 0x24, 105, 0, 0, 0, 0x48, 0x89, 0xe7, 0xe8, 13, 0, 0, 0];
+    code.extend([0x48, 0x83, 0xc4, 24, 0xc3]);
+    code.resize(0x20, 0xcc);
+    code.extend([0x8b, 0x07, 0x0f, 0x05, 0xc3]);
+    assert_eq!(x86(&code, &[("start", 0x1000), ("by_reference", 0x1020)]), found(&[105]));
+    // start: push 41; call on_stack; pop rcx; ret / on_stack: mov rax, [rsp+8]; syscall; ret
+    let mut code = vec![0x6a, 41, 0xe8, 9, 0, 0, 0, 0x59, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0x48, 0x8b, 0x44, 0x24, 8, 0x0f, 0x05, 0xc3]);
+    assert_eq!(x86(&code, &[("start", 0x1000), ("on_stack", 0x1010)]), found(&[41]));
+}
+
+#[test]
+fn code_that_nothing_reaches_does_not_count() {
+    // start: ret / other: mov eax, 1; syscall; ret
+    let mut code = vec![0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0xb8, 1, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    assert_eq!(x86(&code, &[("start", 0x1000), ("other", 0x1010)]), BTreeSet::new());
+    // start: lea rax, [rip+9] (other); ret: the address is taken, so it may be called.
+    let mut code = vec![0x48, 0x8d, 0x05, 9, 0, 0, 0, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0xb8, 1, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    assert_eq!(x86(&code, &[("start", 0x1000), ("other", 0x1010)]), found(&[1]));
+}
+
+#[test]
+fn a_pointer_lives_with_the_data_that_holds_it() {
+    // start: lea rax, [rip + to 0x8000]; ret / one: getpid / two: getppid
+    let mut code = vec![0x48, 0x8d, 0x05, 0xf9, 0x6f, 0, 0, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    code.resize(0x20, 0xcc);
+    code.extend([0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    let mut binary = file(Machine::X86_64, &code, &[("start", 0x1000), ("one", 0x1010), ("two", 0x1020)]);
+    binary.pointers = vec![(0x8008, Pointer::Here(0x1010)), (0x8048, Pointer::Here(0x1020))];
+    let object = |at| Symbol {
+        name: format!("object{at:x}"),
+        at,
+        len: 0x20,
+        kind: SymbolKind::Data,
+        is_exported: false,
+        is_old_version: false,
+    };
+    binary.symbols.extend([object(0x8000), object(0x8040)]);
+    assert_eq!(reached(vec![summarize(&binary)]), found(&[39]), "only the first object is referred to");
+}
+
+#[test]
+fn another_file_is_reached_through_its_name() {
+    // start: call [rip + to 0x8010]; ret
+    let code = [0xff, 0x15, 0x0a, 0x70, 0, 0, 0xc3];
+    let mut program = file(Machine::X86_64, &code, &[("start", 0x1000)]);
+    program.imports = vec![String::new(), "wanted".to_owned()];
+    program.slots = vec![0x8010];
+    program.pointers = vec![(0x8010, Pointer::Import(1))];
+    // wanted: fsync / unwanted: fdatasync
+    let mut code = vec![0xb8, 74, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0xb8, 75, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    let library = file(Machine::X86_64, &code, &[("wanted", 0x1000), ("unwanted", 0x1010)]);
+    assert_eq!(reached(vec![summarize(&program), summarize(&library)]), found(&[74]));
+}
+
+#[test]
+fn int_80_has_the_other_table() {
+    // mov eax, 20; int 0x80; ret
+    let module = summarize(&file(Machine::X86_64, &[0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3], &[("start", 0x1000)]));
+    let sites: Vec<_> = module.sites.values().flatten().collect();
+    assert!(sites.iter().all(|site| site.is_32_bit) && sites.len() == 1);
+    assert_eq!(numbers::name_32_bit(20), Some("getpid"));
+    assert_eq!(numbers::name(Machine::X86_64, 20), Some("writev"));
+}
+
+#[test]
+fn aarch64_is_read_too() {
+    let one = |code: &[u32]| reached(vec![summarize(&file(Machine::Aarch64, &words(code), &[("start", 0x1000)]))]);
+    // mov x8, #172; svc #0; ret
+    assert_eq!(one(&[0xd280_1588, 0xd400_0001, 0xd65f_03c0]), found(&[172]));
+    // mov w0, #64; mov x8, x0; svc #0; ret
+    assert_eq!(one(&[0x5280_0800, 0xaa00_03e8, 0xd400_0001, 0xd65f_03c0]), found(&[64]));
+    // start: mov w0, #93; b wrapper / wrapper: mov x8, x0; svc #0; ret
+    let code = words(&[0x5280_0ba0, 0x1400_0001, 0xaa00_03e8, 0xd400_0001, 0xd65f_03c0]);
+    let binary = file(Machine::Aarch64, &code, &[("start", 0x1000), ("wrapper", 0x1008)]);
+    assert_eq!(reached(vec![summarize(&binary)]), found(&[93]));
+    assert_eq!(numbers::name(Machine::Aarch64, 93), Some("exit"));
+    assert_eq!(numbers::name(Machine::Aarch64, 2), Some("io_submit"), "its table is another one");
+}
+
+#[test]
+fn an_address_of_two_instructions_is_taken() {
+    // start: adrp x0, 0x1000; add x0, x0, #0x10; ret; nop / other: mov x8, #129; svc #0; ret
+    let code = words(&[0x9000_0000, 0x9100_4000, 0xd65f_03c0, 0xd503_201f, 0xd280_1028, 0xd400_0001, 0xd65f_03c0]);
+    let binary = file(Machine::Aarch64, &code, &[("start", 0x1000), ("other", 0x1010)]);
+    assert_eq!(reached(vec![summarize(&binary)]), found(&[129]));
+}
+
+#[test]
+fn go_names_its_functions() {
+    // A table of Go 1.20: two functions at text offsets 0 and 0x10.
+    let mut table = 0xffff_fff1u32.to_le_bytes().to_vec();
+    table.extend([0, 0, 1, 8]);
+    for word in [2u64, 0, 0x1000, 72, 0, 0, 0, 90] {
+        table.extend(word.to_le_bytes());
+    }
+    table.extend(b"main.main\0os.Open\0");
+    for (entry, record) in [(0u32, 24u32), (0x10, 32)] {
+        table.extend(entry.to_le_bytes());
+        table.extend(record.to_le_bytes());
+    }
+    table.extend(0x20u32.to_le_bytes());
+    table.resize(90 + 24, 0);
+    for (entry, name) in [(0u32, 0u32), (0x10, 10)] {
+        table.extend(entry.to_le_bytes());
+        table.extend(name.to_le_bytes());
+    }
+    let mut binary = file(Machine::X86_64, &[0x90; 0x20], &[("start", 0x1000)]);
+    let data = binary.segments.last_mut().expect("data");
+    data.len = table.len() as u64;
+    data.bytes = table;
+    let names = |section| {
+        let found = golang::functions(&binary, section);
+        found.into_iter().map(|function| (function.at, function.name)).collect::<Vec<_>>()
+    };
+    let expected = vec![(0x1000, "main.main".to_owned()), (0x1010, "os.Open".to_owned())];
+    assert_eq!(names(Some(0x8000)), expected);
+    assert_eq!(names(None), expected, "it is found by its header where sections are stripped");
+}
+
+proptest::proptest! {
+    /// Any bytes as code: no panic, and nothing runs away.
+    #[test]
+    fn any_bytes_are_code(code in proptest::collection::vec(proptest::num::u8::ANY, 0..600), slots in 0u64..4) {
+        for machine in [Machine::X86_64, Machine::Aarch64] {
+            for is_movable in [true, false] {
+                let mut binary = file(machine, &code, &[("start", 0x1000), ("syscall", 0x1040)]);
+                binary.is_movable = is_movable;
+                binary.slots = (0..slots).map(|slot| 0x8000 + slot * 8).collect();
+                binary.pointers = vec![(0x8000, Pointer::Here(0x1010)), (0x8010, Pointer::Resolved(0x1020))];
+                let module = summarize(&binary);
+                reached(vec![module]);
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The system calls of a container: the programs it executes and what each maps in, the calls of each out.
+//!
+//! Every call that reachable code makes is *possible*: no larger set is needed, as far as the code can be followed. A call is
+//! *likely* where the program's own file asks the C library for it, or where few steps lead to it that do not end the program in
+//! despair.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dna::{Confidence, Evidence, ImagePath, Known, Load, Subject, Syscall, Unknown};
+
+use crate::{
+    Error, Progress, Rootfs,
+    closure::Closure,
+    code::{Call, Code, Nearest},
+};
+
+/// What the code of the executed programs does.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    /// By program.
+    pub(crate) programs: BTreeMap<ImagePath, Vec<Known<Syscall>>>,
+    pub(crate) unknowns: BTreeSet<Unknown>,
+}
+
+/// The calls of every program executed.
+///
+/// # Errors
+/// Time ran out.
+pub(crate) fn of_closure(
+    code: &Code<'_>,
+    rootfs: &Rootfs,
+    closure: &Closure,
+    loads: &BTreeMap<ImagePath, Vec<Known<Load>>>,
+    progress: &Progress,
+) -> Result<Calls, Error> {
+    let mut calls = Calls::default();
+    for path in closure.exec.keys() {
+        progress.check()?;
+        let loaded = loads.get(path).into_iter().flatten().map(|load| load.what.path.clone());
+        let (reach, failed) = code.reach([path.clone()].into_iter().chain(loaded));
+        for (file, why) in failed {
+            let why = format!("its code cannot be read: {why}");
+            calls.unknowns.insert(Unknown { place: place(&file), subject: Subject::Syscalls, why });
+        }
+        if reach.is_empty() {
+            continue;
+        }
+        let (found, open) = reach.syscalls();
+        for nearest in open {
+            let function = nearest.function.as_deref().unwrap_or("a function without a name");
+            let why =
+                format!("a system call in {function} at offset {:#x} whose number could not be found", nearest.offset);
+            calls.unknowns.insert(Unknown { place: place(&nearest.file), subject: Subject::Syscalls, why });
+        }
+        let mut list: Vec<Known<Syscall>> = found.iter().map(|(name, call)| item(name, call, rootfs)).collect();
+        // What starts the program is a call itself.
+        if !found.contains_key(STARTS) {
+            let evidence =
+                Evidence::Binary { path: path.clone(), offset: None, layer: layer_of(rootfs, path), detail: None };
+            let what = Syscall { name: STARTS.to_owned() };
+            list.push(Known { what, confidence: Confidence::Certain, when: Vec::new(), evidence: vec![evidence] });
+            list.sort();
+        }
+        calls.programs.insert(path.clone(), list);
+    }
+    Ok(calls)
+}
+
+/// The calls of all programs together.
+pub(crate) fn union(calls: &Calls, closure: &Closure) -> Vec<Known<Syscall>> {
+    let mut all = BTreeMap::<String, Known<Syscall>>::new();
+    for (path, list) in &calls.programs {
+        let sureness = closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
+        for item in list {
+            let item = Known { confidence: item.confidence.max(sureness), ..item.clone() };
+            match all.get(&item.what.name) {
+                Some(known) if known.confidence <= item.confidence => {}
+                _ => {
+                    all.insert(item.what.name.clone(), item);
+                }
+            }
+        }
+    }
+    all.into_values().collect()
+}
+
+fn item(name: &str, call: &Call, rootfs: &Rootfs) -> Known<Syscall> {
+    let evidence = call.nearest.as_ref().map(|Nearest { file, offset, function }| Evidence::Binary {
+        path: file.clone(),
+        offset: Some(*offset),
+        layer: layer_of(rootfs, file),
+        detail: function.as_deref().map(|function| dna::redact(function).into_owned()),
+    });
+    let is_near = call.calm_distance.is_some_and(|distance| distance <= NEAR);
+    let confidence = match name {
+        STARTS => Confidence::Certain,
+        _ if call.is_imported || is_near => Confidence::Likely,
+        _ => Confidence::Possible,
+    };
+    let what = Syscall { name: name.to_owned() };
+    Known { what, confidence, when: Vec::new(), evidence: evidence.into_iter().collect() }
+}
+
+fn layer_of(rootfs: &Rootfs, path: &ImagePath) -> Option<u32> {
+    Some(rootfs.inode(rootfs.lookup(path).ok()?.inode).meta.layer)
+}
+
+fn place(path: &ImagePath) -> String {
+    path.as_bytes().escape_ascii().to_string()
+}
+
+/// The call that starts every program.
+const STARTS: &str = "execve";
+/// Among the programs whose calls the kernel recorded, a call no farther than this is made in six cases of ten.
+const NEAR: u32 = 10;
