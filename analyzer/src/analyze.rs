@@ -13,7 +13,7 @@ use crate::{
     closure::{Closure, Launch},
     inventory,
     loader::Loader,
-    programs,
+    merge, programs,
     shell::{World, with_stack},
     squash, start,
     start::Started,
@@ -114,7 +114,7 @@ impl Analysis {
 }
 
 /// Revision of the rules that a DNA depends on, beside the version: raised with every change of a table or rule.
-const RULES_REVISION: u32 = 1;
+const RULES_REVISION: u32 = 2;
 
 /// Names the rules and limits: those on time and memory change no DNA.
 fn rules(limits: &Limits) -> Result<Digest, Error> {
@@ -150,7 +150,8 @@ fn load(loader: &Loader<'_>, closure: &Closure) -> (Loads, Vec<Unknown>) {
     let (mut loads, mut unknowns) = (Loads::new(), Vec::new());
     for path in closure.exec.keys() {
         let env = closure.env.get(path).into_iter().flatten().cloned().collect();
-        let loaded = loader.load(path, &env);
+        let opened = closure.findings.get(path).map(|findings| findings.load.as_slice()).unwrap_or_default();
+        let loaded = loader.load_opening(path, &env, opened);
         loads.insert(path.clone(), loaded.items);
         unknowns.extend(loaded.unknowns);
     }
@@ -198,7 +199,7 @@ fn behavior(closure: &Closure, loads: &Loads, listen: Vec<Known<Listen>>, is_lin
             }
         }
     }
-    Behavior {
+    let mut behavior = Behavior {
         exec: closure.exec.values().cloned().collect(),
         load: load.into_values().collect(),
         listen,
@@ -208,7 +209,9 @@ fn behavior(closure: &Closure, loads: &Loads, listen: Vec<Known<Listen>>, is_lin
             Completenesses::default()
         },
         ..Behavior::default()
-    }
+    };
+    merge::merge(&mut behavior, closure.findings.values());
+    behavior
 }
 
 /// How far this version looks.

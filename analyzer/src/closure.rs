@@ -9,6 +9,7 @@ use dna::{Condition, Confidence, Evidence, Exec, ImagePath, Known, Limits, Run, 
 
 use crate::{
     Resolved, programs,
+    scripts::{self, Findings, Scripts},
     shell::{self, Arg, Circumstances, DEFAULT_PATH, Source, World},
     start, supervisors,
     wrappers::{self, Inner},
@@ -38,6 +39,8 @@ pub(crate) struct Closure {
     pub(crate) scripts: BTreeSet<ImagePath>,
     /// Every process followed: the same program with other arguments is another one.
     pub(crate) processes: Vec<Process>,
+    /// What scripts of interpreters do, by the interpreter's program.
+    pub(crate) findings: BTreeMap<ImagePath, Findings>,
     /// Environment variables that some script reads.
     pub(crate) reads: BTreeSet<String>,
     pub(crate) unknowns: BTreeSet<Unknown>,
@@ -64,7 +67,14 @@ struct Edge {
 
 /// Follows the given commands.
 pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits) -> Closure {
-    let mut reach = Reach { world, limits, closure: Closure::default(), ahead: VecDeque::new(), seen: BTreeMap::new() };
+    let mut reach = Reach {
+        world,
+        limits,
+        closure: Closure::default(),
+        ahead: VecDeque::new(),
+        seen: BTreeMap::new(),
+        scripts: Scripts::new(limits),
+    };
     for launch in launches {
         let process = Process {
             program: ImagePath::root(),
@@ -93,6 +103,7 @@ struct Reach<'a> {
     ahead: VecDeque<Process>,
     /// Processes already followed, with the best confidence they were reached by.
     seen: BTreeMap<Key, Confidence>,
+    scripts: Scripts,
 }
 
 impl Reach<'_> {
@@ -286,8 +297,24 @@ impl Reach<'_> {
             if let Some(script) = script {
                 self.note_script(&process, &script);
             }
-            return;
+            break;
         }
+        self.follow_interpreter(&process);
+    }
+
+    /// What the script of an interpreter does by itself: its commands are started, the rest is kept.
+    fn follow_interpreter(&mut self, process: &Process) {
+        let mut findings = self.scripts.findings(process, self.world);
+        self.closure.reads.append(&mut findings.reads);
+        self.closure.unknowns.append(&mut findings.unknowns);
+        for scripts::Command { argv, env, confidence, evidence } in std::mem::take(&mut findings.runs) {
+            let edge =
+                Edge { from: Some(process.program.clone()), reason: CALLS.to_owned(), evidence, when: Vec::new() };
+            let mut variables = process.env.clone();
+            variables.extend(env);
+            self.launch(Process { argv, env: variables, confidence, ..process.clone() }, edge);
+        }
+        self.closure.findings.entry(process.program.clone()).or_default().add(findings);
     }
 
     /// Starts what a wrapper or supervisor runs.

@@ -1,0 +1,327 @@
+//! Perl: a process of the interpreter in, what its program and the modules of it do out.
+//!
+//! `@INC` is found by the folders that exist, as upstream and Debian lay them out; a module's native part is
+//! `auto/Foo/Bar/Bar.so` beside it (perldoc DynaLoader, XSLoader).
+
+use dna::{Confidence, Evidence, ImagePath};
+
+use super::{
+    Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
+    calls::{Call, Grammar, Reader, Site, Value},
+    effects::{self, Effect, Rule},
+    known_env,
+    tokens::{Hole, Kind, Rules, Tokens},
+};
+use crate::{Resolved, closure::Process, shell::World};
+
+pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_>) -> Findings {
+    let mut finder = Modules { world, folders: Vec::new() };
+    let mut walk = Walk::new(scripts, process, world, &PERL, Vec::new());
+    let started = Evidence::Config { key: "command line".to_owned() };
+    let mut asked = Vec::new();
+    let mut words = process.argv.iter().skip(1).map(|word| word.as_deref().unwrap_or_default());
+    let (mut script, mut text) = (None, None);
+    while let Some(word) = words.next() {
+        match word {
+            "-e" | "-E" => text = words.next(),
+            "-I" => finder.add(&process.cwd, words.next().unwrap_or_default(), Origin::Application),
+            _ if word.starts_with("-I") => {
+                finder.add(&process.cwd, word.get(2..).unwrap_or_default(), Origin::Application);
+            }
+            _ if word.starts_with("-M") || word.starts_with("-m") => {
+                asked.extend(word.get(2..).and_then(|name| name.split('=').next()));
+            }
+            _ if word.starts_with('-') => {}
+            _ => {
+                script = Some(word);
+                break;
+            }
+        }
+    }
+    let env = known_env(process);
+    for folder in env.get("PERL5LIB").into_iter().flat_map(|list| list.split(':')) {
+        finder.add(&process.cwd, folder, Origin::Application);
+    }
+    finder.add_defaults();
+    for name in asked {
+        for module in finder.module(name) {
+            walk.push(module, Confidence::Likely, started.clone());
+        }
+    }
+    if let Some(text) = text {
+        walk.push_text(text, &mut finder);
+    } else if let Some(file) = script.and_then(|script| world.resolve(&process.cwd, script).ok()) {
+        let module = Module { file, name: String::new(), origin: Origin::Application, is_entry: true };
+        walk.push(module, Confidence::Likely, started);
+    }
+    walk.run(&mut finder)
+}
+
+pub(super) static RULES: Rules = Rules {
+    line_comments: &["#"],
+    block_comment: false,
+    lines: false,
+    prefixed: false,
+    backtick: Kind::Shell,
+    hole: Hole::Dollar,
+    regex: true,
+    sigils: b"$@%&",
+    endings: &[],
+    heredoc: "<<",
+    quote_words: true,
+    quote_percent: false,
+    tagged: false,
+    pod: true,
+};
+
+static PERL: Language = Language {
+    rules: &RULES,
+    grammar: &Grammar {
+        join: &["."],
+        either: &["||", "//"],
+        keyword: &["=>"],
+        bare_calls: true,
+        environment: &["$ENV"],
+    },
+    effects: EFFECTS,
+    read,
+};
+
+/// Sources: perldoc perlfunc, IO::Socket.
+const EFFECTS: &[Rule] = &[
+    ("system", Effect::LineOrWords),
+    ("exec", Effect::LineOrWords),
+    (BACKTICKS, Effect::Line(0)),
+    (PIPE, Effect::LineOrWords),
+    (OPEN, Effect::Open { path: 0, mode: 1 }),
+    ("IO.Socket.INET.new", Effect::ListenNamed),
+    ("File.Temp.new", Effect::Temporary),
+    ("tempfile", Effect::Temporary),
+    ("tempdir", Effect::Temporary),
+];
+
+const BACKTICKS: &str = "`…`";
+const PIPE: &str = "open a pipe";
+const OPEN: &str = "open a file";
+
+struct Modules<'a> {
+    world: World<'a>,
+    folders: Vec<(ImagePath, Origin)>,
+}
+
+impl Modules<'_> {
+    fn add(&mut self, cwd: &ImagePath, folder: &str, origin: Origin) {
+        if let Ok(found) = self.world.resolve(cwd, folder)
+            && self.world.rootfs.file(found.inode).is_none()
+            && !self.folders.iter().any(|(known, _)| *known == found.path)
+        {
+            self.folders.push((found.path, origin));
+        }
+    }
+
+    /// Debian's and upstream's folders: with the version, and the architecture below or above it.
+    fn add_defaults(&mut self) {
+        let root = ImagePath::root();
+        let rootfs = self.world.rootfs;
+        let names = |folder: &str| -> Vec<String> {
+            let Ok(found) = self.world.resolve(&root, folder) else { return Vec::new() };
+            rootfs.children(found.inode).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+        };
+        let is_version = |name: &String| name.starts_with('5') && name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let mut found: Vec<(String, Origin)> = Vec::new();
+        let triplets: Vec<String> = names("/usr/lib").into_iter().filter(|name| name.ends_with("-linux-gnu")).collect();
+        for triplet in &triplets {
+            for folder in [format!("/usr/local/lib/{triplet}/perl"), format!("/usr/lib/{triplet}/perl")] {
+                found.extend(names(&folder).into_iter().map(|name| (format!("{folder}/{name}"), Origin::Standard)));
+            }
+            found.extend(
+                names(&format!("/usr/lib/{triplet}"))
+                    .into_iter()
+                    .filter(|name| name.starts_with("perl5") || name == "perl-base")
+                    .map(|name| {
+                        let folder = format!("/usr/lib/{triplet}/{name}");
+                        let inner = names(&folder).into_iter().find(is_version).filter(|_| name == "perl5");
+                        (inner.map_or(folder.clone(), |inner| format!("{folder}/{inner}")), Origin::Package)
+                    }),
+            );
+        }
+        for base in ["/usr/local/lib/perl5", "/usr/local/lib/perl5/site_perl", "/usr/lib/perl5", "/usr/share/perl"] {
+            for version in names(base).into_iter().filter(is_version) {
+                let folder = format!("{base}/{version}");
+                found.extend(
+                    names(&folder)
+                        .into_iter()
+                        .filter(|name| name.contains("-linux"))
+                        .map(|name| (format!("{folder}/{name}"), Origin::Standard)),
+                );
+                found.push((folder, Origin::Standard));
+            }
+        }
+        for folder in [
+            "/usr/local/share/perl5",
+            "/usr/share/perl5",
+            "/usr/lib/perl5/vendor_perl",
+            "/usr/lib/perl5/core_perl",
+            "/usr/share/perl5/core_perl",
+            "/usr/share/perl5/vendor_perl",
+            "/usr/lib64/perl5",
+            "/usr/lib64/perl5/vendor_perl",
+            "/usr/share/perl5/vendor_perl",
+        ] {
+            found.push((folder.to_owned(), Origin::Package));
+        }
+        for (folder, origin) in found {
+            self.add(&root, &folder, origin);
+        }
+    }
+
+    /// A module's file and its native part.
+    fn module(&self, name: &str) -> Vec<Module> {
+        if name.len() > 200 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:./".contains(&byte)) {
+            return Vec::new();
+        }
+        let path = name.replace("::", "/");
+        let stem = path.strip_suffix(".pm").or_else(|| path.strip_suffix(".pl")).unwrap_or(&path);
+        let source = if stem == path { format!("{path}.pm") } else { path.clone() };
+        let last = stem.rsplit('/').next().unwrap_or_default();
+        let find = |path: &str| {
+            self.folders.iter().find_map(|(folder, origin)| {
+                let file: Resolved = self.world.resolve(folder, path).ok()?;
+                self.world.rootfs.file(file.inode)?;
+                Some(Module { file, name: name.to_owned(), origin: *origin, is_entry: false })
+            })
+        };
+        let Some(module) = find(&source) else { return Vec::new() };
+        [Some(module), find(&format!("auto/{stem}/{last}.so"))].into_iter().flatten().collect()
+    }
+}
+
+impl Finder for Modules<'_> {
+    fn find(&mut self, import: &Import, _from: &Module) -> Vec<Module> {
+        let mut found = self.module(&import.name);
+        for item in &import.items {
+            found.extend(self.module(item));
+        }
+        found
+    }
+}
+
+fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
+    let reader = Reader { tokens, grammar: reading.language.grammar };
+    let mut depth = 0u32;
+    for at in 0..tokens.len() {
+        let place = if depth == 0 { Place::Top } else { Place::Inner };
+        let line = tokens.line(at);
+        match tokens.get(at).map(|token| token.kind) {
+            Some(Kind::Sign) => match tokens.text(at) {
+                "{" => depth = depth.saturating_add(1),
+                "}" => depth = depth.saturating_sub(1),
+                _ => {}
+            },
+            Some(Kind::Shell) => {
+                let args = vec![Value::Text(tokens.string(at).unwrap_or_default().replace('$', "\u{fffc}"))];
+                let call = Call { callee: BACKTICKS.to_owned(), args, named: Vec::new() };
+                summary.sites.push(Site { call, line, place });
+            }
+            Some(Kind::Text { .. }) if tokens.text(at).contains("://") && tokens.text(at).len() < 200 => {
+                summary.words.push((tokens.string(at).unwrap_or_default(), line, Place::Top));
+            }
+            Some(Kind::Name) => {
+                let after = tokens.text(at.saturating_sub(1));
+                if after == "->" || after == "sub" || tokens.is_sign(at + 1, "=>") {
+                    continue;
+                }
+                match tokens.text(at) {
+                    // `use` happens at compile time, wherever it stands.
+                    "use" | "no" => require(tokens, at, Place::Top, summary),
+                    "require" => require(tokens, at, place, summary),
+                    "open" => summary.sites.extend(open(&reader, at).map(|call| Site { call, line, place })),
+                    name if tokens.is_sign(at + 1, "=") && name.starts_with('$') => {
+                        let end = (at..tokens.len()).take(MAX_STATEMENT).find(|at| tokens.is_sign(*at, ";"));
+                        let (value, _) = reader.expression(at + 2, end.unwrap_or(at + 2), 0);
+                        summary.scope.assign(name, value);
+                    }
+                    _ => {
+                        let Some((callee, _)) = reader.dotted(at) else { continue };
+                        if effects::is_known(&callee, EFFECTS)
+                            && let Some(call) = reader.call(at)
+                        {
+                            summary.sites.push(Site { call, line, place });
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        if summary.sites.len() > SITES || summary.words.len() > SITES {
+            return;
+        }
+    }
+}
+
+/// `use Foo::Bar …`, `require Foo::Bar`, `require "foo.pl"`; `use base "A", "B"` names modules.
+fn require(tokens: &Tokens<'_>, at: usize, place: Place, summary: &mut Summary) {
+    let line = tokens.line(at);
+    let mut next = at + 1;
+    let mut name = tokens.string(next).unwrap_or_default();
+    if let Some(first) = tokens.name(next) {
+        name = first.to_owned();
+        while tokens.is_sign(next + 1, "::") && tokens.name(next + 2).is_some() && name.len() < 200 {
+            name = format!("{name}::{}", tokens.text(next + 2));
+            next += 2;
+        }
+    }
+    if name.is_empty() || name.starts_with('$') {
+        return;
+    }
+    let mut items = Vec::new();
+    if matches!(name.as_str(), "base" | "parent") {
+        let stop = (next + 1..tokens.len()).take(64).find(|at| tokens.is_sign(*at, ";")).unwrap_or(next + 1);
+        for at in next + 1..stop {
+            match tokens.get(at).map(|token| token.kind) {
+                Some(Kind::Words) => items.extend(tokens.text(at).split_whitespace().map(str::to_owned)),
+                _ => items.extend(tokens.string(at)),
+            }
+        }
+    }
+    summary.imports.push(Import { name, items, level: 0, line, place });
+}
+
+/// `open(F, "cmd |")`, `open(F, "-|", "cmd", …)`, `open(F, ">", "file")`, `open(F, ">file")`.
+fn open(reader: &Reader<'_, '_>, at: usize) -> Option<Call> {
+    let call = if reader.tokens.is_sign(at + 1, "(") {
+        reader.call(at)?
+    } else {
+        let end = (at..reader.tokens.len()).take(MAX_STATEMENT).find(|at| {
+            reader.tokens.is_sign(*at, ";") || reader.tokens.is_name(*at, "or") || reader.tokens.is_sign(*at, "||")
+        })?;
+        let mut args = Vec::new();
+        let mut next = at + 1;
+        while next < end && args.len() < 16 {
+            let (value, after) = reader.expression(next, end, 0);
+            args.push(value);
+            next = after + 1;
+        }
+        Call { callee: "open".to_owned(), args, named: Vec::new() }
+    };
+    let Some(Value::Text(mode)) = call.args.get(1) else { return None };
+    let mode = mode.trim();
+    let rest = call.args.get(2..).unwrap_or_default().to_vec();
+    let new = |callee: &str, args: Vec<Value>| Some(Call { callee: callee.to_owned(), args, named: Vec::new() });
+    match (mode, rest.is_empty()) {
+        ("-|" | "|-", false) => new(PIPE, rest),
+        (mode, false) => new(OPEN, vec![rest.first()?.clone(), Value::Text(mode.split(':').next()?.to_owned())]),
+        (mode, true) => match (mode.strip_prefix('|'), mode.strip_suffix('|'), mode.strip_prefix('>')) {
+            (Some(line), ..) | (_, Some(line), _) => new(PIPE, vec![Value::Text(line.trim().to_owned())]),
+            (.., Some(path)) => {
+                let path = path.trim_start_matches('>').trim().to_owned();
+                new(OPEN, vec![Value::Text(path), Value::Text(">".to_owned())])
+            }
+            _ => None,
+        },
+    }
+}
+
+/// Tokens of one statement that are looked at.
+const MAX_STATEMENT: usize = 200;
+const SITES: usize = 20_000;
