@@ -218,8 +218,8 @@ fn behavior(closure: &Closure, loads: &Loads, listen: Vec<Known<Listen>>, is_lin
 fn completeness() -> Completenesses {
     let partial = |reason: &str| Completeness::Partial { reason: reason.to_owned() };
     Completenesses {
-        exec: partial("what a compiled program or an interpreted one executes by itself is not followed"),
-        load: partial("libraries opened at run time (dlopen) are not followed"),
+        exec: partial("what a compiled program executes by itself is not followed; of scripts, only constants are"),
+        load: partial("libraries that a compiled program opens at run time (dlopen) are not followed"),
         ..Completenesses::default()
     }
 }

@@ -1,7 +1,8 @@
 //! Which programs run which: a start command and the tree in, edges and the set of programs executed out.
 //!
 //! A work list of (program, arguments, user). Scripts are walked by [`crate::shell`], wrappers and supervisors hand on their
-//! argument, interpreters their script. What a compiled program executes by itself is not followed.
+//! argument, interpreters their script, whose own commands [`crate::scripts`] finds. What a compiled program executes by itself is
+//! not followed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -741,6 +742,17 @@ mod tests {
         let mut rootfs = tree("");
         rootfs.put_file("/plain", 0o755, "app\n");
         assert_eq!(executed(&rootfs, &["/plain"], &[], 0).0, ["/bin/app", "/bin/dash", "/plain"]);
+    }
+
+    #[test]
+    fn what_a_script_of_an_interpreter_calls_is_followed() {
+        let mut rootfs = tree("");
+        rootfs.put_file("/usr/bin/python3.11", 0o755, "\x7fELF");
+        let script = "#!/usr/bin/python3.11\nimport subprocess\nsubprocess.run(['sh', '-c', 'app; other'])\nsubprocess.run(cmd, shell=True)\n";
+        rootfs.put_file("/serve.py", 0o755, script);
+        let (executed, open) = executed(&rootfs, &["/serve.py"], &[], 0);
+        assert_eq!(executed, ["~/bin/app", "~/bin/dash", "~/bin/other", "/serve.py", "/usr/bin/python3.11"]);
+        assert_eq!(open, ["/bin/dash: what the shell is told to run is not known"]);
     }
 
     #[test]

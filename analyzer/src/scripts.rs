@@ -16,13 +16,13 @@ mod effects;
 mod java;
 mod node;
 mod perl;
-mod php;
+pub(crate) mod php;
 mod python;
 mod ruby;
 mod tokens;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     rc::Rc,
 };
 
@@ -156,6 +156,20 @@ struct Reading<'a> {
     is_entry: bool,
     /// The language's version, `[3, 11]`.
     version: &'a [u32],
+    /// Last parts of the names of calls that matter.
+    calls: &'a HashSet<&'static str>,
+}
+
+impl Reading<'_> {
+    /// Whether a call of this name may do anything; its first part may be an alias.
+    fn may_matter(&self, callee: &str, scope: &Scope) -> bool {
+        let last = callee.rsplit('.').next().unwrap_or_default();
+        self.calls.contains(last)
+            || scope
+                .aliases
+                .get(callee)
+                .is_some_and(|full| self.calls.contains(full.rsplit('.').next().unwrap_or_default()))
+    }
 }
 
 /// What a file says.
@@ -220,6 +234,7 @@ struct Walk<'a> {
     world: World<'a>,
     language: &'static Language,
     version: Vec<u32>,
+    calls: HashSet<&'static str>,
     likely: VecDeque<(Module, Evidence)>,
     possible: VecDeque<(Module, Evidence)>,
     seen: BTreeSet<InodeId>,
@@ -236,7 +251,8 @@ impl<'a> Walk<'a> {
     ) -> Self {
         let (likely, possible) = (VecDeque::new(), VecDeque::new());
         let (seen, findings) = (BTreeSet::new(), Findings::default());
-        Self { scripts, process, world, language, version, likely, possible, seen, findings }
+        let calls = effects::last_parts(language.effects);
+        Self { scripts, process, world, language, version, calls, likely, possible, seen, findings }
     }
 
     /// Queues a file.
@@ -312,7 +328,7 @@ impl<'a> Walk<'a> {
     fn summarize(&self, text: &str, is_entry: bool) -> Summary {
         let tokens = Tokens::new(text, self.language.rules);
         let mut summary = Summary::default();
-        let reading = Reading { language: self.language, is_entry, version: &self.version };
+        let reading = Reading { language: self.language, is_entry, version: &self.version, calls: &self.calls };
         (self.language.read)(&tokens, &reading, &mut summary);
         summary
     }
@@ -327,7 +343,9 @@ impl<'a> Walk<'a> {
             }
         }
         let is_application = module.origin == Origin::Application;
-        for (word, line, place) in summary.words.iter().filter(|(_, _, place)| *place != Place::Never) {
+        // Names of modules in the standard library's own texts are documentation and tests.
+        let words = summary.words.iter().filter(|(_, _, place)| *place != Place::Never);
+        for (word, line, _) in words.filter(|_| module.origin != Origin::Standard) {
             let sureness = if is_application { Confidence::Likely } else { Confidence::Possible };
             for found in finder.find_word(word) {
                 let evidence = self.evidence(module, *line, format!("names {word}"));
@@ -337,7 +355,6 @@ impl<'a> Walk<'a> {
                 let evidence = self.evidence(module, *line, "a constant address".to_owned());
                 self.findings.connect.extend(effects::peer(word, &evidence));
             }
-            debug_assert!(*place != Place::Never, "filtered above");
         }
         if is_application {
             self.findings.reads.extend(summary.reads.iter().cloned());
@@ -369,3 +386,55 @@ fn is_native(name: &[u8]) -> bool {
 const MODULES: u32 = 20_000;
 /// Bytes of source read in one image.
 const SOURCE_BYTES: u64 = 256 << 20;
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+    use crate::Rootfs;
+
+    /// What a command does: one line an item, `~` in front of a likely one, `?` of a possible one; modules apart.
+    pub(crate) fn found(rootfs: &Rootfs, argv: &[&str], env: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let limits = Limits::default();
+        let accounts = crate::accounts::read(rootfs, &limits, &mut Vec::new());
+        let world = World { rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
+        let owned = |text: &str| Some(text.to_owned());
+        let cwd: ImagePath = "/app".parse().expect("no NUL");
+        let name = argv.first().copied().unwrap_or_default();
+        let program = world.find_program(&cwd, name, "/usr/bin").expect("a program of the tree").path;
+        let process = Process {
+            program,
+            argv: argv.iter().map(|word| owned(word)).collect(),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), owned(value))).collect(),
+            uid: Some(0),
+            cwd,
+            confidence: Confidence::Certain,
+        };
+        let findings = Scripts::new(&limits).findings(&process, world);
+        let mark = |confidence: Confidence| match confidence {
+            Confidence::Certain => "",
+            Confidence::Likely => "~",
+            Confidence::Possible => "?",
+        };
+        let mut lines = Vec::new();
+        for item in &findings.load {
+            lines.push(format!("{}load {}", mark(item.confidence), item.what.path));
+        }
+        for run in &findings.runs {
+            let words: Vec<&str> = run.argv.iter().map(|word| word.as_deref().unwrap_or("…")).collect();
+            lines.push(format!("{}run {}", mark(run.confidence), words.join(" ")));
+        }
+        for item in &findings.listen {
+            let (what, mark) = (&item.what, mark(item.confidence));
+            let address = what.address.as_deref().map(|address| format!(" {address}")).unwrap_or_default();
+            lines.push(format!("{mark}listen {:?} {}{address}", what.protocol, what.port).replace("Tcp ", ""));
+        }
+        for item in &findings.connect {
+            lines.push(format!("{}connect {} {:?}", mark(item.confidence), item.what.host, item.what.port));
+        }
+        for item in &findings.write {
+            lines.push(format!("{}write {}", mark(item.confidence), item.what.path));
+        }
+        lines.extend(findings.unknowns.iter().map(|unknown| format!("! {}: {}", unknown.place, unknown.why)));
+        (lines, findings.modules.iter().map(ToString::to_string).collect())
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tokens::{HOLE, Kind, Tokens};
+use super::tokens::{HOLE, Kind, Piece, Tokens};
 
 /// An argument as it is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,16 @@ pub(super) enum Value {
     True,
     Nothing,
     Unknown,
+}
+
+impl Value {
+    /// A string that is known whole.
+    pub(super) fn text(&self) -> Option<String> {
+        match self {
+            Self::Text(text) if !text.contains(HOLE) => Some(text.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// A call as it is written.
@@ -117,16 +127,47 @@ impl Reader<'_, '_> {
     pub(super) fn dotted(&self, at: usize) -> Option<(String, usize)> {
         let tokens = self.tokens;
         let first = tokens.name(at)?;
-        let is_member = at.checked_sub(1).is_some_and(|before| is_member_sign(tokens, before));
+        let is_member = at.checked_sub(1).is_some_and(|before| self.is_member_sign(before));
         let mut name = if is_member { format!(".{first}") } else { first.to_owned() };
         let mut next = at + 1;
-        while is_member_sign(tokens, next) && name.len() < NAME_BYTES {
+        while self.is_member_sign(next) && name.len() < NAME_BYTES {
             let Some(part) = tokens.name(next + 1) else { break };
             name.push('.');
             name.push_str(part);
             next += 2;
         }
         Some((name, next))
+    }
+
+    /// Whether what follows is a member: `.`, `->`, `::`, `?.`.
+    fn is_member_sign(&self, at: usize) -> bool {
+        let text = self.tokens.text(at);
+        let is_dot = text == "." && !self.grammar.join.contains(&".");
+        (is_dot || matches!(text, "->" | "::" | "?."))
+            && self.tokens.get(at).is_some_and(|token| token.kind == Kind::Sign)
+    }
+
+    /// A string, with the names that it holds as parts of their own.
+    pub(super) fn interpolated(&self, at: usize) -> Value {
+        if self.tokens.text(at).len() > STRING_BYTES {
+            return Value::Unknown;
+        }
+        let mut parts: Vec<Value> = self
+            .tokens
+            .pieces(at)
+            .into_iter()
+            .take(ARGUMENTS)
+            .map(|piece| match piece {
+                Piece::Text(text) => Value::Text(text),
+                Piece::Code(code) if is_name(&code) => Value::Name(code),
+                Piece::Code(_) => Value::Unknown,
+            })
+            .collect();
+        match parts.as_slice() {
+            [] => Value::Text(String::new()),
+            [Value::Text(_)] => parts.pop().unwrap_or(Value::Unknown),
+            _ => Value::Join(parts),
+        }
     }
 
     /// The call whose name starts at `at`, where there is one.
@@ -159,7 +200,8 @@ impl Reader<'_, '_> {
     fn statement_end(&self, mut at: usize) -> usize {
         let line = self.tokens.line(at);
         let mut last_line = line;
-        while let Some(token) = self.tokens.get(at) {
+        for _ in 0..SKIPPED {
+            let Some(token) = self.tokens.get(at) else { break };
             let text = self.tokens.text(at);
             let continues =
                 at.checked_sub(1).is_some_and(|before| matches!(self.tokens.text(before), "," | "=>" | "."));
@@ -205,12 +247,21 @@ impl Reader<'_, '_> {
         (args, named)
     }
 
-    /// The place of the next `,` at this level.
+    /// The place of the next `,` at this level, or of what ends the statement. Not far: each name of a file may ask.
     fn skip(&self, mut at: usize, end: usize) -> usize {
-        while at < end && !self.tokens.is_sign(at, ",") {
-            let opens = matches!(self.tokens.text(at), "(" | "[" | "{")
-                && self.tokens.get(at).is_some_and(|token| token.kind == Kind::Sign);
-            at = if opens { self.tokens.closing(at) + 1 } else { at + 1 };
+        for _ in 0..SKIPPED {
+            let Some(token) = self.tokens.get(at).filter(|_| at < end) else { break };
+            if token.kind == Kind::Newline {
+                break;
+            }
+            if token.kind == Kind::Sign {
+                match self.tokens.text(at) {
+                    "," | ";" => break,
+                    "(" | "[" | "{" => at = self.tokens.closing(at),
+                    _ => {}
+                }
+            }
+            at += 1;
         }
         at.min(end)
     }
@@ -293,7 +344,7 @@ impl Reader<'_, '_> {
         let Some(token) = self.tokens.get(at) else { return (Value::Unknown, end) };
         let text = self.tokens.text(at);
         let (value, mut next) = match token.kind {
-            Kind::Text { .. } => (Value::Text(self.tokens.string(at).unwrap_or_default()), at + 1),
+            Kind::Text { .. } => (self.interpolated(at), at + 1),
             Kind::Number => (number(text).map_or(Value::Unknown, Value::Number), at + 1),
             Kind::Words => {
                 (Value::List(text.split_whitespace().map(|word| Value::Text(word.to_owned())).collect()), at + 1)
@@ -322,7 +373,7 @@ impl Reader<'_, '_> {
         let mut value = value;
         while next < end {
             let sign = self.tokens.text(next);
-            let is_member = is_member_sign(self.tokens, next) && self.tokens.name(next + 1).is_some();
+            let is_member = self.is_member_sign(next) && self.tokens.name(next + 1).is_some();
             if is_member && self.tokens.is_sign(next + 2, "(") {
                 value = match (value, self.tokens.text(next + 1)) {
                     (Value::Text(text), "format") => formatted(Value::Text(text)),
@@ -410,9 +461,9 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Whether what follows is a member: `.`, `->`, `::`, `?.`.
-fn is_member_sign(tokens: &Tokens<'_>, at: usize) -> bool {
-    tokens.get(at).is_some_and(|token| token.kind == Kind::Sign) && matches!(tokens.text(at), "." | "->" | "::" | "?.")
+fn is_name(code: &str) -> bool {
+    let part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$' | b'@');
+    code.bytes().next().is_some_and(|byte| !byte.is_ascii_digit()) && code.bytes().all(part)
 }
 
 fn number(text: &str) -> Option<i64> {
@@ -456,6 +507,10 @@ fn formatted(value: Value) -> Value {
 
 /// Nesting of expressions that is read.
 const DEPTH: u32 = 8;
+/// Tokens gone over to find an expression's end.
+const SKIPPED: usize = 1_000;
+/// Bytes of a string that is kept: a command line or a path is shorter.
+const STRING_BYTES: usize = 16 << 10;
 /// Arguments of a call, elements of a list.
 const ARGUMENTS: usize = 256;
 const NAME_BYTES: usize = 200;

@@ -4,7 +4,7 @@
 //! package's functions do is possible where it is constant, and what the interpreter's own library may do in functions that nobody is
 //! seen to call is left out.
 
-use std::cell::Cell;
+use std::{cell::Cell, collections::HashSet};
 
 use dna::{Confidence, Connect, Evidence, ImagePath, Known, Listen, Protocol, Subject, Write};
 
@@ -68,21 +68,18 @@ pub(super) fn apply(walk: &mut Walk<'_>, module: &Module, summary: &Summary, con
             (false, _) => continue,
         };
         let name = full_callee(&site.call.callee, &summary.scope);
-        let Some((_, effect)) = walk.language.effects.iter().find(|(callee, _)| is_callee(&name, callee)) else {
-            continue;
-        };
+        // A full name says more than a method's.
+        let rules = walk.language.effects;
+        let rule = rules.iter().find(|(rule, _)| *rule == name);
+        let rule = rule.or_else(|| rules.iter().find(|(rule, _)| rule.starts_with('.') && name.ends_with(rule)));
+        let Some((_, effect)) = rule else { continue };
         one(walk, module, summary, site, *effect, confidence.max(sureness), is_application);
     }
 }
 
-/// Whether a call of this name may do anything.
-pub(super) fn is_known(callee: &str, rules: &[Rule]) -> bool {
-    let last = callee.rsplit('.').next().unwrap_or_default();
-    rules.iter().any(|(rule, _)| rule.rsplit('.').next() == Some(last)) || GETTERS.contains(&last)
-}
-
-fn is_callee(name: &str, rule: &str) -> bool {
-    if rule.starts_with('.') { name.ends_with(rule) } else { name == rule }
+/// The last parts of the names of calls that may do anything.
+pub(super) fn last_parts(rules: &[Rule]) -> HashSet<&'static str> {
+    rules.iter().filter_map(|(rule, _)| rule.rsplit('.').next()).chain(GETTERS.iter().copied()).collect()
 }
 
 /// A callee with imported names spelled out, and variables replaced by the call that made them.
@@ -445,7 +442,10 @@ impl Context<'_> {
     /// A path: text, or a list of one.
     fn path(&self, value: &Value) -> Option<String> {
         match value {
-            Value::Text(path) if !path.is_empty() && !path.contains("://") => Some(path.clone()),
+            // One that starts unknown may be anywhere.
+            Value::Text(path) if !path.is_empty() && !path.starts_with(HOLE) && !path.contains("://") => {
+                Some(path.clone())
+            }
             _ => None,
         }
     }
@@ -495,7 +495,7 @@ fn is_host(host: &str) -> bool {
 }
 
 /// Functions whose arguments name an environment variable, by their last part.
-const GETTERS: &[&str] = &["getenv", "environ", "fetch", "setdefault"];
+const GETTERS: &[&str] = &["getenv", "get", "fetch", "setdefault"];
 
 /// Ports by scheme. Source: IANA's registry, and each server's documentation.
 const SCHEMES: &[(&str, Option<u16>)] = &[

@@ -493,3 +493,142 @@ const STRING_BYTES: usize = 4_096;
 /// Calls of one constructor in one class.
 const CALLS: usize = 64;
 const PROGRAMS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write as _};
+
+    use super::super::fixture::found;
+    use crate::Rootfs;
+
+    /// A class file: its constant pool, then code.
+    struct Class {
+        pool: Vec<Vec<u8>>,
+        code: Vec<u8>,
+    }
+
+    impl Class {
+        fn new() -> Self {
+            Self { pool: Vec::new(), code: Vec::new() }
+        }
+
+        fn put(&mut self, tag: u8, body: &[u8]) -> u16 {
+            self.pool.push([&[tag], body].concat());
+            u16::try_from(self.pool.len()).expect("a small pool")
+        }
+
+        fn text(&mut self, text: &str) -> u16 {
+            let len = u16::try_from(text.len()).expect("short").to_be_bytes();
+            self.put(1, &[&len, text.as_bytes()].concat())
+        }
+
+        fn string(&mut self, text: &str) {
+            let at = self.text(text);
+            self.put(8, &at.to_be_bytes());
+        }
+
+        fn method(&mut self, class: &str, name: &str, descriptor: &str) -> u16 {
+            let class = self.text(class);
+            let class = self.put(7, &class.to_be_bytes());
+            let (name, descriptor) = (self.text(name), self.text(descriptor));
+            let pair = self.put(12, &[name.to_be_bytes(), descriptor.to_be_bytes()].concat());
+            self.put(10, &[class.to_be_bytes(), pair.to_be_bytes()].concat())
+        }
+
+        fn bytes(&self) -> Vec<u8> {
+            let count = u16::try_from(self.pool.len() + 1).expect("a small pool").to_be_bytes();
+            let head = [&[0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 61], count.as_slice()].concat();
+            [head, self.pool.concat(), self.code.clone()].concat()
+        }
+    }
+
+    fn tree(members: &[(&str, &[u8])]) -> Rootfs {
+        let mut root = Rootfs::default();
+        let home = "/usr/lib/jvm/java-17";
+        root.put_file(&format!("{home}/bin/java"), 0o755, "\x7fELF");
+        root.put_link("/usr/bin/java", &format!("{home}/bin/java"));
+        for name in
+            ["server/libjvm.so", "libjava.so", "libzip.so", "libnet.so", "libnio.so", "libprefs.so", "libjdwp.so"]
+        {
+            root.put_file(&format!("{home}/lib/{name}"), 0o644, "\x7fELF");
+        }
+        root.put_file(&format!("{home}/lib/jspawnhelper"), 0o755, "\x7fELF");
+        root.put_file("/bin/ls", 0o755, "\x7fELF");
+        root.put_file("/var/data/old", 0o644, "");
+        root.put_file("/etc/passwd", 0o644, "root:x:0:0::/root:/bin/sh\n");
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, body) in members {
+            zip.start_file(*name, zip::write::SimpleFileOptions::default()).expect("memory");
+            zip.write_all(body).expect("memory");
+        }
+        root.put_file("/app/app.jar", 0o644, zip.finish().expect("memory").into_inner());
+        root
+    }
+
+    const MANIFEST: (&str, &[u8]) = ("META-INF/MANIFEST.MF", b"Main-Class: org.example.web.Main\n");
+
+    #[test]
+    fn constants_of_the_applications_classes_count() {
+        let mut main = Class::new();
+        let socket = main.method("java/net/InetSocketAddress", "<init>", "(I)V").to_be_bytes();
+        main.code = [&[0xbb, 0, 1, 0x59, 0x11, 0x1f, 0x90, 0xb7], socket.as_slice()].concat();
+        main.method("java/lang/ProcessBuilder", "<init>", "()V");
+        main.method("java/nio/file/Files", "write", "()V");
+        for text in ["/bin/ls", "/var/data/new", "/var/data/old", "/none/x", "http://u:p@peer:81/x"] {
+            main.string(text);
+        }
+        let mut other = Class::new();
+        other.method("java/util/prefs/Preferences", "get", "()V");
+        let root = tree(&[MANIFEST, ("org/example/util/A.class", &main.bytes()), ("com/lib/B.class", &other.bytes())]);
+        let lib = "/usr/lib/jvm/java-17/lib";
+        assert_eq!(
+            found(
+                &root,
+                &["java", "-Xmx1g", "-agentlib:jdwp=transport=dt_socket,server=y,address=*:5005", "-jar", "app.jar"],
+                &[]
+            )
+            .0,
+            [
+                format!("load {lib}/libjava.so"),
+                format!("~load {lib}/libjdwp.so"),
+                format!("~load {lib}/libnet.so"),
+                format!("~load {lib}/libnio.so"),
+                format!("?load {lib}/libprefs.so"),
+                format!("~load {lib}/libzip.so"),
+                format!("load {lib}/server/libjvm.so"),
+                format!("?run {lib}/jspawnhelper"),
+                "?run /bin/ls".to_owned(),
+                "listen 5005".to_owned(),
+                "~listen 8080".to_owned(),
+                "?connect peer Some(81)".to_owned(),
+                "~write /tmp/hsperfdata_root/*".to_owned(),
+                "~write /var/data/new".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn settings_and_class_paths_are_read() {
+        let settings = b"name: x\nserver:\n  address: 0.0.0.0\n  port: ${PORT:8443}\n";
+        let root = tree(&[MANIFEST, ("BOOT-INF/classes/application.yml", settings)]);
+        let (lines, _) = found(&root, &["java", "-Dserver.port=9", "-cp", "/app/*", "org.example.Main"], &[]);
+        let ports: Vec<&String> = lines.iter().filter(|line| line.contains("listen")).collect();
+        assert_eq!(ports, ["~listen 9", "~listen 8443"]);
+    }
+
+    #[test]
+    fn malformed_archives_and_classes_are_unknowns() {
+        let mut main = Class::new();
+        main.string("x");
+        let bytes = main.bytes();
+        for end in [4, 9, 11, bytes.len() - 1] {
+            let root = tree(&[MANIFEST, ("org/example/A.class", bytes.get(..end).expect("shorter"))]);
+            let (lines, _) = found(&root, &["java", "-jar", "app.jar"], &[]);
+            assert_eq!(lines.last().map(String::as_str), Some("! /app/app.jar: malformed class org/example/A.class"));
+        }
+        let mut root = tree(&[]);
+        root.put_file("/app/app.jar", 0o644, "no zip");
+        let (lines, _) = found(&root, &["java", "-jar", "app.jar"], &[]);
+        assert_eq!(lines.last().map(String::as_str), Some("! /app/app.jar: no end of the archive's directory"));
+    }
+}

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::{
     Command, Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
     calls::{Grammar, Reader, Site, Value},
-    effects::{self, Effect, Rule},
+    effects::{Effect, Rule},
     known_env,
     tokens::{Hole, Kind, Rules, Tokens},
 };
@@ -461,7 +461,7 @@ fn name(reader: &Reader<'_, '_>, at: usize, place: Place, reading: &Reading<'_>,
                 next += 2;
             }
             if next > at + 4
-                && effects::is_known(&callee, reading.language.effects)
+                && reading.may_matter(&callee, &summary.scope)
                 && let Some((call, _)) = reader.call_of(callee, next, 0)
             {
                 summary.sites.push(Site { call, line, place });
@@ -485,8 +485,7 @@ fn name(reader: &Reader<'_, '_>, at: usize, place: Place, reading: &Reading<'_>,
             if !tokens.is_sign(next, "(") || summary.sites.len() >= SITES {
                 return;
             }
-            let full = summary.scope.full_name(&callee);
-            if effects::is_known(&full, reading.language.effects)
+            if reading.may_matter(&callee, &summary.scope)
                 && let Some(call) = reader.call(at)
             {
                 summary.sites.push(Site { call, line, place });
@@ -660,3 +659,119 @@ const IMPORT_TOKENS: usize = 400;
 const DECLARATIONS: usize = 64;
 const SITES: usize = 20_000;
 const WORDS: usize = 5_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::found;
+    use crate::Rootfs;
+
+    fn tree(app: &str) -> Rootfs {
+        let mut root = Rootfs::default();
+        root.put_file("/usr/bin/node", 0o755, "\x7fELF");
+        root.put_file("/app/server.js", 0o644, app);
+        root
+    }
+
+    fn app(text: &str) -> Vec<String> {
+        found(&tree(text), &["node", "--max-old-space-size=100", "server.js"], &[("HOST", "::")]).0
+    }
+
+    #[test]
+    fn ports_are_constants_or_the_environment() {
+        assert_eq!(
+            app("require('http').createServer((q, r) => { r.end('}') }).listen(3000, '0.0.0.0')"),
+            ["~listen 3000 0.0.0.0"]
+        );
+        assert_eq!(app("const port = process.env.PORT || 8080; app.listen(port, () => {})"), ["~listen 8080"]);
+        assert_eq!(
+            app("app.listen({ host: process.env.HOST, port: Number(process.env.PORT ?? '8081') })"),
+            ["~listen 8081 ::"]
+        );
+        assert_eq!(app("app.listen(config.port)"), ["! /app/server.js: listens on a port that is no constant"]);
+        assert_eq!(
+            app("// app.listen(1)\n/* app.listen(2) */ `app.listen(3)`; /app.listen(4)/.test('app.listen(5)')"),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn commands_by_every_way_of_importing() {
+        assert_eq!(
+            app("const cp = require('node:child_process'); cp.exec('ls | wc'); cp.spawn('ls', ['-l', dir])"),
+            ["~run /bin/sh -c ls | wc", "?run ls -l …"]
+        );
+        assert_eq!(
+            app("const { execFile: run, fork } = require('child_process'); run('id', []); fork('./w.js')"),
+            ["~run id", "~run /usr/bin/node ./w.js"]
+        );
+        assert_eq!(app("import { execSync as x } from 'child_process'\nx(`rm -rf ${a}`)"), ["?run /bin/sh -c …"]);
+        assert_eq!(app("const e = require('util').promisify(require('child_process').exec); /x/.exec('ls')"), [""; 0]);
+        assert_eq!(
+            app("import * as cp from 'child_process'; const e = promisify(cp.exec); e('date')"),
+            ["~run /bin/sh -c date"]
+        );
+    }
+
+    #[test]
+    fn modules_are_resolved_as_node_does() {
+        let mut root =
+            tree("import a from 'esm/sub'; import './lib'; require('native'); require('fs'); import('./lib/late.mjs')");
+        root.put_file(
+            "/app/lib/index.js",
+            0o644,
+            "const db = 'redis://u:p@cache:6380/0'; fs.writeFileSync('/data/' + name + '.json', x)",
+        );
+        root.put_file("/app/lib/late.mjs", 0o644, "require('../server')");
+        root.put_file(
+            "/node_modules/esm/package.json",
+            0o644,
+            r#"{"exports": {".": "./no.js", "./*": {"import": "./dist/*.js"}}}"#,
+        );
+        root.put_file("/node_modules/esm/dist/sub.js", 0o644, "app.listen(1)");
+        root.put_file("/app/node_modules/native/package.json", 0o644, r#"{"main": "lib/x"}"#);
+        root.put_file("/app/node_modules/native/lib/x.js", 0o644, "module.exports = require('bindings')('n.node')");
+        root.put_file("/app/node_modules/native/build/Release/n.node", 0o755, "\x7fELF");
+        root.put_file("/app/node_modules/bindings/index.js", 0o644, "");
+        let (lines, modules) = found(&root, &["node", "/app/server.js"], &[]);
+        assert_eq!(
+            lines,
+            [
+                "~load /app/node_modules/native/build/Release/n.node",
+                "~listen 1",
+                "?connect cache Some(6380)",
+                "~write /data/*.json"
+            ]
+        );
+        assert!(modules.contains(&"/node_modules/esm/dist/sub.js".to_owned()), "{modules:?}");
+        assert!(modules.contains(&"/app/lib/late.mjs".to_owned()), "{modules:?}");
+    }
+
+    #[test]
+    fn package_managers_hand_on_the_line() {
+        let mut root = tree("");
+        root.put_file("/usr/bin/npm", 0o755, "#!/usr/bin/env node\n");
+        root.put_file(
+            "/app/package.json",
+            0o644,
+            "{\n \"scripts\": {\n  \"prestart\": \"echo x\",\n  \"start\": \"node server.js\"}}",
+        );
+        let (lines, _) = found(&root, &["node", "/usr/bin/npm", "--silent", "start", "--", "-v"], &[]);
+        assert_eq!(lines, ["~run /bin/sh -c echo x", "~run /bin/sh -c node server.js -v"]);
+        let (lines, _) = found(&root, &["node", "/usr/bin/npm", "run", "nothing"], &[]);
+        assert_eq!(lines, ["~run /bin/sh -c nothing"]);
+    }
+
+    #[test]
+    fn broken_files_end() {
+        for text in ["`${", "import {", "/[", "require(", "{", "a?b:", "const {", "x => ", "\\", "a.listen(", "new "] {
+            app(&text.repeat(3_000));
+        }
+        let mut root = tree("require('./a')");
+        root.put_file(
+            "/app/a.js",
+            0o644,
+            "require('./server'); require('./a'); require('a\\0b'); require('.'.repeat(9))",
+        );
+        assert_eq!(found(&root, &["node", "server.js"], &[]).0, [""; 0]);
+    }
+}

@@ -8,7 +8,7 @@ use dna::{Confidence, Evidence, ImagePath};
 use super::{
     Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
     calls::{Call, Grammar, Reader, Site, Value},
-    effects::{self, Effect, Rule},
+    effects::{Effect, Rule},
     known_env,
     tokens::{Hole, Kind, Rules, Tokens},
 };
@@ -219,7 +219,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                 _ => {}
             },
             Some(Kind::Shell) => {
-                let args = vec![Value::Text(tokens.string(at).unwrap_or_default().replace('$', "\u{fffc}"))];
+                let args = vec![reader.interpolated(at)];
                 let call = Call { callee: BACKTICKS.to_owned(), args, named: Vec::new() };
                 summary.sites.push(Site { call, line, place });
             }
@@ -243,7 +243,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                     }
                     _ => {
                         let Some((callee, _)) = reader.dotted(at) else { continue };
-                        if effects::is_known(&callee, EFFECTS)
+                        if reading.may_matter(&callee, &summary.scope)
                             && let Some(call) = reader.call(at)
                         {
                             summary.sites.push(Site { call, line, place });
@@ -325,3 +325,67 @@ fn open(reader: &Reader<'_, '_>, at: usize) -> Option<Call> {
 /// Tokens of one statement that are looked at.
 const MAX_STATEMENT: usize = 200;
 const SITES: usize = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::found;
+    use crate::Rootfs;
+
+    fn tree(script: &str) -> Rootfs {
+        let mut root = Rootfs::default();
+        root.put_file("/usr/bin/perl", 0o755, "\x7fELF");
+        let base = "/usr/lib/x86_64-linux-gnu";
+        root.put_file(
+            &format!("{base}/perl/5.36.0/POSIX.pm"),
+            0o644,
+            "package POSIX;\nuse Fcntl;\nXSLoader::load();\n",
+        );
+        root.put_file(&format!("{base}/perl/5.36.0/auto/POSIX/POSIX.so"), 0o644, "\x7fELF");
+        root.put_file(&format!("{base}/perl-base/Fcntl.pm"), 0o644, "1;\n");
+        root.put_file(&format!("{base}/perl-base/auto/Fcntl/Fcntl.so"), 0o644, "\x7fELF");
+        root.put_file("/usr/share/perl5/My/Sub.pm", 0o644, "sub f { system('id') }\n");
+        root.put_file("/app/x.pl", 0o644, script);
+        root
+    }
+
+    #[test]
+    fn modules_bring_their_native_part() {
+        let (lines, modules) = found(
+            &tree("use strict;\nuse base qw(My::Sub);\nuse POSIX qw(:sys_wait_h);\n"),
+            &["perl", "-w", "x.pl"],
+            &[],
+        );
+        assert_eq!(
+            lines,
+            [
+                "~load /usr/lib/x86_64-linux-gnu/perl-base/auto/Fcntl/Fcntl.so",
+                "~load /usr/lib/x86_64-linux-gnu/perl/5.36.0/auto/POSIX/POSIX.so",
+                "?run /bin/sh -c id",
+            ]
+        );
+        assert!(modules.contains(&"/usr/share/perl5/My/Sub.pm".to_owned()), "{modules:?}");
+    }
+
+    #[test]
+    fn commands_and_files() {
+        let script = "my $dir = '/srv'; system 'ls', '-l', $dir;\nsystem(\"date | wc\") == 0 or die \"it's\";\nmy $x = `uname -a`; exec { 'no' } 'no';\nopen(my $f, '-|', 'ps', 'ax') or die;\nopen(LOG, \">>/var/log/x.log\");\nopen my $g, '>', \"$dir/out\" or die;\n# system('not');\n=pod\n\nsystem('nor');\n\n=cut\n$h{system} = q{system('nor')};\n";
+        assert_eq!(
+            found(&tree(script), &["perl", "x.pl"], &[]).0,
+            [
+                "~run ls -l /srv",
+                "~run /bin/sh -c date | wc",
+                "~run /bin/sh -c uname -a",
+                "~run ps ax",
+                "~write /srv/out",
+                "~write /var/log/x.log",
+            ]
+        );
+    }
+
+    #[test]
+    fn broken_files_end() {
+        for text in ["s/", "open ", "use ", "system ", "<<X\n", "q(", "$", "->", "qw"] {
+            found(&tree(&text.repeat(3_000)), &["perl", "x.pl"], &[]);
+        }
+    }
+}

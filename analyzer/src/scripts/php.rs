@@ -239,7 +239,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                 _ => {}
             },
             Some(Kind::Shell) => {
-                let args = vec![Value::Text(tokens.text(at).replace('$', &HOLE.to_string()))];
+                let args = vec![reader.interpolated(at)];
                 let call = Call { callee: BACKTICKS.to_owned(), args, named: Vec::new() };
                 summary.sites.push(Site { call, line, place });
             }
@@ -267,7 +267,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                     }
                     _ => {
                         let Some((callee, next)) = reader.dotted(at) else { continue };
-                        if effects::is_known(&callee, EFFECTS)
+                        if reading.may_matter(&callee, &summary.scope)
                             && tokens.is_sign(next, "(")
                             && let Some(call) = reader.call(at)
                         {
@@ -306,3 +306,62 @@ fn included(reader: &Reader<'_, '_>, at: usize) -> Option<String> {
 /// Extensions of one configuration: distributions package some eighty.
 const EXTENSIONS: usize = 500;
 const SITES: usize = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::found;
+    use crate::Rootfs;
+
+    fn tree(script: &str) -> Rootfs {
+        let mut root = Rootfs::default();
+        root.put_file("/usr/bin/php8.2", 0o755, "\x7fELF");
+        root.put_file("/usr/bin/php-fpm8.2", 0o755, "\x7fELF");
+        root.put_file("/etc/php/8.2/mods-available/pdo.ini", 0o644, "; extension=no.so\nextension=pdo.so\n");
+        root.put_link("/etc/php/8.2/cli/conf.d/10-pdo.ini", "/etc/php/8.2/mods-available/pdo.ini");
+        root.put_file("/etc/php/8.2/fpm/conf.d/10-opcache.ini", 0o644, "zend_extension = opcache ; fast\n");
+        root.put_file("/usr/lib/php/20220829/pdo.so", 0o644, "\x7fELF");
+        root.put_file("/usr/lib/php/20220829/opcache.so", 0o644, "\x7fELF");
+        root.put_file("/app/x.php", 0o644, script);
+        root
+    }
+
+    #[test]
+    fn extensions_are_those_of_the_interface() {
+        let root = tree("");
+        assert_eq!(found(&root, &["php8.2", "-v"], &[]).0, ["~load /usr/lib/php/20220829/pdo.so"]);
+        assert_eq!(found(&root, &["php-fpm8.2", "-F"], &[]).0, ["~load /usr/lib/php/20220829/opcache.so"]);
+        assert_eq!(found(&root, &["php8.2"], &[("PHP_INI_SCAN_DIR", "/none")]).0, [""; 0]);
+    }
+
+    #[test]
+    fn commands_includes_and_files() {
+        let mut root = tree(
+            "<p>it's exec('no')</p>\n<?php // exec('no')\n# exec('nor')\nrequire_once __DIR__ . '/lib/a.php';\n$cmd = 'ls';\nexec($cmd . ' -l');\n$x = `id`; shell_exec(\"rm {$y}\");\n$this->exec('no'); function exec2() {}\nfile_put_contents('/var/x/' . $n, $d);\nfopen('/var/y', 'r'); ?>\nsystem('no')",
+        );
+        root.put_file("/app/lib/a.php", 0o644, "<?php include dirname(__FILE__) . '/b.php';");
+        root.put_file("/app/lib/b.php", 0o644, "<?php $port = getenv('PORT') ?: 9501; $s = stream_socket_server('tcp://0.0.0.0:9100'); new Swoole\\Http\\Server('0.0.0.0', $port);");
+        let (lines, modules) = found(&root, &["php8.2", "x.php"], &[]);
+        assert_eq!(
+            lines,
+            [
+                "~load /usr/lib/php/20220829/pdo.so",
+                "~run /bin/sh -c ls -l",
+                "~run /bin/sh -c id",
+                "?run /bin/sh -c …",
+                "~listen 9100",
+                "~listen 9501 0.0.0.0",
+                "~write /var/x/*",
+            ]
+        );
+        assert_eq!(modules, ["/app/lib/a.php", "/app/lib/b.php", "/app/x.php"]);
+        let (lines, _) = found(&root, &["php8.2", "-S", "0.0.0.0:8000"], &[]);
+        assert_eq!(lines.last().map(String::as_str), Some("listen 8000 0.0.0.0"));
+    }
+
+    #[test]
+    fn broken_files_end() {
+        for text in ["<?php ", "include ", "exec(", "<<<X\n", "\"{$", "`", "<?"] {
+            found(&tree(&text.repeat(3_000)), &["php8.2", "x.php"], &[]);
+        }
+    }
+}

@@ -345,7 +345,14 @@ impl<'a> Modules<'a> {
     fn add_folder(&mut self, folder: &ImagePath, origin: Origin) -> bool {
         let Ok(found) = self.world.rootfs.resolve(folder) else { return false };
         let is_folder = matches!(self.world.rootfs.inode(found.inode).kind, crate::InodeKind::Directory(_));
-        if !is_folder || self.path.iter().any(|(known, _)| known.inode == found.inode) {
+        if let Some((_, known)) = self.path.iter_mut().find(|(known, _)| known.inode == found.inode) {
+            // A script that stands among installed modules does not make them the application's.
+            if origin != Origin::Application {
+                *known = origin;
+            }
+            return false;
+        }
+        if !is_folder {
             return false;
         }
         self.path.push((found, origin));
@@ -820,7 +827,7 @@ fn import_from(tokens: &Tokens<'_>, mut at: usize, end: usize, place: Place, sum
         return;
     }
     let mut items = Vec::new();
-    for at in at + 1..end {
+    for at in (at + 1..end).take(IMPORTED) {
         let Some(item) = tokens.name(at) else { continue };
         if tokens.is_name(at.saturating_sub(1), "as") || item == "as" {
             continue;
@@ -874,19 +881,17 @@ fn scan(reader: &Reader<'_, '_>, at: usize, end: usize, place: Place, reading: &
                     summary.reads.extend(tokens.string(next + 1));
                 }
                 let last = callee.rsplit('.').next().unwrap_or_default();
-                if matches!(last, "import_module" | "__import__" | "load_entry_point" | "get") {
+                if matches!(last, "import_module" | "__import__" | "load_entry_point") {
                     special(reader, at, last, place, summary);
                 }
-                let full = summary.scope.full_name(&callee);
                 if tokens.is_sign(next, "(")
-                    && (effects::is_known(&full, reading.language.effects))
-                    && let Some(call) = reader.call(at)
+                    && reading.may_matter(&callee, &summary.scope)
                     && summary.sites.len() < SITES
+                    && let Some(call) = reader.call(at)
                 {
-                    if effects::is_getter(&full)
-                        && let Some(Value::Text(name)) = call.args.first()
-                    {
-                        summary.reads.insert(name.clone());
+                    if effects::is_getter(&summary.scope.full_name(&callee)) {
+                        summary.reads.extend(call.args.first().and_then(Value::text));
+                        continue;
                     }
                     summary.sites.push(Site { call, line: tokens.line(at), place });
                 }
@@ -911,9 +916,6 @@ fn special(reader: &Reader<'_, '_>, at: usize, last: &str, place: Place, summary
             let level = u32::try_from(name.bytes().take_while(|byte| *byte == b'.').count()).unwrap_or_default();
             let name = name.trim_start_matches('.').to_owned();
             summary.imports.push(Import { name, items: Vec::new(), level, line, place });
-        }
-        ("get", [name, ..]) if call.callee.ends_with("environ.get") && !name.is_empty() => {
-            summary.reads.insert((*name).to_owned());
         }
         _ => {}
     }
@@ -964,6 +966,152 @@ const PTH_FILES: usize = 200;
 const PTH_LINES: usize = 200;
 /// Names looked up in one process.
 const KNOWN: usize = 200_000;
+/// Tokens of one list of imported names.
+const IMPORTED: usize = 5_000;
 /// Calls and strings kept of one file.
 const SITES: usize = 20_000;
 const WORDS: usize = 5_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::found;
+    use crate::Rootfs;
+
+    const SO: &str = "\x7fELF";
+
+    /// Python 3.11 as Debian lays it out, and an application.
+    fn tree(app: &str) -> Rootfs {
+        let mut root = Rootfs::default();
+        root.put_file("/usr/bin/python3.11", 0o755, SO);
+        root.put_link("/usr/bin/python3", "python3.11");
+        let lib = "/usr/lib/python3.11";
+        root.put_file(&format!("{lib}/os.py"), 0o644, "import abc\n");
+        root.put_file(&format!("{lib}/json/__init__.py"), 0o644, "from .decoder import JSONDecoder\n");
+        root.put_file(
+            &format!("{lib}/json/decoder.py"),
+            0o644,
+            "try:\n    from _json import scanstring\nexcept ImportError:\n    import _slow\n",
+        );
+        for name in ["_json", "_ssl", "_slow", "_old", "_new", "_win", "_hints", "_lazy", "_main"] {
+            root.put_file(&format!("{lib}/lib-dynload/{name}.cpython-311-x86_64-linux-gnu.so"), 0o644, SO);
+        }
+        root.put_file(&format!("{lib}/lib-dynload/_json.cpython-39-x86_64-linux-gnu.so"), 0o644, SO);
+        root.put_file("/usr/lib/python3/dist-packages/pkg/__init__.py", 0o644, "from . import _speedups, nothing\n");
+        root.put_file("/usr/lib/python3/dist-packages/pkg/_speedups.abi3.so", 0o644, SO);
+        root.put_file("/app/app.py", 0o644, app);
+        root
+    }
+
+    fn app(text: &str) -> Vec<String> {
+        let (mut lines, _) = found(&tree(text), &["python3", "app.py"], &[("PORT", "9001")]);
+        lines.retain(|line| !line.contains("_json") || text.contains("json"));
+        lines
+    }
+
+    #[test]
+    fn imports_lead_to_extensions() {
+        assert_eq!(
+            app("import json.decoder as d, pkg\n"),
+            [
+                "~load /usr/lib/python3.11/lib-dynload/_json.cpython-311-x86_64-linux-gnu.so",
+                "?load /usr/lib/python3.11/lib-dynload/_slow.cpython-311-x86_64-linux-gnu.so",
+                "~load /usr/lib/python3/dist-packages/pkg/_speedups.abi3.so",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_place_says_how_sure_an_import_is() {
+        let text = "import sys, os\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import _hints\nif sys.platform == 'win32':\n    import _win\nelif sys.version_info >= (3, 12):\n    import _new\nelse:\n    import _old\ndef f():\n    import _lazy\nif __name__ == '__main__': import _main; import _ssl\n";
+        let lines = app(text);
+        let names: Vec<String> = lines
+            .iter()
+            .map(|line| {
+                line.replace("load /usr/lib/python3.11/lib-dynload/", "")
+                    .replace(".cpython-311-x86_64-linux-gnu.so", "")
+            })
+            .collect();
+        assert_eq!(names, ["?_lazy", "~_main", "~_old", "~_ssl"]);
+    }
+
+    #[test]
+    fn commands_ports_peers_and_files() {
+        let text = "import subprocess as sp, os, socket\nfrom os import environ, system as sh\nBASE = '/var/lib/x'\nsp.run(['ls', '-l',\n  BASE])  # it's\nsp.check_output('date | wc', shell=True)\nsh(f'rm {BASE}')\nos.execvp('env', ['x', 'id'])\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('0.0.0.0', 5353))\nfrom http.server import HTTPServer\nHTTPServer(('', int(os.environ.get('PORT', 8000))), None)\nopen(os.path.join(BASE, 'a.log'), 'w'); open('/etc/hosts')\nlog = open('%s/%d.txt' % (BASE, 1), mode='ab')\nurl = 'postgres://u:hunter2@db/x'\nimport sqlite3, redis\nsqlite3.connect(f'{BASE}/my.db')\nredis.Redis(host='cache')\n";
+        assert_eq!(
+            app(text),
+            [
+                "~run ls -l /var/lib/x",
+                "~run /bin/sh -c date | wc",
+                "~run /bin/sh -c rm /var/lib/x",
+                "~run env id",
+                "~listen 9001",
+                "~listen Udp 5353 0.0.0.0",
+                "?connect cache None",
+                "?connect db Some(5432)",
+                "~write /var/lib/x/a.log",
+                "~write /var/lib/x/my.db",
+            ]
+        );
+    }
+
+    #[test]
+    fn servers_are_told_the_application() {
+        let mut root = tree("import json\nfrom flask import Flask\napp = Flask(__name__)\napp.run()\n");
+        root.put_file("/usr/bin/server", 0o755, "#!/usr/bin/python3\nimport sys\nfrom importlib.metadata import distribution\nsys.exit(load_entry_point('server==1', 'console_scripts', 'server')())\n");
+        root.put_file(
+            "/usr/lib/python3/dist-packages/server-1.egg-info/entry_points.txt",
+            0o644,
+            "[gui]\nserver = no:run\n[console_scripts]\nserver = srv.main:run\n",
+        );
+        root.put_file("/usr/lib/python3/dist-packages/srv/main.py", 0o644, "import _ssl\n");
+        let (lines, modules) = found(&root, &["/usr/bin/python3", "/usr/bin/server", "-w", "2", "app:app"], &[]);
+        assert_eq!(
+            lines,
+            [
+                "~load /usr/lib/python3.11/lib-dynload/_json.cpython-311-x86_64-linux-gnu.so",
+                "?load /usr/lib/python3.11/lib-dynload/_slow.cpython-311-x86_64-linux-gnu.so",
+                "~load /usr/lib/python3.11/lib-dynload/_ssl.cpython-311-x86_64-linux-gnu.so",
+                "~listen 5000",
+            ]
+        );
+        assert!(modules.contains(&"/app/app.py".to_owned()), "{modules:?}");
+    }
+
+    #[test]
+    fn modules_environments_and_pth_files() {
+        let mut root = tree("");
+        root.put_file("/venv/pyvenv.cfg", 0o644, "home = /usr/bin\ninclude-system-site-packages = false\n");
+        root.put_link("/venv/bin/python", "/usr/bin/python3");
+        root.put_file("/venv/lib/python3.11/site-packages/own.pth", 0o644, "/src\nimport _ssl\n# x\n");
+        root.put_file("/src/mine/__init__.py", 0o644, "");
+        root.put_file("/src/mine/__main__.py", 0o644, "import pkg, importlib\nimportlib.import_module('_lazy')\n");
+        let (lines, modules) = found(&root, &["/venv/bin/python", "-um", "mine", "x"], &[]);
+        let end = ".cpython-311-x86_64-linux-gnu.so";
+        let lib = "~load /usr/lib/python3.11/lib-dynload/";
+        // The system's packages are not the environment's.
+        assert_eq!(lines, [format!("{lib}_lazy{end}"), format!("{lib}_ssl{end}")]);
+        assert!(modules.contains(&"/src/mine/__main__.py".to_owned()), "{modules:?}");
+        let (lines, _) = found(&root, &["python3", "-c", "import pkg"], &[]);
+        assert_eq!(lines, ["~load /usr/lib/python3/dist-packages/pkg/_speedups.abi3.so"]);
+    }
+
+    #[test]
+    fn broken_and_circular_files_end() {
+        let mut root = tree("from . import app\nimport app, b\nx = [[[[(\n'''");
+        root.put_file(
+            "/app/b.py",
+            0o644,
+            b"import app\n\xff\xfe import\nfrom import\ndef (:\n  else:\n x = x\nopen(x, 'w')\n",
+        );
+        let (lines, modules) = found(&root, &["python3", "app.py"], &[]);
+        assert!(lines.is_empty(), "{lines:?}");
+        assert_eq!(modules, ["/app/app.py", "/app/b.py", "/usr/lib/python3.11/os.py"]);
+        for text in ["if ", "f(", "x = a or ", "import a,", "from .", "{'a': ", "a.", "a = lambda: ", "@", "elif x:\n"]
+        {
+            found(&tree(&text.repeat(3_000)), &["python3", "app.py"], &[]);
+        }
+        // A constant made of itself many times over.
+        let doubled: String = (0..40).map(|n| format!("a{} = [a{n}, a{n}, a{n}, a{n}]\n", n + 1)).collect();
+        found(&tree(&format!("import subprocess\n{doubled}subprocess.run(a40)\n")), &["python3", "app.py"], &[]);
+    }
+}

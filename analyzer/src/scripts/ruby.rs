@@ -219,7 +219,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
         }
         match token.kind {
             Kind::Shell => {
-                let args = vec![Value::Text(shell_text(tokens.text(at)))];
+                let args = vec![reader.interpolated(at)];
                 let call = Call { callee: BACKTICKS.to_owned(), args, named: Vec::new() };
                 summary.sites.push(Site { call, line, place });
             }
@@ -259,7 +259,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                     }
                     _ => {
                         let Some((callee, _)) = reader.dotted(at) else { continue };
-                        if effects::is_known(&callee, EFFECTS)
+                        if reading.may_matter(&callee, &summary.scope)
                             && let Some(call) = reader.call(at)
                         {
                             if let (true, Some(Value::Text(name))) = (effects::is_getter(&callee), call.args.first()) {
@@ -278,11 +278,60 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
     }
 }
 
-/// A command in backticks; what code stands for in it is not known.
-fn shell_text(text: &str) -> String {
-    text.replace("#{", &format!("{HOLE}{{"))
-}
-
 /// Folders of the load path: a hundred gems and their extensions.
 const FOLDERS: usize = 2_000;
 const SITES: usize = 20_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::found;
+    use crate::Rootfs;
+
+    fn tree(script: &str) -> Rootfs {
+        let mut root = Rootfs::default();
+        root.put_file("/usr/bin/ruby3.1", 0o755, "\x7fELF");
+        root.put_file("/usr/lib/ruby/3.1.0/socket.rb", 0o644, "require 'socket.so'\n");
+        root.put_file("/usr/lib/x86_64-linux-gnu/ruby/3.1.0/socket.so", 0o644, "\x7fELF");
+        root.put_file("/var/lib/gems/3.1.0/gems/puma-6/lib/puma.rb", 0o644, "require 'puma/puma_http11'\n");
+        root.put_file("/var/lib/gems/3.1.0/extensions/x86_64-linux/3.1.0/puma-6/puma/puma_http11.so", 0o644, "\x7fELF");
+        root.put_file("/app/app.rb", 0o644, script);
+        root
+    }
+
+    #[test]
+    fn files_and_extensions_are_found_on_the_load_path() {
+        let mut root = tree("require 'socket'\nrequire_relative 'lib/a'\n");
+        root.put_file("/app/lib/a.rb", 0o644, "def f\n  require \"puma\"\nend\n");
+        assert_eq!(
+            found(&root, &["ruby3.1", "app.rb"], &[]).0,
+            [
+                "~load /usr/lib/x86_64-linux-gnu/ruby/3.1.0/socket.so",
+                "?load /var/lib/gems/3.1.0/extensions/x86_64-linux/3.1.0/puma-6/puma/puma_http11.so",
+            ]
+        );
+    }
+
+    #[test]
+    fn commands_ports_and_files() {
+        let script = "system('ls', '-l')\nout = `date`\nsystem \"id | wc\"\nOpen3.capture2e('ps', 'ax')\nTCPServer.new('0.0.0.0', ENV.fetch('PORT', 9292).to_i)\nset :port, 4567\nFile.write(\"/var/x/#{name}.txt\", 'it')\nx = %w[system no]\n=begin\nsystem('no')\n=end\nputs \"#{system('inner')}\"\n";
+        assert_eq!(
+            found(&tree(script), &["ruby3.1", "-W0", "app.rb"], &[]).0,
+            [
+                "~run ls -l",
+                "~run /bin/sh -c date",
+                "~run /bin/sh -c id | wc",
+                "~run ps ax",
+                "~listen 4567",
+                "~listen 9292 0.0.0.0",
+                "~write /var/x/*.txt",
+            ]
+        );
+    }
+
+    #[test]
+    fn broken_files_end() {
+        for text in ["%w(", "require ", "<<~X\n", "\"#{", "system ", "def ", "`"] {
+            found(&tree(&text.repeat(3_000)), &["ruby3.1", "app.rb"], &[]);
+        }
+    }
+}

@@ -85,6 +85,7 @@ pub(super) struct Token {
 #[derive(Debug)]
 pub(super) struct Tokens<'a> {
     text: &'a str,
+    rules: &'static Rules,
     all: Vec<Token>,
     /// For an opening bracket, the place of the closing one.
     closing: Vec<u32>,
@@ -125,7 +126,7 @@ impl<'a> Tokens<'a> {
                 _ => {}
             }
         }
-        Self { text, all, closing }
+        Self { text, rules, all, closing }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -165,25 +166,50 @@ impl<'a> Tokens<'a> {
 
     /// A string's value: escapes undone, a [`HOLE`] where it holds code. None for another token.
     pub(super) fn string(&self, at: usize) -> Option<String> {
-        let token = self.all.get(at)?;
-        let (raw, hole) = match token.kind {
-            Kind::Text { raw, hole } => (raw, hole),
-            Kind::Shell => (false, Hole::DollarBraces),
-            _ => return None,
-        };
-        Some(decode(self.text(at), raw, hole))
+        matches!(self.all.get(at)?.kind, Kind::Text { .. } | Kind::Shell).then(|| {
+            let pieces = self.pieces(at).into_iter().map(|piece| match piece {
+                Piece::Text(text) => text,
+                Piece::Code(_) => HOLE.to_string(),
+            });
+            pieces.collect()
+        })
+    }
+
+    /// A string's text and the code in it, in turn.
+    pub(super) fn pieces(&self, at: usize) -> Vec<Piece> {
+        match self.all.get(at).map(|token| token.kind) {
+            Some(Kind::Text { raw, hole }) => decode(self.text(at), raw, hole),
+            // Backticks hold code as double quotes do.
+            Some(Kind::Shell) => decode(self.text(at), false, self.rules.hole),
+            _ => Vec::new(),
+        }
     }
 }
 
-fn decode(text: &str, raw: bool, hole: Hole) -> String {
+/// A part of a string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    Text(String),
+    Code(String),
+}
+
+fn decode(text: &str, raw: bool, hole: Hole) -> Vec<Piece> {
     if (raw || !text.contains('\\')) && hole == Hole::None {
-        return text.to_owned();
+        return vec![Piece::Text(text.to_owned())];
     }
+    let mut pieces = Vec::new();
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(next) = rest.chars().next() {
         if let Some(skipped) = hole_at(rest, hole) {
-            out.push(HOLE);
+            if !out.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut out)));
+            }
+            // `{$x}`, `${x}` and `#{x}` without their braces; `$x` is its own name.
+            let code = rest.get(..skipped).unwrap_or_default();
+            let bare = code.trim_start_matches(['#', '{']).trim_end_matches('}');
+            let bare = if code.starts_with("${") && hole == Hole::DollarBraces { bare.get(2..) } else { Some(bare) };
+            pieces.push(Piece::Code(bare.unwrap_or_default().trim().to_owned()));
             rest = rest.get(skipped..).unwrap_or_default();
             continue;
         }
@@ -207,7 +233,10 @@ fn decode(text: &str, raw: bool, hole: Hole) -> String {
             other => out.push(other),
         }
     }
-    out
+    if !out.is_empty() || pieces.is_empty() {
+        pieces.push(Piece::Text(out));
+    }
+    pieces
 }
 
 /// The length of the code that a string holds at its start.
@@ -430,7 +459,8 @@ impl Lexer<'_> {
             b')' | b']' | b'}' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        let sign = SIGNS.iter().find(|sign| self.rest().starts_with(sign.as_bytes()));
+        let may_be_long = self.peek(1).is_some_and(|next| b"=>.:?|&~".contains(&next));
+        let sign = SIGNS.iter().find(|sign| may_be_long && self.rest().starts_with(sign.as_bytes()));
         let len = sign.map_or_else(
             || self.text.get(self.at..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8),
             |sign| sign.len(),
