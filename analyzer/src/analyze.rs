@@ -13,7 +13,8 @@ use crate::{
     closure::{Closure, Launch},
     inventory,
     loader::Loader,
-    merge, programs,
+    merge::{self, Configured},
+    programs,
     shell::{World, with_stack},
     squash, start,
     start::Started,
@@ -59,7 +60,8 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     let owner = |path: &ImagePath| inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned());
     let survey = programs::survey(&loader, &rootfs, limits, &closure.scripts, owner);
     progress.check()?;
-    let (loads, load_unknowns) = load(&loader, &closure);
+    let (configured, config_unknowns) = merge::configured(&closure, world);
+    let (loads, load_unknowns) = load(&loader, &closure, &configured);
     started.start.env = start::publish(&started.env, &closure.reads);
     if is_linux {
         unknowns.extend(doubts);
@@ -67,6 +69,7 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
         unknowns.extend(survey.unknowns);
         unknowns.extend(closure.unknowns.iter().cloned());
         unknowns.extend(load_unknowns);
+        unknowns.extend(config_unknowns);
     }
     unknowns.sort();
     unknowns.dedup();
@@ -81,8 +84,8 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
         image: ImageFacts { platform: image.platform.clone(), config: image.digests.config.clone() },
         layers: layers(image, &layer_sizes),
         folders: folders(&rootfs, &started),
-        programs: nodes(survey.programs, &closure, &loads),
-        behavior: behavior(&closure, &loads, listen, is_linux),
+        programs: nodes(survey.programs, &closure, &loads, &configured),
+        behavior: behavior(&closure, &loads, &configured, listen, is_linux),
         start: started.start.clone(),
         accounts,
         unknowns,
@@ -99,8 +102,10 @@ impl Analysis {
         let launch = launch(&self.started, command.to_vec(), Confidence::Certain, evidence);
         let closure = with_stack(|| closure::reach(&[launch], world, &self.limits));
         let loader = Loader::new(&self.rootfs, &self.limits);
-        let (loads, load_unknowns) = load(&loader, &closure);
+        let (configured, config_unknowns) = merge::configured(&closure, world);
+        let (loads, load_unknowns) = load(&loader, &closure, &configured);
         let mut unknowns: Vec<Unknown> = closure.unknowns.iter().cloned().chain(load_unknowns).collect();
+        unknowns.extend(config_unknowns);
         if closure.exec.is_empty() {
             let name = command.first().map(|name| dna::redact(name).into_owned()).unwrap_or_default();
             let why = format!("`{name}` is no executable file of the image");
@@ -109,7 +114,7 @@ impl Analysis {
         unknowns.sort();
         unknowns.dedup();
         // Ports are claimed for the image's own command, not for this one.
-        Answer { behavior: behavior(&closure, &loads, Vec::new(), true), unknowns }
+        Answer { behavior: behavior(&closure, &loads, &configured, Vec::new(), true), unknowns }
     }
 }
 
@@ -146,12 +151,11 @@ fn launch(started: &Started, argv: Vec<String>, confidence: Confidence, evidence
 type Loads = BTreeMap<ImagePath, Vec<Known<Load>>>;
 
 /// What each executed program maps.
-fn load(loader: &Loader<'_>, closure: &Closure) -> (Loads, Vec<Unknown>) {
+fn load(loader: &Loader<'_>, closure: &Closure, configured: &Configured) -> (Loads, Vec<Unknown>) {
     let (mut loads, mut unknowns) = (Loads::new(), Vec::new());
     for path in closure.exec.keys() {
         let env = closure.env.get(path).into_iter().flatten().cloned().collect();
-        let opened = closure.findings.get(path).map(|findings| findings.load.as_slice()).unwrap_or_default();
-        let loaded = loader.load_opening(path, &env, opened);
+        let loaded = loader.load_opening(path, &env, configured.opened(path));
         loads.insert(path.clone(), loaded.items);
         unknowns.extend(loaded.unknowns);
     }
@@ -159,14 +163,16 @@ fn load(loader: &Loader<'_>, closure: &Closure) -> (Loads, Vec<Unknown>) {
 }
 
 /// The nodes of the graph: edges and behavior hung on the programs that the closure reaches.
-fn nodes(programs: Vec<Program>, closure: &Closure, loads: &Loads) -> Vec<Program> {
+fn nodes(programs: Vec<Program>, closure: &Closure, loads: &Loads, configured: &Configured) -> Vec<Program> {
     let node = |mut program: Program| {
         program.runs = closure.runs.get(&program.path).cloned().unwrap_or_default();
         program.runs.sort();
         if closure.exec.contains_key(&program.path) {
             let exec = executed_by(&program);
             let load = loads.get(&program.path).cloned().unwrap_or_default();
-            program.behavior = Some(Behavior { exec, load, completeness: completeness(), ..Behavior::default() });
+            let mut behavior = Behavior { exec, load, completeness: completeness(), ..Behavior::default() };
+            configured.add_of(&program.path, &mut behavior);
+            program.behavior = Some(behavior);
         }
         program
     };
@@ -185,7 +191,13 @@ fn executed_by(program: &Program) -> Vec<Known<Exec>> {
 }
 
 /// The behavior of a whole container: of every program executed in it.
-fn behavior(closure: &Closure, loads: &Loads, listen: Vec<Known<Listen>>, is_linux: bool) -> Behavior {
+fn behavior(
+    closure: &Closure,
+    loads: &Loads,
+    configured: &Configured,
+    exposed: Vec<Known<Listen>>,
+    is_linux: bool,
+) -> Behavior {
     let mut load: BTreeMap<ImagePath, Known<Load>> = BTreeMap::new();
     for (path, items) in loads {
         let sureness = closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
@@ -202,32 +214,21 @@ fn behavior(closure: &Closure, loads: &Loads, listen: Vec<Known<Listen>>, is_lin
     let mut behavior = Behavior {
         exec: closure.exec.values().cloned().collect(),
         load: load.into_values().collect(),
-        listen,
-        completeness: if is_linux {
-            Completenesses { listen: only_claimed(), ..completeness() }
-        } else {
-            Completenesses::default()
-        },
+        completeness: if is_linux { completeness() } else { Completenesses::default() },
         ..Behavior::default()
     };
-    merge::merge(&mut behavior, closure.findings.values());
+    configured.add_all(exposed, &mut behavior);
     behavior
 }
 
 /// How far this version looks.
 fn completeness() -> Completenesses {
     let partial = |reason: &str| Completeness::Partial { reason: reason.to_owned() };
-    Completenesses {
+    merge::completeness(Completenesses {
         exec: partial("what a compiled program executes by itself is not followed; of scripts, only constants are"),
         load: partial("libraries that a compiled program opens at run time (dlopen) are not followed"),
         ..Completenesses::default()
-    }
-}
-
-fn only_claimed() -> Completeness {
-    Completeness::Partial {
-        reason: "ports are those the image claims; programs and their configuration are not read for them".to_owned(),
-    }
+    })
 }
 
 /// Ports from `EXPOSE`: claimed, not proven.

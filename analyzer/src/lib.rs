@@ -6,6 +6,7 @@
 //!                in parallel)     ├─ reach       which programs run which
 //!                                 ├─ survey      every program: ELF facts, scripts, languages
 //!                                 ├─ load        what each executed one maps
+//!                                 ├─ servers     what servers are configured to do
 //!                                 └─► Dna
 //! ```
 //!
@@ -29,6 +30,7 @@ mod progress;
 mod rootfs;
 pub mod sbom;
 mod scripts;
+mod servers;
 mod shell;
 mod squash;
 mod start;
@@ -40,5 +42,6 @@ pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
 pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
+pub use servers::settings;
 pub use shell::commands;
 pub use squash::{Squashed, squash, squash_layer};

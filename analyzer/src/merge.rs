@@ -1,51 +1,181 @@
-//! Behavior that several steps found: lists of items in, one list for each dimension out, every thing once, the surest item of it.
+//! Puts claims about processes into behaviors: items that name the same thing become one, with the best confidence and the
+//! evidence of all, so that order and number of claims change nothing.
 
-use dna::{Behavior, Known};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::scripts::Findings;
+use dna::{Behavior, Completeness, Completenesses, ImagePath, Known, Listen, Load, Subject, Unknown};
 
-/// Adds what scripts do to what is known otherwise.
-pub(crate) fn merge<'a>(behavior: &mut Behavior, findings: impl Iterator<Item = &'a Findings>) {
-    for findings in findings {
-        behavior.listen.extend(findings.listen.iter().cloned());
-        behavior.connect.extend(findings.connect.iter().cloned());
-        behavior.write.extend(findings.write.iter().cloned());
+use crate::{
+    closure::Closure,
+    scripts::php,
+    servers::{self, Claims},
+    shell::World,
+};
+
+/// Pieces of evidence that one item keeps.
+const MAX_EVIDENCE: usize = 4;
+
+/// Processes of one program whose configuration is read: a start script starts its server in a few ways.
+const MAX_PROCESSES: u32 = 100;
+
+/// What the executed programs are configured to do, by program.
+#[derive(Debug, Default)]
+pub(crate) struct Configured {
+    programs: BTreeMap<ImagePath, Claims>,
+}
+
+/// Reads the configuration of every process, and takes what its scripts were found to do.
+pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Vec<Unknown>) {
+    let (mut configured, mut unknowns) = (Configured::default(), BTreeSet::new());
+    let mut read: BTreeMap<&ImagePath, u32> = BTreeMap::new();
+    for process in &closure.processes {
+        let times = read.entry(&process.program).or_default();
+        *times = times.saturating_add(1);
+        if *times > MAX_PROCESSES {
+            let why =
+                format!("started in more than {MAX_PROCESSES} ways; the configuration of the others was not read");
+            unknowns.insert(Unknown { place: process.program.to_string(), subject: Subject::Listen, why });
+            continue;
+        }
+        let mut claims = servers::claims(process, world);
+        unknowns.extend(std::mem::take(&mut claims.unknowns));
+        let known = configured.programs.entry(process.program.clone()).or_default();
+        known.listen.append(&mut claims.listen);
+        known.write.append(&mut claims.write);
+        known.read.append(&mut claims.read);
+        known.connect.append(&mut claims.connect);
+        // A server with PHP in it loads what PHP's configuration says for it.
+        if claims.load.iter().any(|library| library.what.path.file_name().starts_with(b"libphp")) {
+            let folders = process.env.get("PHP_INI_SCAN_DIR").cloned().flatten();
+            known.load.append(&mut php::extensions("apache2", folders.as_deref(), world));
+        }
+        known.load.append(&mut claims.load);
     }
-    // A port that is only claimed is no news where a program is seen to open it.
-    let seen: Vec<_> = behavior.listen.iter().filter(|item| !item.what.claimed).map(port).collect();
-    behavior.listen.retain(|item| !item.what.claimed || !seen.contains(&port(item)));
-    settle(&mut behavior.listen);
-    settle(&mut behavior.connect);
-    settle(&mut behavior.write);
+    for (program, findings) in &closure.findings {
+        let known = configured.programs.entry(program.clone()).or_default();
+        known.listen.extend(findings.listen.iter().cloned());
+        known.connect.extend(findings.connect.iter().cloned());
+        known.write.extend(findings.write.iter().cloned());
+        known.load.extend(findings.load.iter().cloned());
+    }
+    (configured, unknowns.into_iter().collect())
 }
 
-fn port(item: &Known<dna::Listen>) -> (dna::Protocol, u16) {
-    (item.what.protocol, item.what.port)
+impl Configured {
+    /// The libraries that a program is told to open.
+    pub(crate) fn opened(&self, program: &ImagePath) -> &[Known<Load>] {
+        self.programs.get(program).map(|claims| claims.load.as_slice()).unwrap_or_default()
+    }
+
+    /// Adds what one program is configured to do.
+    pub(crate) fn add_of(&self, program: &ImagePath, behavior: &mut Behavior) {
+        if let Some(claims) = self.programs.get(program) {
+            add(claims, behavior);
+        }
+    }
+
+    /// Adds what all programs are configured to do, and the ports that the image claims and nobody was seen to open.
+    pub(crate) fn add_all(&self, exposed: Vec<Known<Listen>>, behavior: &mut Behavior) {
+        for claims in self.programs.values() {
+            add(claims, behavior);
+        }
+        let open: BTreeSet<_> = behavior.listen.iter().map(|known| (known.what.protocol, known.what.port)).collect();
+        let claimed = exposed.into_iter().filter(|known| !open.contains(&(known.what.protocol, known.what.port)));
+        behavior.listen.extend(claimed);
+        behavior.listen.sort();
+    }
 }
 
-fn settle<T: Ord>(items: &mut Vec<Known<T>>) {
-    items.sort();
-    items.dedup_by(|next, kept| next.what == kept.what);
+fn add(claims: &Claims, behavior: &mut Behavior) {
+    join(&mut behavior.listen, &claims.listen);
+    join(&mut behavior.write, &claims.write);
+    join(&mut behavior.read, &claims.read);
+    join(&mut behavior.connect, &claims.connect);
+    join(&mut behavior.load, &claims.load);
+}
+
+/// Joins items by what they name.
+fn join<T: Ord + Clone>(items: &mut Vec<Known<T>>, more: &[Known<T>]) {
+    let mut known: BTreeMap<T, Known<T>> = BTreeMap::new();
+    for item in std::mem::take(items).into_iter().chain(more.iter().cloned()) {
+        match known.get_mut(&item.what) {
+            Some(known) => {
+                // The better one's evidence stands first.
+                let (mut first, second) =
+                    if item.confidence < known.confidence { (item, known.clone()) } else { (known.clone(), item) };
+                first.when.retain(|condition| second.when.contains(condition));
+                for evidence in second.evidence {
+                    if first.evidence.len() < MAX_EVIDENCE && !first.evidence.contains(&evidence) {
+                        first.evidence.push(evidence);
+                    }
+                }
+                *known = first;
+            }
+            None => {
+                known.insert(item.what.clone(), item);
+            }
+        }
+    }
+    *items = known.into_values().collect();
+}
+
+/// How far configuration tells the dimensions it is read for.
+pub(crate) fn completeness(others: Completenesses) -> Completenesses {
+    let partial = |what: &str| Completeness::Partial {
+        reason: format!("{what}; what a program does by its code is not followed"),
+    };
+    Completenesses {
+        listen: partial("ports are those of command lines, known servers' configuration and EXPOSE"),
+        connect: partial("peers are those in known servers' configuration"),
+        write: partial("files are those of known servers' configuration and documented defaults"),
+        read: partial("sensitive files are those named in known servers' configuration"),
+        ..others
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use dna::{Confidence, Evidence, Listen, Protocol};
+    use dna::{Confidence, Evidence, Protocol};
 
     use super::*;
 
+    fn port(port: u16, confidence: Confidence, key: &str) -> Known<Listen> {
+        let what = Listen { protocol: Protocol::Tcp, port, address: None, claimed: false };
+        Known { what, confidence, when: Vec::new(), evidence: vec![Evidence::Config { key: key.to_owned() }] }
+    }
+
     #[test]
-    fn the_surest_item_stays_and_a_claim_gives_way_to_what_is_seen() {
-        let item = |port, claimed, confidence| Known {
-            what: Listen { protocol: Protocol::Tcp, port, address: None, claimed },
-            confidence,
-            when: Vec::new(),
-            evidence: vec![Evidence::Config { key: "x".to_owned() }],
+    fn equal_items_join_with_the_best_confidence() {
+        let mut items = vec![port(80, Confidence::Likely, "a")];
+        join(
+            &mut items,
+            &[
+                port(80, Confidence::Certain, "b"),
+                port(80, Confidence::Possible, "a"),
+                port(1, Confidence::Likely, "c"),
+            ],
+        );
+        let shown: Vec<_> = items.iter().map(|item| (item.what.port, item.confidence, item.evidence.len())).collect();
+        assert_eq!(shown, [(1, Confidence::Likely, 1), (80, Confidence::Certain, 2)]);
+        assert_eq!(
+            items.get(1).and_then(|item| item.evidence.first()),
+            Some(&Evidence::Config { key: "b".to_owned() })
+        );
+    }
+
+    #[test]
+    fn a_claimed_port_gives_way_to_one_that_is_opened() {
+        let mut configured = Configured::default();
+        let claims = Claims { listen: vec![port(80, Confidence::Certain, "file")], ..Claims::default() };
+        configured.programs.insert(ImagePath::root(), claims);
+        let mut behavior = Behavior::default();
+        let claimed = |number| {
+            let mut item = port(number, Confidence::Possible, "ExposedPorts");
+            item.what.claimed = true;
+            item
         };
-        let listen = vec![item(80, true, Confidence::Possible), item(81, true, Confidence::Possible)];
-        let mut behavior = Behavior { listen, ..Behavior::default() };
-        let found = |confidence| Findings { listen: vec![item(80, false, confidence)], ..Findings::default() };
-        merge(&mut behavior, [found(Confidence::Possible), found(Confidence::Likely)].iter());
-        assert_eq!(behavior.listen, [item(80, false, Confidence::Likely), item(81, true, Confidence::Possible)]);
+        configured.add_all(vec![claimed(80), claimed(81)], &mut behavior);
+        let shown: Vec<_> = behavior.listen.iter().map(|item| (item.what.port, item.what.claimed)).collect();
+        assert_eq!(shown, [(80, false), (81, true)]);
     }
 }

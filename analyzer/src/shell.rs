@@ -169,6 +169,12 @@ mod tests {
     }
 
     #[test]
+    fn a_script_may_end_in_any_letter() {
+        assert_eq!(commands("app grüß ʺ\nübung").len(), 2);
+        assert_eq!(commands("caf\u{e9}").len(), 1);
+    }
+
+    #[test]
     fn the_words_of_a_command_are_expanded() {
         let words = |script: &str| {
             commands(script)

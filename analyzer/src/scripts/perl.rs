@@ -12,7 +12,11 @@ use super::{
     known_env,
     tokens::{Hole, Kind, Rules, Tokens},
 };
-use crate::{Resolved, closure::Process, shell::World};
+use crate::{
+    Resolved,
+    closure::Process,
+    shell::{World, glob},
+};
 
 pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_>) -> Findings {
     let mut finder = Modules { world, folders: Vec::new() };
@@ -122,56 +126,10 @@ impl Modules<'_> {
     /// Debian's and upstream's folders: with the version, and the architecture below or above it.
     fn add_defaults(&mut self) {
         let root = ImagePath::root();
-        let rootfs = self.world.rootfs;
-        let names = |folder: &str| -> Vec<String> {
-            let Ok(found) = self.world.resolve(&root, folder) else { return Vec::new() };
-            rootfs.children(found.inode).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
-        };
-        let is_version = |name: &String| name.starts_with('5') && name.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let mut found: Vec<(String, Origin)> = Vec::new();
-        let triplets: Vec<String> = names("/usr/lib").into_iter().filter(|name| name.ends_with("-linux-gnu")).collect();
-        for triplet in &triplets {
-            for folder in [format!("/usr/local/lib/{triplet}/perl"), format!("/usr/lib/{triplet}/perl")] {
-                found.extend(names(&folder).into_iter().map(|name| (format!("{folder}/{name}"), Origin::Standard)));
+        for (pattern, origin) in INC {
+            for folder in glob(self.world.rootfs, &root, pattern) {
+                self.add(&root, &folder, *origin);
             }
-            found.extend(
-                names(&format!("/usr/lib/{triplet}"))
-                    .into_iter()
-                    .filter(|name| name.starts_with("perl5") || name == "perl-base")
-                    .map(|name| {
-                        let folder = format!("/usr/lib/{triplet}/{name}");
-                        let inner = names(&folder).into_iter().find(is_version).filter(|_| name == "perl5");
-                        (inner.map_or(folder.clone(), |inner| format!("{folder}/{inner}")), Origin::Package)
-                    }),
-            );
-        }
-        for base in ["/usr/local/lib/perl5", "/usr/local/lib/perl5/site_perl", "/usr/lib/perl5", "/usr/share/perl"] {
-            for version in names(base).into_iter().filter(is_version) {
-                let folder = format!("{base}/{version}");
-                found.extend(
-                    names(&folder)
-                        .into_iter()
-                        .filter(|name| name.contains("-linux"))
-                        .map(|name| (format!("{folder}/{name}"), Origin::Standard)),
-                );
-                found.push((folder, Origin::Standard));
-            }
-        }
-        for folder in [
-            "/usr/local/share/perl5",
-            "/usr/share/perl5",
-            "/usr/lib/perl5/vendor_perl",
-            "/usr/lib/perl5/core_perl",
-            "/usr/share/perl5/core_perl",
-            "/usr/share/perl5/vendor_perl",
-            "/usr/lib64/perl5",
-            "/usr/lib64/perl5/vendor_perl",
-            "/usr/share/perl5/vendor_perl",
-        ] {
-            found.push((folder.to_owned(), Origin::Package));
-        }
-        for (folder, origin) in found {
-            self.add(&root, &folder, origin);
         }
     }
 
@@ -322,6 +280,26 @@ fn open(reader: &Reader<'_, '_>, at: usize) -> Option<Call> {
     }
 }
 
+/// `@INC` in its order, by the folders that exist. Sources: perl -V of Debian, upstream (the official images) and Alpine.
+const INC: &[(&str, Origin)] = &[
+    ("/usr/local/lib/*-linux-gnu/perl/5.*", Origin::Package),
+    ("/usr/local/share/perl/5.*", Origin::Package),
+    ("/usr/lib/*-linux-gnu/perl5/5.*", Origin::Package),
+    ("/usr/share/perl5", Origin::Package),
+    ("/usr/lib/*-linux-gnu/perl-base", Origin::Standard),
+    ("/usr/lib/*-linux-gnu/perl/5.*", Origin::Standard),
+    ("/usr/share/perl/5.*", Origin::Standard),
+    ("/usr/local/lib/perl5/site_perl/5.*/*-linux*", Origin::Package),
+    ("/usr/local/lib/perl5/site_perl/5.*", Origin::Package),
+    ("/usr/local/lib/perl5/5.*/*-linux*", Origin::Standard),
+    ("/usr/local/lib/perl5/5.*", Origin::Standard),
+    ("/usr/lib*/perl5/vendor_perl", Origin::Package),
+    ("/usr/share/perl5/vendor_perl", Origin::Package),
+    ("/usr/lib*/perl5/core_perl", Origin::Standard),
+    ("/usr/share/perl5/core_perl", Origin::Standard),
+    ("/usr/lib*/perl5", Origin::Standard),
+];
+
 /// Tokens of one statement that are looked at.
 const MAX_STATEMENT: usize = 200;
 const SITES: usize = 20_000;
@@ -342,6 +320,8 @@ mod tests {
         );
         root.put_file(&format!("{base}/perl/5.36.0/auto/POSIX/POSIX.so"), 0o644, "\x7fELF");
         root.put_file(&format!("{base}/perl-base/Fcntl.pm"), 0o644, "1;\n");
+        // The copy that Debian's perl finds first.
+        root.put_file(&format!("{base}/perl/5.36.0/auto/Fcntl/Fcntl.so"), 0o644, "\x7fELF");
         root.put_file(&format!("{base}/perl-base/auto/Fcntl/Fcntl.so"), 0o644, "\x7fELF");
         root.put_file("/usr/share/perl5/My/Sub.pm", 0o644, "sub f { system('id') }\n");
         root.put_file("/app/x.pl", 0o644, script);

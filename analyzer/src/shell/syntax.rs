@@ -73,10 +73,9 @@ fn depth(text: &str) -> usize {
 /// An upper bound for the compound commands open at once: their first words where a command may start, less their last words.
 fn open_commands(text: &str) -> usize {
     let (mut open, mut deepest, mut starts, mut cases) = (0usize, 0, true, 0usize);
-    for part in text.split_inclusive([' ', '\t', '\n', ';', '&', '|', '(', ')', '`', '"']) {
-        let (word, end) = part.split_at(part.len().saturating_sub(1));
-        let (word, end) =
-            if part.ends_with([' ', '\t', '\n', ';', '&', '|', '(', ')', '`', '"']) { (word, end) } else { (part, "") };
+    for part in text.split_inclusive(ENDS) {
+        let word = part.strip_suffix(ENDS).unwrap_or(part);
+        let end = part.get(word.len()..).unwrap_or_default();
         if starts {
             match word {
                 "if" | "while" | "until" | "for" | "case" | "select" | "function" | "!" | "time" | "coproc" | "[[" => {
@@ -104,3 +103,6 @@ fn open_commands(text: &str) -> usize {
     }
     deepest
 }
+
+/// What ends a word, for [`open_commands`].
+const ENDS: [char; 10] = [' ', '\t', '\n', ';', '&', '|', '(', ')', '`', '"'];
