@@ -62,8 +62,8 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     let owner = |path: &ImagePath| inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned());
     let survey = programs::survey(&loader, &rootfs, limits, &closure.scripts, owner);
     progress.check()?;
-    let (loads, load_unknowns) = load(&loader, &closure);
     let (configured, config_unknowns) = merge::configured(&closure, world);
+    let (loads, load_unknowns) = load(&loader, &closure, &configured);
     let code = Code::new(&rootfs, limits);
     let calls = syscalls::of_closure(&code, &rootfs, &closure, &loads, progress)?;
     started.start.env = start::publish(&started.env, &closure.reads);
@@ -111,8 +111,8 @@ impl Analysis {
         let launch = launch(&self.started, command.to_vec(), Confidence::Certain, evidence);
         let closure = with_stack(|| closure::reach(&[launch], world, &self.limits));
         let loader = Loader::new(&self.rootfs, &self.limits);
-        let (loads, load_unknowns) = load(&loader, &closure);
         let (configured, config_unknowns) = merge::configured(&closure, world);
+        let (loads, load_unknowns) = load(&loader, &closure, &configured);
         let code = Code::new(&self.rootfs, &self.limits);
         let calls = syscalls::of_closure(&code, &self.rootfs, &closure, &loads, progress)?;
         let mut unknowns: Vec<Unknown> = closure.unknowns.iter().cloned().chain(load_unknowns).collect();
@@ -131,7 +131,7 @@ impl Analysis {
 }
 
 /// Revision of the rules that a DNA depends on, beside the version: raised with every change of a table or rule.
-const RULES_REVISION: u32 = 3;
+const RULES_REVISION: u32 = 4;
 
 /// Names the rules and limits: those on time and memory change no DNA.
 fn rules(limits: &Limits) -> Result<Digest, Error> {
@@ -163,11 +163,11 @@ fn launch(started: &Started, argv: Vec<String>, confidence: Confidence, evidence
 type Loads = BTreeMap<ImagePath, Vec<Known<Load>>>;
 
 /// What each executed program maps.
-fn load(loader: &Loader<'_>, closure: &Closure) -> (Loads, Vec<Unknown>) {
+fn load(loader: &Loader<'_>, closure: &Closure, configured: &Configured) -> (Loads, Vec<Unknown>) {
     let (mut loads, mut unknowns) = (Loads::new(), Vec::new());
     for path in closure.exec.keys() {
         let env = closure.env.get(path).into_iter().flatten().cloned().collect();
-        let loaded = loader.load(path, &env);
+        let loaded = loader.load_opening(path, &env, configured.opened(path));
         loads.insert(path.clone(), loaded.items);
         unknowns.extend(loaded.unknowns);
     }
@@ -246,8 +246,8 @@ fn behavior(
 fn completeness() -> Completenesses {
     let partial = |reason: &str| Completeness::Partial { reason: reason.to_owned() };
     merge::completeness(Completenesses {
-        exec: partial("what a compiled program or an interpreted one executes by itself is not followed"),
-        load: partial("libraries opened at run time (dlopen) are not followed"),
+        exec: partial("what a compiled program executes by itself is not followed; of scripts, only constants are"),
+        load: partial("libraries that a compiled program opens at run time (dlopen) are not followed"),
         syscalls: partial("code that is loaded at run time, or compiled then, is not followed"),
         ..Completenesses::default()
     })

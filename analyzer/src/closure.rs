@@ -1,7 +1,8 @@
 //! Which programs run which: a start command and the tree in, edges and the set of programs executed out.
 //!
 //! A work list of (program, arguments, user). Scripts are walked by [`crate::shell`], wrappers and supervisors hand on their
-//! argument, interpreters their script. What a compiled program executes by itself is not followed.
+//! argument, interpreters their script, whose own commands [`crate::scripts`] finds. What a compiled program executes by itself is
+//! not followed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,6 +10,7 @@ use dna::{Condition, Confidence, Evidence, Exec, ImagePath, Known, Limits, Run, 
 
 use crate::{
     Resolved, programs,
+    scripts::{self, Findings, Scripts},
     shell::{self, Arg, Circumstances, DEFAULT_PATH, Source, World},
     start, supervisors,
     wrappers::{self, Inner},
@@ -38,6 +40,8 @@ pub(crate) struct Closure {
     pub(crate) scripts: BTreeSet<ImagePath>,
     /// Every process followed: the same program with other arguments is another one.
     pub(crate) processes: Vec<Process>,
+    /// What scripts of interpreters do, by the interpreter's program.
+    pub(crate) findings: BTreeMap<ImagePath, Findings>,
     /// Environment variables that some script reads.
     pub(crate) reads: BTreeSet<String>,
     pub(crate) unknowns: BTreeSet<Unknown>,
@@ -64,7 +68,14 @@ struct Edge {
 
 /// Follows the given commands.
 pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits) -> Closure {
-    let mut reach = Reach { world, limits, closure: Closure::default(), ahead: VecDeque::new(), seen: BTreeMap::new() };
+    let mut reach = Reach {
+        world,
+        limits,
+        closure: Closure::default(),
+        ahead: VecDeque::new(),
+        seen: BTreeMap::new(),
+        scripts: Scripts::new(limits),
+    };
     for launch in launches {
         let process = Process {
             program: ImagePath::root(),
@@ -93,6 +104,7 @@ struct Reach<'a> {
     ahead: VecDeque<Process>,
     /// Processes already followed, with the best confidence they were reached by.
     seen: BTreeMap<Key, Confidence>,
+    scripts: Scripts,
 }
 
 impl Reach<'_> {
@@ -286,8 +298,24 @@ impl Reach<'_> {
             if let Some(script) = script {
                 self.note_script(&process, &script);
             }
-            return;
+            break;
         }
+        self.follow_interpreter(&process);
+    }
+
+    /// What the script of an interpreter does by itself: its commands are started, the rest is kept.
+    fn follow_interpreter(&mut self, process: &Process) {
+        let mut findings = self.scripts.findings(process, self.world);
+        self.closure.reads.append(&mut findings.reads);
+        self.closure.unknowns.append(&mut findings.unknowns);
+        for scripts::Command { argv, env, confidence, evidence } in std::mem::take(&mut findings.runs) {
+            let edge =
+                Edge { from: Some(process.program.clone()), reason: CALLS.to_owned(), evidence, when: Vec::new() };
+            let mut variables = process.env.clone();
+            variables.extend(env);
+            self.launch(Process { argv, env: variables, confidence, ..process.clone() }, edge);
+        }
+        self.closure.findings.entry(process.program.clone()).or_default().add(findings);
     }
 
     /// Starts what a wrapper or supervisor runs.
@@ -714,6 +742,17 @@ mod tests {
         let mut rootfs = tree("");
         rootfs.put_file("/plain", 0o755, "app\n");
         assert_eq!(executed(&rootfs, &["/plain"], &[], 0).0, ["/bin/app", "/bin/dash", "/plain"]);
+    }
+
+    #[test]
+    fn what_a_script_of_an_interpreter_calls_is_followed() {
+        let mut rootfs = tree("");
+        rootfs.put_file("/usr/bin/python3.11", 0o755, "\x7fELF");
+        let script = "#!/usr/bin/python3.11\nimport subprocess\nsubprocess.run(['sh', '-c', 'app; other'])\nsubprocess.run(cmd, shell=True)\n";
+        rootfs.put_file("/serve.py", 0o755, script);
+        let (executed, open) = executed(&rootfs, &["/serve.py"], &[], 0);
+        assert_eq!(executed, ["~/bin/app", "~/bin/dash", "~/bin/other", "/serve.py", "/usr/bin/python3.11"]);
+        assert_eq!(open, ["/bin/dash: what the shell is told to run is not known"]);
     }
 
     #[test]

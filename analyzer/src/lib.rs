@@ -30,6 +30,7 @@ pub mod programs;
 mod progress;
 mod rootfs;
 pub mod sbom;
+mod scripts;
 mod servers;
 mod shell;
 mod squash;

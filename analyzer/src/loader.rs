@@ -53,6 +53,8 @@ struct Object {
     loader: Option<usize>,
     /// The names it was asked for by.
     names: Vec<String>,
+    /// How sure it is that it is loaded.
+    confidence: Confidence,
 }
 
 impl<'a> Loader<'a> {
@@ -88,6 +90,16 @@ impl<'a> Loader<'a> {
 
     /// What the kernel and the loader map for the program at `path` (resolved), run with the variables `env`.
     pub fn load(&self, path: &ImagePath, env: &BTreeMap<String, String>) -> LoadClosure {
+        self.load_opening(path, env, &[])
+    }
+
+    /// As [`Loader::load`], and what it opens by dlopen(3), each with what that needs in turn.
+    pub fn load_opening(
+        &self,
+        path: &ImagePath,
+        env: &BTreeMap<String, String>,
+        opened: &[Known<Load>],
+    ) -> LoadClosure {
         let mut closure = LoadClosure::default();
         let unknown = |place: &ImagePath, why: String| Unknown {
             place: place.as_bytes().escape_ascii().to_string(),
@@ -125,15 +137,32 @@ impl<'a> Loader<'a> {
         let evidence = self.evidence(&program, "PT_INTERP".to_owned());
         items.insert(loader.path.clone(), item(&loader.path, Confidence::Certain, evidence));
         let search = Search::new(self, &program, &loader, &elf, &interpreter, env);
-        let mut objects =
-            vec![Object { path: program.path, inode: program.inode, elf, loader: None, names: Vec::new() }];
+        let mut objects = vec![Object {
+            path: program.path,
+            inode: program.inode,
+            elf,
+            loader: None,
+            names: Vec::new(),
+            confidence: Confidence::Certain,
+        }];
         // The loader itself satisfies its own name.
         if let Ok(Some(elf)) = self.elf(loader.inode) {
             let names = vec![text(loader.path.file_name()), file_name(&interpreter)];
-            objects.push(Object { path: loader.path, inode: loader.inode, elf, loader: None, names });
+            let confidence = Confidence::Certain;
+            objects.push(Object { path: loader.path, inode: loader.inode, elf, loader: None, names, confidence });
         }
         let (mut at, mut asked) = (0, 0usize);
-        while let Some(object) = objects.get(at) {
+        // What is sure to be opened first, so that what it needs is as sure.
+        let mut opened: Vec<&Known<Load>> = opened.iter().collect();
+        opened.sort_by_key(|known| std::cmp::Reverse(known.confidence));
+        loop {
+            if at == objects.len() {
+                let Some(known) = opened.pop() else { break };
+                self.open(known, &mut objects, &mut items);
+                continue;
+            }
+            let Some(object) = objects.get(at) else { break };
+            let sureness = object.confidence;
             let asks: Vec<(String, String)> = if at == 0 {
                 let preloads = search.preloads().into_iter();
                 preloads
@@ -162,6 +191,7 @@ impl<'a> Loader<'a> {
                             Kind::ByProcessor => Confidence::Likely,
                             Kind::Configured => Confidence::Possible,
                         };
+                        let confidence = confidence.max(sureness);
                         if kind == Kind::Configured {
                             let why = format!("{name} is in no cache and no default folder; {by} names its folder");
                             closure.unknowns.push(unknown(&place, why));
@@ -180,6 +210,7 @@ impl<'a> Loader<'a> {
                                 elf,
                                 loader: Some(at),
                                 names: vec![name.clone()],
+                                confidence: sureness,
                             }),
                             None => {
                                 closure.unknowns.push(unknown(&place, "more libraries than are followed".to_owned()))
@@ -202,6 +233,20 @@ impl<'a> Loader<'a> {
         closure.unknowns.sort();
         closure.unknowns.dedup();
         closure
+    }
+
+    /// Maps a library that the program opens by its path.
+    fn open(&self, known: &Known<Load>, objects: &mut Vec<Object>, items: &mut BTreeMap<ImagePath, Known<Load>>) {
+        let Ok(found) = self.rootfs.resolve(&known.what.path) else { return };
+        if objects.len() >= OBJECTS || objects.iter().any(|object| object.inode == found.inode) {
+            return;
+        }
+        // One of another architecture is refused, and tried again elsewhere: it is not mapped.
+        let Ok(Some(elf)) = self.elf(found.inode) else { return };
+        let what = Load { path: found.path.clone() };
+        items.entry(found.path.clone()).or_insert_with(|| Known { what, ..known.clone() });
+        let (path, inode, names) = (found.path, found.inode, Vec::new());
+        objects.push(Object { path, inode, elf, loader: Some(0), names, confidence: known.confidence });
     }
 
     fn evidence(&self, file: &Resolved, detail: String) -> Evidence {

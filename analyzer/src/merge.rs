@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{Behavior, Completeness, Completenesses, ImagePath, Known, Listen, Subject, Unknown};
+use dna::{Behavior, Completeness, Completenesses, ImagePath, Known, Listen, Load, Subject, Unknown};
 
 use crate::{
     closure::Closure,
+    scripts::php,
     servers::{self, Claims},
     shell::World,
 };
@@ -23,7 +24,7 @@ pub(crate) struct Configured {
     programs: BTreeMap<ImagePath, Claims>,
 }
 
-/// Reads the configuration of every process.
+/// Reads the configuration of every process, and takes what its scripts were found to do.
 pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Vec<Unknown>) {
     let (mut configured, mut unknowns) = (Configured::default(), BTreeSet::new());
     let mut read: BTreeMap<&ImagePath, u32> = BTreeMap::new();
@@ -43,12 +44,29 @@ pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Ve
         known.write.append(&mut claims.write);
         known.read.append(&mut claims.read);
         known.connect.append(&mut claims.connect);
+        // A server with PHP in it loads what PHP's configuration says for it.
+        if claims.load.iter().any(|library| library.what.path.file_name().starts_with(b"libphp")) {
+            let folders = process.env.get("PHP_INI_SCAN_DIR").cloned().flatten();
+            known.load.append(&mut php::extensions("apache2", folders.as_deref(), world));
+        }
         known.load.append(&mut claims.load);
+    }
+    for (program, findings) in &closure.findings {
+        let known = configured.programs.entry(program.clone()).or_default();
+        known.listen.extend(findings.listen.iter().cloned());
+        known.connect.extend(findings.connect.iter().cloned());
+        known.write.extend(findings.write.iter().cloned());
+        known.load.extend(findings.load.iter().cloned());
     }
     (configured, unknowns.into_iter().collect())
 }
 
 impl Configured {
+    /// The libraries that a program is told to open.
+    pub(crate) fn opened(&self, program: &ImagePath) -> &[Known<Load>] {
+        self.programs.get(program).map(|claims| claims.load.as_slice()).unwrap_or_default()
+    }
+
     /// Adds what one program is configured to do.
     pub(crate) fn add_of(&self, program: &ImagePath, behavior: &mut Behavior) {
         if let Some(claims) = self.programs.get(program) {

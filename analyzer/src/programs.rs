@@ -2,7 +2,7 @@
 //!
 //! The tree is walked once; what may be a program is then read on all cores. Edges and behavior are added by later steps.
 
-mod jar;
+pub(crate) mod jar;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read as _},
+    ops::Bound,
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::PathBuf,
     sync::Arc,
@@ -166,6 +167,26 @@ impl Rootfs {
             _ => None,
         };
         entries.into_iter().flatten().map(|(name, id)| (&**name, *id))
+    }
+
+    /// The file of this name in a directory, itself: no symbolic link followed.
+    pub(crate) fn child(&self, id: InodeId, name: &[u8]) -> Option<InodeId> {
+        match &self.inode(id).kind {
+            InodeKind::Directory(entries) => entries.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    /// The names in a directory that start with `prefix`.
+    pub(crate) fn names_from(&self, id: InodeId, prefix: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let entries = match &self.inode(id).kind {
+            InodeKind::Directory(entries) => {
+                Some(entries.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded)))
+            }
+            _ => None,
+        };
+        let prefix = prefix.to_vec();
+        entries.into_iter().flatten().map(|(name, _)| &**name).take_while(move |name| name.starts_with(&prefix))
     }
 
     /// The file `path` leads to, every symbolic link followed, inside this root only: `..` at the root stays there.

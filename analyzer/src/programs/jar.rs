@@ -1,4 +1,4 @@
-//! Java archives: a file in, the `Main-Class` of its manifest out. Other members are not opened.
+//! Java archives: a file in, its directory and manifest out. Other members are opened by those who ask for them.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
@@ -8,6 +8,12 @@ use crate::{InodeId, ReadError, Rootfs};
 
 /// The main class, where the archive names one.
 pub(super) fn main_class(rootfs: &Rootfs, inode: InodeId, limits: &Limits) -> Result<Option<String>, JarError> {
+    let mut archive = open(rootfs, inode, limits)?;
+    Ok(manifest(&mut archive)?.as_deref().and_then(|manifest| attribute(manifest, "Main-Class")))
+}
+
+/// An archive, its directory read: within the limits on its size and number of entries.
+pub(crate) fn open<'a>(rootfs: &'a Rootfs, inode: InodeId, limits: &Limits) -> Result<Archive<'a>, JarError> {
     let size = rootfs.file(inode).map_or(0, |file| file.size);
     if size > limits.zip_bytes {
         return Err(ReadError::TooLarge { size, limit: limits.zip_bytes }.into());
@@ -19,15 +25,22 @@ pub(super) fn main_class(rootfs: &Rootfs, inode: InodeId, limits: &Limits) -> Re
         return Err(JarError::Entries(entries));
     }
     let body = Body { rootfs, inode, size, at: 0 };
-    let mut archive = zip::ZipArchive::new(BufReader::with_capacity(64 << 10, body))?;
+    Ok(zip::ZipArchive::new(BufReader::with_capacity(64 << 10, body))?)
+}
+
+/// The manifest's text, where there is one.
+pub(crate) fn manifest(archive: &mut Archive<'_>) -> Result<Option<String>, JarError> {
     let member = match archive.by_name("META-INF/MANIFEST.MF") {
         Err(zip::result::ZipError::FileNotFound) => return Ok(None),
         member => member?,
     };
     let mut manifest = Vec::new();
     member.take(MANIFEST_BYTES).read_to_end(&mut manifest)?;
-    Ok(find_main_class(&String::from_utf8_lossy(&manifest)))
+    Ok(Some(String::from_utf8_lossy(&manifest).into_owned()))
 }
+
+/// A Java archive that is open.
+pub(crate) type Archive<'a> = zip::ZipArchive<BufReader<Body<'a>>>;
 
 /// The most entries that any end-of-directory record in an archive's last bytes claims; none where there is no record. Source:
 /// APPNOTE.TXT 4.3.14 and 4.3.16.
@@ -41,19 +54,18 @@ fn count_entries(tail: &[u8]) -> Option<u64> {
     Some(large.map_or(plain, |large| large.max(plain)))
 }
 
-/// `Main-Class` of a manifest's main section; a line that starts with a space continues the one before. Source: JAR file
+/// An attribute of a manifest's main section; a line that starts with a space continues the one before. Source: JAR file
 /// specification.
-fn find_main_class(manifest: &str) -> Option<String> {
+pub(crate) fn attribute(manifest: &str, name: &str) -> Option<String> {
     let joined = manifest.replace("\r\n", "\n").replace("\n ", "");
     let main = joined.split("\n\n").next().unwrap_or_default();
-    let value =
-        main.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case("Main-Class"));
+    let value = main.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.eq_ignore_ascii_case(name));
     value.map(|(_, class)| class.trim().to_owned()).filter(|class| !class.is_empty())
 }
 
 /// A Java archive that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum JarError {
+pub(crate) enum JarError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("malformed zip archive: {0}")]
@@ -66,7 +78,9 @@ pub(super) enum JarError {
     End,
 }
 
-struct Body<'a> {
+/// A file's body, to read and seek in.
+#[derive(Debug)]
+pub(crate) struct Body<'a> {
     rootfs: &'a Rootfs,
     inode: InodeId,
     size: u64,
@@ -121,7 +135,7 @@ mod tests {
     #[test]
     fn continued_lines_and_only_the_main_section_count() {
         let manifest = "Manifest-Version: 1.0\r\nMain-Class: org.example.\r\n Main\r\n\r\nName: x\r\nMain-Class: y\r\n";
-        assert_eq!(find_main_class(manifest).as_deref(), Some("org.example.Main"));
-        assert_eq!(find_main_class("Manifest-Version: 1.0\n\nName: x\nMain-Class: y\n"), None);
+        assert_eq!(attribute(manifest, "Main-Class").as_deref(), Some("org.example.Main"));
+        assert_eq!(attribute("Manifest-Version: 1.0\n\nName: x\nMain-Class: y\n", "Main-Class"), None);
     }
 }
