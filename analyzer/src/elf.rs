@@ -276,10 +276,10 @@ impl<'a> Body<'a> {
 
 /// The dynamic section, as far as it bears on loading and hardening.
 #[derive(Default)]
-struct Dynamic {
+pub(crate) struct Dynamic {
     is_present: bool,
-    needed: Vec<String>,
-    soname: Option<String>,
+    pub(crate) needed: Vec<String>,
+    pub(crate) soname: Option<String>,
     rpath: Vec<String>,
     runpath: Vec<String>,
     flags: u64,
@@ -289,7 +289,7 @@ struct Dynamic {
 }
 
 impl Dynamic {
-    fn read(body: &Body<'_>) -> Result<Self, ElfError> {
+    pub(crate) fn read(body: &Body<'_>) -> Result<Self, ElfError> {
         let Some(segment) = body.segment(program_header::PT_DYNAMIC) else { return Ok(Self::default()) };
         let size = <Dyn as SizeWith<Ctx>>::size_with(&body.ctx);
         let count = segment.p_filesz.checked_div(size as u64).unwrap_or(0).min(DYNAMIC);

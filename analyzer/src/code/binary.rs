@@ -9,7 +9,7 @@ use goblin::elf::{dynamic, header, program_header, reloc, section_header, sym};
 use super::{golang, insn::Machine};
 use crate::{
     InodeId, Rootfs,
-    elf::{Body, ElfError, string_at, text},
+    elf::{Body, Dynamic, ElfError, string_at, text},
 };
 
 /// What the decoder and the summary need of an ELF file.
@@ -25,6 +25,9 @@ pub(super) struct Binary {
     pub(super) pointers: Vec<(u64, Pointer)>,
     /// Names that other files define, by the number [`Pointer::Import`] holds.
     pub(super) imports: Vec<String>,
+    /// Names of the files it needs, and its own (`DT_NEEDED`, `DT_SONAME`).
+    pub(super) needed: Vec<String>,
+    pub(super) soname: Option<String>,
     /// Slots of the global offset table: eight bytes each, one pointer each.
     pub(super) slots: Vec<u64>,
     /// Start and length of functions by their unwind tables.
@@ -101,11 +104,15 @@ impl Binary {
             symbols: Vec::new(),
             pointers: Vec::new(),
             imports: Vec::new(),
+            needed: Vec::new(),
+            soname: None,
             slots: Vec::new(),
             frames: Vec::new(),
             initial: Vec::new(),
             go: Vec::new(),
         };
+        let dynamic = Dynamic::read(&body)?;
+        (binary.needed, binary.soname) = (dynamic.needed, dynamic.soname);
         binary.read_symbols(&body)?;
         binary.read_pointers(&body)?;
         binary.read_frames(&body);

@@ -54,6 +54,24 @@ impl Process {
         Self { modules, exports }
     }
 
+    /// The files that no other needs from the start: the program and its interpreter apart.
+    fn opened(&self) -> Vec<usize> {
+        let mut bound: BTreeSet<usize> = BTreeSet::from([0]);
+        let mut ahead = vec![0];
+        while let Some(index) = ahead.pop() {
+            let needed = self.modules.get(index).map(|module| module.needed.as_slice()).unwrap_or_default();
+            for (other, module) in self.modules.iter().enumerate() {
+                let is_needed = module.soname.as_ref().is_some_and(|soname| needed.contains(soname));
+                if is_needed && bound.insert(other) {
+                    ahead.push(other);
+                }
+            }
+        }
+        let is_loader = |module: &Module| LOADER_NAMES.iter().any(|name| module.exports.contains_key(*name));
+        let modules = self.modules.iter().enumerate();
+        modules.filter(|(index, module)| !bound.contains(index) && !is_loader(module)).map(|(index, _)| index).collect()
+    }
+
     /// The functions that a name stands for in a process.
     fn named(&self, name: &str) -> impl Iterator<Item = Place> + '_ {
         self.exports.get(name).into_iter().flatten().map(|(module, export)| (*module, export.node))
@@ -70,11 +88,17 @@ impl Process {
         };
         for (index, module) in self.modules.iter().enumerate() {
             // The program's own entry, and the interpreter's: a library's is seldom set and never used by the loader.
-            let is_started =
-                index == 0 || module.exports.contains_key("_rtld_global") || module.exports.contains_key("_dlstart");
+            let is_started = index == 0 || LOADER_NAMES.iter().any(|name| module.exports.contains_key(*name));
             let entry = module.entry.filter(|_| is_started);
             for node in entry.into_iter().chain(module.initial.iter().copied()) {
                 search.visit((index, node), 0);
+            }
+        }
+        // Of a file that is opened at run time, any name may be asked for.
+        for index in self.opened() {
+            let exports = self.modules.get(index).into_iter().flat_map(|module| module.exports.values().flatten());
+            for export in exports {
+                search.visit((index, export.node), TAKEN);
             }
         }
         search.run();
@@ -134,6 +158,13 @@ impl Search<'_> {
     fn follow(&mut self, place: Place, distance: u32) {
         let process = self.process;
         let Some(module) = process.modules.get(place.0) else { return };
+        // Names that it asks the loader for at run time.
+        let from = module.calls.partition_point(|call| call.node < place.1);
+        for call in module.calls.get(from..).unwrap_or_default().iter().take_while(|call| call.node == place.1) {
+            for name in call.texts.iter().filter(|_| call.name != "syscall") {
+                self.bind_name(name, distance.saturating_add(TAKEN));
+            }
+        }
         let is_entry = place.0 == 0 && module.entry == Some(place.1);
         for edge in module.edges.get(place.1 as usize).into_iter().flatten() {
             match *edge {
@@ -152,13 +183,19 @@ impl Search<'_> {
     fn bind(&mut self, from: Place, index: u32, distance: u32) {
         let process = self.process;
         let name = process.modules.get(from.0).and_then(|module| module.imports.get(index as usize));
-        let Some(targets) = name.and_then(|name| process.exports.get(name)) else { return };
-        for (module, export) in targets {
+        name.into_iter().for_each(|name| self.bind_name(name, distance));
+    }
+
+    fn bind_name(&mut self, name: &str, distance: u32) {
+        let process = self.process;
+        for (module, export) in process.exports.get(name).into_iter().flatten() {
             self.visit((*module, export.node), distance);
         }
     }
 }
 
+/// Names that only the loaders of glibc and musl define.
+const LOADER_NAMES: [&str; 2] = ["_rtld_global", "_dlstart"];
 const CALL: u32 = 1;
 /// A function whose address code takes: it may be called, or only stored.
 const TAKEN: u32 = 4;

@@ -23,6 +23,9 @@ pub(crate) struct Module {
     pub(super) imports: Vec<String>,
     /// Names that other files may bind to, with the node.
     pub(super) exports: BTreeMap<String, Vec<Export>>,
+    /// Files it needs, and its own name, as the loader matches them.
+    pub(super) needed: Vec<String>,
+    pub(super) soname: Option<String>,
     /// The entry point.
     pub(super) entry: Option<Node>,
     /// Functions that the loader calls by itself.
@@ -112,6 +115,8 @@ pub(super) fn summarize(binary: &Binary) -> Module {
         machine: binary.machine,
         entry: layout.function(binary.entry).filter(|_| binary.entry != 0),
         initial: binary.initial.iter().filter_map(|at| layout.function(*at)).collect(),
+        needed: binary.needed.clone(),
+        soname: binary.soname.clone(),
         functions,
         edges,
         imports: binary.imports.clone(),

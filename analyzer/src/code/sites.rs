@@ -37,6 +37,8 @@ pub(crate) struct Call {
     pub(super) name: String,
     /// Its first arguments, as far as they are constants; none where they may be anything.
     pub(super) arguments: Vec<Option<Vec<u64>>>,
+    /// The texts that its last argument of those points to.
+    pub(super) texts: Vec<String>,
 }
 
 /// How a function takes the number it passes on.
@@ -158,6 +160,15 @@ impl Search<'_> {
         }
     }
 
+    /// The text of printable characters at an address.
+    fn text(&self, at: u64) -> Option<String> {
+        let bytes = self.binary.bytes_at(at);
+        let bytes = bytes.get(..TEXT_BYTES).unwrap_or(bytes);
+        let text = bytes.get(..memchr::memchr(0, bytes)?)?;
+        let is_text = !text.is_empty() && text.iter().all(|byte| (b' '..=b'~').contains(byte));
+        is_text.then(|| String::from_utf8_lossy(text).into_owned())
+    }
+
     /// What a variable holds at start, where that may be a system call's number: Go keeps that of `fcntl` in one.
     fn initial(&self, at: u64, bits: u32) -> Option<u64> {
         let value = self.binary.bytes_at(at).first_chunk().copied().map(u64::from_le_bytes)?;
@@ -266,9 +277,11 @@ impl Search<'_> {
                     let Some(name) = places.get(&step.at) else { return };
                     let count = arguments_of(name).unwrap_or(0);
                     let registers: &[Register] = search.binary.machine.arguments();
-                    let arguments =
+                    let arguments: Vec<_> =
                         registers.iter().take(count).map(|register| constants(state.register(*register))).collect();
-                    found.push(Call { node, at: step.at, name: name.clone(), arguments });
+                    let last = arguments.last().and_then(Option::as_deref).unwrap_or_default();
+                    let texts = last.iter().filter_map(|at| search.text(*at)).collect();
+                    found.push(Call { node, at: step.at, name: name.clone(), arguments, texts });
                 },
             );
         }
@@ -278,8 +291,13 @@ impl Search<'_> {
 
 /// How many of a function's first arguments say what a program does; none where nothing about it does.
 fn arguments_of(name: &str) -> Option<usize> {
-    // syscall(2): the number.
-    (name == "syscall").then_some(1)
+    match name {
+        // syscall(2): the number.
+        "syscall" => Some(1),
+        // dlsym(3), dlvsym(3): the name.
+        "dlsym" | "dlvsym" => Some(2),
+        _ => None,
+    }
 }
 
 fn constants(value: &Value) -> Option<Vec<u64>> {
@@ -350,6 +368,8 @@ impl Callers {
     }
 }
 
+/// PATH_MAX; names are shorter.
+const TEXT_BYTES: usize = 4 << 10;
 /// Wrappers of wrappers: Go's system packages have three levels.
 const WRAPPER_DEPTH: usize = 5;
 /// Above every table's end: x86-64 stood at 468 with Linux 6.16.

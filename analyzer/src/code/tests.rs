@@ -38,6 +38,8 @@ fn file(machine: Machine, code: &[u8], functions: &[(&str, u64)]) -> Binary {
         symbols: symbols.collect(),
         pointers: Vec::new(),
         imports: Vec::new(),
+        needed: Vec::new(),
+        soname: None,
         slots: Vec::new(),
         frames: Vec::new(),
         initial: Vec::new(),
@@ -190,8 +192,13 @@ fn another_file_is_reached_through_its_name() {
     let mut code = vec![0xb8, 74, 0, 0, 0, 0x0f, 0x05, 0xc3];
     code.resize(0x10, 0xcc);
     code.extend([0xb8, 75, 0, 0, 0, 0x0f, 0x05, 0xc3]);
-    let library = file(Machine::X86_64, &code, &[("wanted", 0x1000), ("unwanted", 0x1010)]);
+    let mut library = file(Machine::X86_64, &code, &[("wanted", 0x1000), ("unwanted", 0x1010)]);
+    library.soname = Some("libwanted.so.1".to_owned());
+    program.needed = vec!["libwanted.so.1".to_owned()];
     assert_eq!(reached(vec![summarize(&program), summarize(&library)]), found(&[74]));
+    // Opened at run time, any of its names may be asked for.
+    program.needed.clear();
+    assert_eq!(reached(vec![summarize(&program), summarize(&library)]), found(&[74, 75]));
 }
 
 #[test]
