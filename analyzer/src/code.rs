@@ -47,6 +47,8 @@ enum CodeError {
     Elf(#[from] ElfError),
     #[error("it has {bytes} bytes (limit code_bytes: {limit})")]
     Size { bytes: u64, limit: u64 },
+    #[error("it has more than six million instructions that matter")]
+    Code,
 }
 
 /// What the code of a process can do.
@@ -100,7 +102,10 @@ impl<'a> Code<'a> {
         {
             return Err(CodeError::Size { bytes: file.size, limit: self.limits.code_bytes });
         }
-        let module = Binary::read(self.rootfs, inode)?.map(|binary| Arc::new(module::summarize(&binary)));
+        let module = match Binary::read(self.rootfs, inode)? {
+            Some(binary) => Some(Arc::new(module::summarize(&binary).ok_or(CodeError::Code)?)),
+            None => None,
+        };
         self.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(inode, module.clone());
         Ok(module)
     }
@@ -205,6 +210,18 @@ impl Reach {
             function: function.name.clone(),
         })
     }
+}
+
+/// Reads any bytes as the code of a file, for fuzzing: how many system calls it makes.
+pub fn count_calls(bytes: &[u8]) -> usize {
+    let mut rootfs = Rootfs::default();
+    let file = crate::File { size: bytes.len() as u64, sha256: None, content: crate::Content::Memory(bytes.into()) };
+    let inode = rootfs.add(crate::Inode { meta: crate::Metadata::default(), kind: InodeKind::File(file) });
+    let limits = Limits::default();
+    let module = Code::new(&rootfs, &limits).module(inode).ok().flatten();
+    let process = Process::new(module.into_iter().collect());
+    let reached = process.reach(FATAL);
+    Reach { calm: process.reach(&[]), process, reached, files: vec![ImagePath::root()] }.syscalls().0.len()
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ mod syscalls;
 mod wrappers;
 
 pub use analyze::{Analysis, Answer, analyze};
+pub use code::count_calls;
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;

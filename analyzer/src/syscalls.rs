@@ -46,7 +46,12 @@ pub(crate) fn of_closure(
             continue;
         }
         let (found, open) = reach.syscalls();
-        for nearest in open {
+        let more = open.len().saturating_sub(MAX_OPEN);
+        if more != 0 {
+            let why = format!("{more} more system calls whose number could not be found");
+            calls.unknowns.insert(Unknown { place: place(path), subject: Subject::Syscalls, why });
+        }
+        for nearest in open.into_iter().take(MAX_OPEN) {
             let function = nearest.function.as_deref().unwrap_or("a function without a name");
             let why =
                 format!("a system call in {function} at offset {:#x} whose number could not be found", nearest.offset);
@@ -113,3 +118,5 @@ fn place(path: &ImagePath) -> String {
 const STARTS: &str = "execve";
 /// Among the programs whose calls the kernel recorded, a call no farther than this is made in six cases of ten.
 const NEAR: u32 = 10;
+/// Open places named for one program.
+const MAX_OPEN: usize = 50;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
-use goblin::elf::{dynamic, header, program_header, reloc, section_header, sym};
+use goblin::elf::{SectionHeader, dynamic, header, program_header, reloc, section_header, sym};
 
 use super::{golang, insn::Machine};
 use crate::{
@@ -224,11 +224,10 @@ impl Binary {
                 }
                 SHT_RELR => self.read_relr(&body.range(section.sh_offset, section.sh_size.min(RELR_BYTES))?),
                 section_header::SHT_INIT_ARRAY | section_header::SHT_FINI_ARRAY | section_header::SHT_PREINIT_ARRAY => {
-                    self.initial
-                        .extend((0..section.sh_size / 8).map(|index| section.sh_addr.saturating_add(index * 8)));
+                    self.initial.extend(words_of(section));
                 }
                 _ if name == b".got" || name == b".got.plt" => {
-                    self.slots.extend((0..section.sh_size / 8).map(|index| section.sh_addr.saturating_add(index * 8)));
+                    self.slots.extend(words_of(section));
                 }
                 _ => {}
             }
@@ -312,6 +311,10 @@ impl Binary {
     }
 
     fn relative(&mut self, at: u64) {
+        // A word packs 63 of them.
+        if self.pointers.len() as u64 >= RELOCATIONS {
+            return;
+        }
         if let Some(to) = self.u64_at(at) {
             self.pointers.push((at, Pointer::Here(to)));
         }
@@ -345,6 +348,7 @@ impl Binary {
 fn segments(body: &Body<'_>) -> Result<Vec<Segment>, ElfError> {
     let mut segments = Vec::new();
     let instructions = u64::from(section_header::SHF_EXECINSTR);
+    let mut budget = SEGMENT_BYTES;
     for segment in body.segments.iter().filter(|segment| segment.p_type == program_header::PT_LOAD) {
         let (start, filled) = (segment.p_vaddr, segment.p_filesz.min(segment.p_memsz));
         let end = start.saturating_add(filled);
@@ -360,6 +364,9 @@ fn segments(body: &Body<'_>) -> Result<Vec<Segment>, ElfError> {
         let mut part = |from: u64, to: u64, len: u64, is_code: bool| {
             let offset = segment.p_offset.saturating_add(from.saturating_sub(start));
             let bytes = body.range(offset, to.saturating_sub(from))?;
+            budget = budget
+                .checked_sub(bytes.len() as u64)
+                .ok_or(ElfError::Malformed("segments that overlap, or are larger than 256 MiB"))?;
             segments.push(Segment { start: from, bytes, len, offset, is_code });
             Ok::<(), ElfError>(())
         };
@@ -384,6 +391,12 @@ fn segments(body: &Body<'_>) -> Result<Vec<Segment>, ElfError> {
     Ok(segments)
 }
 
+/// The addresses of a section's words.
+fn words_of(section: &SectionHeader) -> impl Iterator<Item = u64> + use<> {
+    let start = section.sh_addr;
+    (0..(section.sh_size / 8).min(SLOTS)).map(move |index| start.saturating_add(index.saturating_mul(8)))
+}
+
 /// One entry of a table with addends.
 fn relocation(bytes: &[u8]) -> Option<reloc::Reloc> {
     let word = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes);
@@ -402,8 +415,8 @@ const SYMBOL_BYTES: u64 = 24;
 const RELOCATION_BYTES: u64 = 24;
 /// Node.js, unstripped, has some 400,000.
 const SYMBOLS: u64 = 4_000_000;
-/// Chromium has some 1,500,000.
-const RELOCATIONS: u64 = 8_000_000;
+/// Node.js has some 90,000, Chromium 1,500,000.
+const RELOCATIONS: u64 = 3_000_000;
 const RELR_BYTES: u64 = 64 << 20;
 const NAMES_BYTES: u64 = 256 << 20;
 /// C++ mangles whole types into a name.
@@ -411,6 +424,10 @@ const NAME_BYTES: u64 = 64 << 10;
 /// All names of a file together: many symbols may point into one long string.
 const ALL_NAMES_BYTES: u64 = 128 << 20;
 const DYNAMIC: u64 = 4_096;
+/// Words of a global offset table or an array of functions: one for each name that a file binds.
+const SLOTS: u64 = 1_000_000;
+/// Bytes of all segments together: they do not overlap in a real file.
+const SEGMENT_BYTES: u64 = 256 << 20;
 const SHT_RELR: u32 = 19;
 /// `VERSYM_HIDDEN`: not the default version.
 const VERSION_HIDDEN: u16 = 0x8000;

@@ -47,6 +47,7 @@ fn read(binary: &Binary, table: &[u8]) -> Option<Vec<Function>> {
         text => text,
     };
     let mut functions = Vec::new();
+    let mut budget = ALL_NAMES_BYTES;
     for index in 0..usize::try_from(count).ok()?.min(FUNCTIONS) {
         let (entry, record) = match text {
             Some(text) => {
@@ -61,8 +62,9 @@ fn read(binary: &Binary, table: &[u8]) -> Option<Vec<Function>> {
         };
         let name_at = lines.checked_add(record)?.checked_add(if text.is_some() { 4 } else { 8 })?;
         let name = table.get(names.checked_add(half(name_at)? as usize)?..)?;
-        let name = name.get(..NAME_BYTES).unwrap_or(name);
+        let name = name.get(..NAME_BYTES.min(budget)).unwrap_or(name);
         let name = memchr::memchr(0, name).and_then(|end| name.get(..end)).unwrap_or(name);
+        budget = budget.saturating_sub(name.len());
         functions.push(Function { at: entry, name: String::from_utf8_lossy(name).into_owned() });
     }
     functions.sort_by_key(|function| function.at);
@@ -84,3 +86,5 @@ const MAGICS: [u32; 3] = [MAGIC_120, MAGIC_118, MAGIC_116];
 /// The Kubernetes API server has some 150,000.
 const FUNCTIONS: usize = 2_000_000;
 const NAME_BYTES: usize = 4 << 10;
+/// All names together: many functions may point into one long string.
+const ALL_NAMES_BYTES: usize = 64 << 20;

@@ -76,9 +76,9 @@ pub(super) enum Edge {
     PointsImport(u32),
 }
 
-/// Summarizes a file.
-pub(super) fn summarize(binary: &Binary) -> Module {
-    let steps = sweep(binary, &known_starts(binary));
+/// Summarizes a file; none where it has more code than memory should be given to.
+pub(super) fn summarize(binary: &Binary) -> Option<Module> {
+    let steps = sweep(binary, &known_starts(binary))?;
     let layout = Layout::new(binary, &steps);
     let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
     code_edges(binary, &layout, &steps, &mut edges);
@@ -111,7 +111,7 @@ pub(super) fn summarize(binary: &Binary) -> Module {
         list.push(Export { node, is_resolver, is_old_version: symbol.is_old_version });
     }
     let (sites, calls) = sites::find(binary, &layout, &steps, &functions);
-    Module {
+    Some(Module {
         machine: binary.machine,
         entry: layout.function(binary.entry).filter(|_| binary.entry != 0),
         initial: binary.initial.iter().filter_map(|at| layout.function(*at)).collect(),
@@ -123,7 +123,7 @@ pub(super) fn summarize(binary: &Binary) -> Module {
         exports,
         sites,
         calls,
-    }
+    })
 }
 
 /// Where functions and objects begin and end.
@@ -152,7 +152,7 @@ impl Layout {
         });
         // In a program linked to a fixed place no relocation tells what is a pointer: each word and constant may be one.
         let fixed = Some(binary).filter(|binary| !binary.is_movable);
-        let words = fixed.into_iter().flat_map(words).map(|(_, to)| to);
+        let words = fixed.into_iter().flat_map(words).take(MAX_WORDS).map(|(_, to)| to);
         let constants = steps.iter().filter_map(|step| match step.refers() {
             Some((Use::Take, to)) => Some(to),
             Some((Use::Constant, to)) if fixed.is_some() => Some(to),
@@ -232,14 +232,15 @@ fn extent_of(extents: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
 }
 
 /// Decodes all code once, in order, set right again at each known start.
-fn sweep(binary: &Binary, starts: &[u64]) -> Vec<Step> {
+fn sweep(binary: &Binary, starts: &[u64]) -> Option<Vec<Step>> {
     // One instruction in three or four is kept; growing by doubling would hold three times the memory.
     let code: usize = binary.code().map(|segment| segment.bytes.len()).sum();
-    let mut steps = Vec::with_capacity(code / 14);
+    let mut steps = Vec::with_capacity((code / 14).min(MAX_STEPS));
     let extents = extents(binary);
     for segment in binary.code() {
         let end = segment.start.saturating_add(segment.bytes.len() as u64);
-        let inside = starts.iter().copied().filter(|at| (segment.start..end).contains(at));
+        let within = starts.partition_point(|at| *at < segment.start)..starts.partition_point(|at| *at < end);
+        let inside = starts.get(within).unwrap_or_default().iter().copied();
         let mut cuts: Vec<u64> = [segment.start].into_iter().chain(inside).collect();
         cuts.dedup();
         let ends = cuts.iter().skip(1).copied().chain([end]);
@@ -258,7 +259,9 @@ fn sweep(binary: &Binary, starts: &[u64]) -> Vec<Step> {
                     _ => false,
                 };
                 if !stays || step.refers().is_some() {
-                    steps.push(step);
+                    if steps.len() < MAX_STEPS {
+                        steps.push(step);
+                    }
                     last = None;
                 } else if step.flow() != Flow::Padding {
                     last = Some(step);
@@ -269,9 +272,12 @@ fn sweep(binary: &Binary, starts: &[u64]) -> Vec<Step> {
                 Machine::Aarch64 => aarch64::sweep(bytes, *from, keep),
             }
             steps.extend(last);
+            if steps.len() >= MAX_STEPS {
+                return None;
+            }
         }
     }
-    steps
+    Some(steps)
 }
 
 /// `jmp *slot`, alone or after a landing mark, is how code reaches another file (psABI, procedure linkage table).
@@ -413,7 +419,7 @@ fn data_edges(binary: &Binary, layout: &Layout, edges: &mut [Vec<Edge>]) {
 
 /// Words in the data of a program linked to a fixed place that are the start of a function or an address of its data.
 fn fixed_pointers<'a>(binary: &'a Binary, layout: &'a Layout) -> impl Iterator<Item = (u64, u64)> + 'a {
-    words(binary).filter(|(_, to)| !binary.is_code(*to) || layout.is_start(*to))
+    words(binary).take(MAX_WORDS).filter(|(_, to)| !binary.is_code(*to) || layout.is_start(*to))
 }
 
 /// Aligned words of data whose value is an address of the program, with where they stand.
@@ -442,3 +448,8 @@ fn names(binary: &Binary) -> BTreeMap<u64, String> {
     names.extend(binary.go.iter().map(|function| (function.at, function.name.clone())));
     names
 }
+
+/// Instructions kept of one file: Node.js has two millions.
+const MAX_STEPS: usize = 6_000_000;
+/// Words that may be pointers in the data of a program linked to a fixed place: a large Go program has a million.
+const MAX_WORDS: usize = 4_000_000;

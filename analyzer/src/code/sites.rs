@@ -51,7 +51,8 @@ pub(super) fn find(
     steps: &[Step],
     functions: &[Function],
 ) -> (BTreeMap<Node, Vec<Site>>, Vec<Call>) {
-    let mut search = Search { binary, layout, functions, sites: BTreeMap::new(), by_reference: BTreeSet::new() };
+    let mut search =
+        Search { binary, layout, functions, sites: BTreeMap::new(), by_reference: BTreeSet::new(), work: MAX_WORK };
     // First the instructions themselves.
     let direct: Vec<&Step> =
         steps.iter().filter(|step| matches!(step.flow(), Flow::Syscall | Flow::Syscall32)).collect();
@@ -105,6 +106,14 @@ pub(super) fn find(
     }
     search.close();
     let found = search.calls(&calls);
+    if search.work == 0 {
+        // What was not evaluated is not known.
+        for step in direct {
+            if let Some(node) = layout.function(step.at).filter(|node| !search.sites.contains_key(node)) {
+                search.note(node, step, &Value::Any);
+            }
+        }
+    }
     (search.sites, found)
 }
 
@@ -115,11 +124,13 @@ struct Search<'a> {
     sites: BTreeMap<Node, Vec<Site>>,
     /// Numbers that are handed over in structures.
     by_reference: BTreeSet<u32>,
+    /// Instructions that may still be evaluated.
+    work: usize,
 }
 
 impl Search<'_> {
     fn evaluate(&mut self, node: Node, wanted: impl Fn(&Step) -> bool, mut on: impl FnMut(&mut Self, &Step, &State)) {
-        let Some(function) = self.functions.get(node as usize) else { return };
+        let Some(function) = self.functions.get(node as usize).filter(|_| self.work != 0) else { return };
         let bytes = self.binary.bytes_at(function.at);
         let len = usize::try_from(function.end.saturating_sub(function.at)).unwrap_or(0);
         let bytes = bytes.get(..len).unwrap_or(bytes);
@@ -140,7 +151,9 @@ impl Search<'_> {
         }
         let convention = Convention { machine: self.binary.machine, keeps_nothing: !self.binary.go.is_empty() };
         if lines.len() <= MAX_LINES {
-            values::evaluate(&lines, convention, Entry::Function, wanted, |step, state| on(self, step, state));
+            let done =
+                values::evaluate(&lines, convention, Entry::Function, wanted, |step, state| on(self, step, state));
+            self.work = self.work.saturating_sub(done);
             return;
         }
         // A giant is not evaluated whole: what stands just before a place mostly decides.
@@ -149,13 +162,14 @@ impl Search<'_> {
             if wanted(step) {
                 let at = step.at;
                 let window = lines.get(index.saturating_sub(WINDOW)..=index).unwrap_or_default();
-                values::evaluate(
+                let done = values::evaluate(
                     window,
                     convention,
                     Entry::Amid,
                     |step| step.at == at,
                     |step, state| on(self, step, state),
                 );
+                self.work = self.work.saturating_sub(done);
             }
         }
     }
@@ -374,6 +388,8 @@ const TEXT_BYTES: usize = 4 << 10;
 const WRAPPER_DEPTH: usize = 5;
 /// Above every table's end: x86-64 stood at 468 with Linux 6.16.
 const HIGHEST_NUMBER: u32 = 1024;
+/// Instructions evaluated for one file, repetitions counted: the largest programs need some two millions.
+const MAX_WORK: usize = 40_000_000;
 /// Instructions of a function that is evaluated whole.
 const MAX_LINES: usize = 8_000;
 /// Instructions before a place in a larger one.

@@ -65,11 +65,15 @@ fn reached(modules: Vec<Module>) -> BTreeSet<Option<u32>> {
 }
 
 fn x86(code: &[u8], functions: &[(&str, u64)]) -> BTreeSet<Option<u32>> {
-    reached(vec![summarize(&file(Machine::X86_64, code, functions))])
+    reached(vec![summary(&file(Machine::X86_64, code, functions))])
 }
 
 fn found(numbers: &[u32]) -> BTreeSet<Option<u32>> {
     numbers.iter().copied().map(Some).collect()
+}
+
+fn summary(binary: &Binary) -> Module {
+    summarize(binary).expect("little code")
 }
 
 /// Words of AArch64.
@@ -177,7 +181,7 @@ fn a_pointer_lives_with_the_data_that_holds_it() {
         is_old_version: false,
     };
     binary.symbols.extend([object(0x8000), object(0x8040)]);
-    assert_eq!(reached(vec![summarize(&binary)]), found(&[39]), "only the first object is referred to");
+    assert_eq!(reached(vec![summary(&binary)]), found(&[39]), "only the first object is referred to");
 }
 
 #[test]
@@ -195,16 +199,16 @@ fn another_file_is_reached_through_its_name() {
     let mut library = file(Machine::X86_64, &code, &[("wanted", 0x1000), ("unwanted", 0x1010)]);
     library.soname = Some("libwanted.so.1".to_owned());
     program.needed = vec!["libwanted.so.1".to_owned()];
-    assert_eq!(reached(vec![summarize(&program), summarize(&library)]), found(&[74]));
+    assert_eq!(reached(vec![summary(&program), summary(&library)]), found(&[74]));
     // Opened at run time, any of its names may be asked for.
     program.needed.clear();
-    assert_eq!(reached(vec![summarize(&program), summarize(&library)]), found(&[74, 75]));
+    assert_eq!(reached(vec![summary(&program), summary(&library)]), found(&[74, 75]));
 }
 
 #[test]
 fn int_80_has_the_other_table() {
     // mov eax, 20; int 0x80; ret
-    let module = summarize(&file(Machine::X86_64, &[0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3], &[("start", 0x1000)]));
+    let module = summary(&file(Machine::X86_64, &[0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3], &[("start", 0x1000)]));
     let sites: Vec<_> = module.sites.values().flatten().collect();
     assert!(sites.iter().all(|site| site.is_32_bit) && sites.len() == 1);
     assert_eq!(numbers::name_32_bit(20), Some("getpid"));
@@ -213,7 +217,7 @@ fn int_80_has_the_other_table() {
 
 #[test]
 fn aarch64_is_read_too() {
-    let one = |code: &[u32]| reached(vec![summarize(&file(Machine::Aarch64, &words(code), &[("start", 0x1000)]))]);
+    let one = |code: &[u32]| reached(vec![summary(&file(Machine::Aarch64, &words(code), &[("start", 0x1000)]))]);
     // mov x8, #172; svc #0; ret
     assert_eq!(one(&[0xd280_1588, 0xd400_0001, 0xd65f_03c0]), found(&[172]));
     // mov w0, #64; mov x8, x0; svc #0; ret
@@ -221,7 +225,7 @@ fn aarch64_is_read_too() {
     // start: mov w0, #93; b wrapper / wrapper: mov x8, x0; svc #0; ret
     let code = words(&[0x5280_0ba0, 0x1400_0001, 0xaa00_03e8, 0xd400_0001, 0xd65f_03c0]);
     let binary = file(Machine::Aarch64, &code, &[("start", 0x1000), ("wrapper", 0x1008)]);
-    assert_eq!(reached(vec![summarize(&binary)]), found(&[93]));
+    assert_eq!(reached(vec![summary(&binary)]), found(&[93]));
     assert_eq!(numbers::name(Machine::Aarch64, 93), Some("exit"));
     assert_eq!(numbers::name(Machine::Aarch64, 2), Some("io_submit"), "its table is another one");
 }
@@ -231,7 +235,7 @@ fn an_address_of_two_instructions_is_taken() {
     // start: adrp x0, 0x1000; add x0, x0, #0x10; ret; nop / other: mov x8, #129; svc #0; ret
     let code = words(&[0x9000_0000, 0x9100_4000, 0xd65f_03c0, 0xd503_201f, 0xd280_1028, 0xd400_0001, 0xd65f_03c0]);
     let binary = file(Machine::Aarch64, &code, &[("start", 0x1000), ("other", 0x1010)]);
-    assert_eq!(reached(vec![summarize(&binary)]), found(&[129]));
+    assert_eq!(reached(vec![summary(&binary)]), found(&[129]));
 }
 
 #[test]
@@ -266,6 +270,25 @@ fn go_names_its_functions() {
     assert_eq!(names(None), expected, "it is found by its header where sections are stripped");
 }
 
+#[test]
+fn a_name_asked_for_at_run_time_is_bound() {
+    // start: lea rsi, [rip + to 0x8020]; call [rip + to 0x8010]; ret
+    let code = [0x48, 0x8d, 0x35, 0x19, 0x70, 0, 0, 0xff, 0x15, 0x03, 0x70, 0, 0, 0xc3];
+    let mut program = file(Machine::X86_64, &code, &[("start", 0x1000)]);
+    program.imports = vec![String::new(), "dlsym".to_owned()];
+    program.slots = vec![0x8010];
+    program.pointers = vec![(0x8010, Pointer::Import(1))];
+    program.needed = vec!["libc.so.6".to_owned()];
+    let data = program.segments.last_mut().expect("data");
+    data.bytes.splice(0x20..0x27, *b"wanted\0");
+    let mut code = vec![0xb8, 74, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0xb8, 75, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    let mut library = file(Machine::X86_64, &code, &[("wanted", 0x1000), ("unwanted", 0x1010)]);
+    library.soname = Some("libc.so.6".to_owned());
+    assert_eq!(reached(vec![summary(&program), summary(&library)]), found(&[74]));
+}
+
 proptest::proptest! {
     /// Any bytes as code: no panic, and nothing runs away.
     #[test]
@@ -276,7 +299,7 @@ proptest::proptest! {
                 binary.is_movable = is_movable;
                 binary.slots = (0..slots).map(|slot| 0x8000 + slot * 8).collect();
                 binary.pointers = vec![(0x8000, Pointer::Here(0x1010)), (0x8010, Pointer::Resolved(0x1020))];
-                let module = summarize(&binary);
+                let module = summary(&binary);
                 reached(vec![module]);
             }
         }

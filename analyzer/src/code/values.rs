@@ -214,14 +214,14 @@ pub(super) enum Entry {
 /// One instruction with its effects.
 pub(super) type Line = (Step, Vec<Effect>);
 
-/// Evaluates a function and hands each wanted instruction on with what holds just before it.
+/// Evaluates a function and hands each wanted instruction on with what holds just before it. Returns the instructions evaluated.
 pub(super) fn evaluate(
     lines: &[Line],
     convention: Convention,
     entry: Entry,
     wanted: impl Fn(&Step) -> bool,
     mut on: impl FnMut(&Step, &State),
-) {
+) -> usize {
     let blocks = blocks(lines);
     let mut states: BTreeMap<usize, State> = BTreeMap::new();
     // Lowest first, as control mostly runs: states settle in few visits.
@@ -303,6 +303,7 @@ pub(super) fn evaluate(
             pass(&mut state, step, effects, convention);
         }
     }
+    MAX_LINES.saturating_sub(budget).saturating_add(lines.len())
 }
 
 fn pass(state: &mut State, step: &Step, effects: &[Effect], convention: Convention) {
