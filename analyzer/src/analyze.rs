@@ -248,7 +248,7 @@ fn completeness() -> Completenesses {
     merge::completeness(Completenesses {
         exec: partial("what a compiled program executes by itself is not followed; of scripts, only constants are"),
         load: partial("libraries that a compiled program opens at run time (dlopen) are not followed"),
-        syscalls: partial("code that is loaded at run time, or compiled then, is not followed"),
+        syscalls: partial("code of libraries not known to be loaded, and code made at run time, is not followed"),
         ..Completenesses::default()
     })
 }

@@ -3,10 +3,11 @@
 //! ```text
 //! oci::Image ─► squash ─► Rootfs ─┬─ inventory   packages, who owns which file
 //!               (layers,          ├─ start       what the runtime executes, as whom
-//!                in parallel)     ├─ reach       which programs run which
+//!                in parallel)     ├─ reach       which programs run which, scripts read
 //!                                 ├─ survey      every program: ELF facts, scripts, languages
 //!                                 ├─ load        what each executed one maps
 //!                                 ├─ servers     what servers are configured to do
+//!                                 ├─ code        the system calls that reachable code makes
 //!                                 └─► Dna
 //! ```
 //!

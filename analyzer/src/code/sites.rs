@@ -69,6 +69,7 @@ pub(super) fn find(
             },
         );
     }
+    search.look_again();
     // Then the callers of wrappers, and theirs.
     let calls = Callers::new(binary, layout, steps);
     let mut done = BTreeMap::<Node, Parameters>::new();
@@ -129,8 +130,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn evaluate(&mut self, node: Node, wanted: impl Fn(&Step) -> bool, mut on: impl FnMut(&mut Self, &Step, &State)) {
-        let Some(function) = self.functions.get(node as usize).filter(|_| self.work != 0) else { return };
+    /// A function's instructions with their effects.
+    fn lines(&self, function: &Function) -> Vec<Line> {
         let bytes = self.binary.bytes_at(function.at);
         let len = usize::try_from(function.end.saturating_sub(function.at)).unwrap_or(0);
         let bytes = bytes.get(..len).unwrap_or(bytes);
@@ -149,19 +150,36 @@ impl Search<'_> {
                 *effect = Effect::Set { to, value };
             }
         }
-        let convention = Convention { machine: self.binary.machine, keeps_nothing: !self.binary.go.is_empty() };
+        lines
+    }
+
+    fn evaluate(&mut self, node: Node, wanted: impl Fn(&Step) -> bool, mut on: impl FnMut(&mut Self, &Step, &State)) {
+        let Some(function) = self.functions.get(node as usize).filter(|_| self.work != 0) else { return };
+        let lines = self.lines(function);
         if lines.len() <= MAX_LINES {
+            let convention = self.convention();
             let done =
                 values::evaluate(&lines, convention, Entry::Function, wanted, |step, state| on(self, step, state));
             self.work = self.work.saturating_sub(done);
-            return;
+        } else {
+            self.evaluate_windows(&lines, wanted, on);
         }
-        // A giant is not evaluated whole: what stands just before a place mostly decides.
+    }
+
+    /// What stands just before a place mostly decides: for a giant, which is not evaluated whole, and where all ways into a place
+    /// together leave its value open.
+    fn evaluate_windows(
+        &mut self,
+        lines: &[Line],
+        wanted: impl Fn(&Step) -> bool,
+        mut on: impl FnMut(&mut Self, &Step, &State),
+    ) {
         for index in 0..lines.len() {
-            let Some((step, _)) = lines.get(index) else { continue };
+            let Some((step, _)) = lines.get(index).filter(|_| self.work != 0) else { continue };
             if wanted(step) {
                 let at = step.at;
                 let window = lines.get(index.saturating_sub(WINDOW)..=index).unwrap_or_default();
+                let convention = self.convention();
                 let done = values::evaluate(
                     window,
                     convention,
@@ -171,6 +189,41 @@ impl Search<'_> {
                 );
                 self.work = self.work.saturating_sub(done);
             }
+        }
+    }
+
+    fn convention(&self) -> Convention {
+        Convention { machine: self.binary.machine, keeps_nothing: !self.binary.go.is_empty() }
+    }
+
+    /// Looks again at the instructions whose number is open.
+    fn look_again(&mut self) {
+        let is_bare = |site: &Site| site.is_open && site.numbers.is_empty();
+        let open: BTreeMap<Node, BTreeSet<u64>> = self
+            .sites
+            .iter()
+            .map(|(node, sites)| (*node, sites.iter().filter(|site| is_bare(site)).map(|site| site.at).collect()))
+            .filter(|(_, places): &(Node, BTreeSet<u64>)| !places.is_empty())
+            .collect();
+        for (node, places) in open {
+            let Some(function) = self.functions.get(node as usize) else { continue };
+            let lines = self.lines(function);
+            let register = self.binary.machine.number();
+            self.evaluate_windows(
+                &lines,
+                |step| places.contains(&step.at) && matches!(step.flow(), Flow::Syscall | Flow::Syscall32),
+                |search, step, state| {
+                    let numbers: Option<BTreeSet<u32>> = constants(state.register(register)).map(|numbers| {
+                        numbers.into_iter().filter_map(|number| u32::try_from(number & 0xffff_ffff).ok()).collect()
+                    });
+                    let numbers = numbers.filter(|numbers| numbers.iter().all(|number| *number < HIGHEST_NUMBER));
+                    let sites = search.sites.get_mut(&node).into_iter().flatten();
+                    if let (Some(numbers), Some(site)) = (numbers, sites.into_iter().find(|site| site.at == step.at)) {
+                        site.numbers = numbers;
+                        site.is_open = false;
+                    }
+                },
+            );
         }
     }
 
