@@ -80,3 +80,18 @@ fn a_result_appears_whole_or_not_at_all() {
     assert_eq!(output.status.code(), Some(2));
     assert!(told(&output).contains("cannot write /nowhere/at/all.html"), "{}", told(&output));
 }
+
+#[test]
+fn the_help_is_the_one_people_know() {
+    for (name, arguments) in
+        [("help", &["--help"][..]), ("help-analyze", &["analyze", "--help"]), ("help-pull", &["pull", "--help"])]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()
+            .expect("runs");
+        insta::assert_snapshot!(name, String::from_utf8_lossy(&output.stdout));
+    }
+}
