@@ -64,8 +64,8 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     progress.check()?;
     let (configured, config_unknowns) = merge::configured(&closure, world);
     let (loads, load_unknowns) = load(&loader, &closure, &configured);
-    let code = Code::new(&rootfs, limits);
-    let calls = syscalls::of_closure(&code, &rootfs, &closure, &loads, progress)?;
+    let mut code = Code::new(&rootfs, limits);
+    let calls = syscalls::of_closure(&mut code, &rootfs, &closure, &loads, progress)?;
     started.start.env = start::publish(&started.env, &closure.reads);
     if is_linux {
         unknowns.extend(doubts);
@@ -113,8 +113,8 @@ impl Analysis {
         let loader = Loader::new(&self.rootfs, &self.limits);
         let (configured, config_unknowns) = merge::configured(&closure, world);
         let (loads, load_unknowns) = load(&loader, &closure, &configured);
-        let code = Code::new(&self.rootfs, &self.limits);
-        let calls = syscalls::of_closure(&code, &self.rootfs, &closure, &loads, progress)?;
+        let mut code = Code::new(&self.rootfs, &self.limits);
+        let calls = syscalls::of_closure(&mut code, &self.rootfs, &closure, &loads, progress)?;
         let mut unknowns: Vec<Unknown> = closure.unknowns.iter().cloned().chain(load_unknowns).collect();
         unknowns.extend(config_unknowns);
         unknowns.extend(calls.unknowns.iter().cloned());
@@ -218,23 +218,10 @@ fn behavior(
     exposed: Vec<Known<Listen>>,
     is_linux: bool,
 ) -> Behavior {
-    let mut load: BTreeMap<ImagePath, Known<Load>> = BTreeMap::new();
-    for (path, items) in loads {
-        let sureness = closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
-        for item in items {
-            let item = Known { confidence: item.confidence.max(sureness), ..item.clone() };
-            match load.get_mut(&item.what.path) {
-                Some(known) if known.confidence <= item.confidence => {}
-                _ => {
-                    load.insert(item.what.path.clone(), item);
-                }
-            }
-        }
-    }
     let mut behavior = Behavior {
         exec: closure.exec.values().cloned().collect(),
-        load: load.into_values().collect(),
-        syscalls: syscalls::union(calls, closure),
+        load: merge::union(loads, closure),
+        syscalls: merge::union(&calls.programs, closure),
         completeness: if is_linux { completeness() } else { Completenesses::default() },
         ..Behavior::default()
     };

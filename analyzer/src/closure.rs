@@ -202,11 +202,6 @@ impl Reach<'_> {
         self.closure.unknowns.insert(Unknown { place: place(&edge.evidence), subject: Subject::Exec, why });
     }
 
-    fn layer_of(&self, path: &ImagePath) -> Option<u32> {
-        let found = self.world.rootfs.lookup(path).ok()?;
-        Some(self.world.rootfs.inode(found.inode).meta.layer)
-    }
-
     /// What a process runs in turn.
     fn follow(&mut self, process: Process) {
         let found = self.world.rootfs.resolve(&process.program);
@@ -221,7 +216,7 @@ impl Reach<'_> {
             let evidence = Evidence::File {
                 path: process.program.clone(),
                 line: None,
-                layer: self.layer_of(&process.program),
+                layer: self.world.rootfs.layer_of(&process.program),
                 detail: Some("text without #!".to_owned()),
             };
             let edge = Edge {
@@ -244,7 +239,7 @@ impl Reach<'_> {
         let invoked = process.argv.first().cloned().flatten().filter(|name| name.contains('/'));
         argv.push(Some(invoked.unwrap_or_else(|| process.program.to_string_lossy().into_owned())));
         argv.extend(process.argv.iter().skip(1).cloned());
-        let layer = self.layer_of(&process.program);
+        let layer = self.world.rootfs.layer_of(&process.program);
         let evidence =
             Evidence::File { path: process.program.clone(), line: Some(1), layer, detail: Some("#!".to_owned()) };
         let edge = Edge {
@@ -336,10 +331,10 @@ impl Reach<'_> {
             }
             None => inner.argv,
         };
-        let (reason, layer) = (format!("argument of {name}"), self.layer_of(&process.program));
+        let (reason, layer) = (format!("argument of {name}"), self.world.rootfs.layer_of(&process.program));
         let (reason, evidence) = match written {
             Some(Evidence::File { path, line, detail, .. }) => {
-                let layer = self.layer_of(&path);
+                let layer = self.world.rootfs.layer_of(&path);
                 (format!("service of {name}"), Evidence::File { path, line, layer, detail })
             }
             _ => (
@@ -438,7 +433,9 @@ impl Reach<'_> {
         }
         for call in outcome.calls {
             let evidence = match call.file {
-                Some(path) => Evidence::File { layer: self.layer_of(&path), path, line: call.line, detail: None },
+                Some(path) => {
+                    Evidence::File { layer: self.world.rootfs.layer_of(&path), path, line: call.line, detail: None }
+                }
                 None => Evidence::Config { key: "command line".to_owned() },
             };
             let edge = Edge { from: Some(from.clone()), reason: CALLS.to_owned(), evidence, when: call.when };
@@ -461,7 +458,7 @@ impl Reach<'_> {
         if found.path == process.program {
             return;
         }
-        let layer = self.layer_of(&found.path);
+        let layer = self.world.rootfs.layer_of(&found.path);
         let run = Run {
             program: found.path.clone(),
             reason: TOLD.to_owned(),

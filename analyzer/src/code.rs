@@ -22,7 +22,7 @@ mod x86;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use dna::{ImagePath, Limits};
@@ -37,8 +37,11 @@ use module::Module;
 pub(crate) struct Code<'a> {
     rootfs: &'a Rootfs,
     limits: &'a Limits,
-    modules: Mutex<BTreeMap<InodeId, Option<Arc<Module>>>>,
+    modules: BTreeMap<InodeId, Summary>,
 }
+
+/// The summary of a file, none where it is no ELF file of a machine we decode; or why there is none.
+type Summary = Result<Option<Arc<Module>>, String>;
 
 /// Why a file's code is not worked out.
 #[derive(Debug, thiserror::Error)]
@@ -88,31 +91,18 @@ const FATAL: &[&str] = &["abort", "__assert_fail", "__stack_chk_fail", "__chk_fa
 
 impl<'a> Code<'a> {
     pub(crate) fn new(rootfs: &'a Rootfs, limits: &'a Limits) -> Self {
-        Self { rootfs, limits, modules: Mutex::default() }
+        Self { rootfs, limits, modules: BTreeMap::new() }
     }
 
-    /// The summary of a file; none where it is no ELF file of a machine we decode.
-    fn module(&self, inode: InodeId) -> Result<Option<Arc<Module>>, CodeError> {
-        let known = self.modules.lock().unwrap_or_else(PoisonError::into_inner).get(&inode).cloned();
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        if let InodeKind::File(file) = &self.rootfs.inode(inode).kind
-            && file.size > self.limits.code_bytes
-        {
-            return Err(CodeError::Size { bytes: file.size, limit: self.limits.code_bytes });
-        }
-        let module = match Binary::read(self.rootfs, inode)? {
-            Some(binary) => Some(Arc::new(module::summarize(&binary).ok_or(CodeError::Code)?)),
-            None => None,
-        };
-        self.modules.lock().unwrap_or_else(PoisonError::into_inner).insert(inode, module.clone());
-        Ok(module)
+    fn module(&mut self, inode: InodeId) -> Summary {
+        let (rootfs, limits) = (self.rootfs, self.limits);
+        let known = self.modules.entry(inode);
+        known.or_insert_with(|| summarize(rootfs, inode, limits).map_err(|error| error.to_string())).clone()
     }
 
     /// What a process that maps these files can reach, the program first. Files that cannot be decoded are left out, and
     /// named with the reason.
-    pub(crate) fn reach(&self, files: impl IntoIterator<Item = ImagePath>) -> (Reach, Vec<(ImagePath, String)>) {
+    pub(crate) fn reach(&mut self, files: impl IntoIterator<Item = ImagePath>) -> (Reach, Vec<(ImagePath, String)>) {
         let (mut modules, mut names, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for file in files {
             let Ok(found) = self.rootfs.resolve(&file) else { continue };
@@ -122,13 +112,24 @@ impl<'a> Code<'a> {
                     names.push(file);
                 }
                 Ok(None) => {}
-                Err(error) => failed.push((file, error.to_string())),
+                Err(why) => failed.push((file, why)),
             }
         }
         let process = Process::new(modules);
         let (reached, calm) = (process.reach(&[]), process.reach(FATAL));
         (Reach { process, reached, calm, files: names }, failed)
     }
+}
+
+/// Works a file out.
+fn summarize(rootfs: &Rootfs, inode: InodeId, limits: &Limits) -> Result<Option<Arc<Module>>, CodeError> {
+    if let InodeKind::File(file) = &rootfs.inode(inode).kind
+        && file.size > limits.code_bytes
+    {
+        return Err(CodeError::Size { bytes: file.size, limit: limits.code_bytes });
+    }
+    let Some(binary) = Binary::read(rootfs, inode)? else { return Ok(None) };
+    Ok(Some(Arc::new(module::summarize(&binary).ok_or(CodeError::Code)?)))
 }
 
 impl Reach {
@@ -214,9 +215,7 @@ impl Reach {
 
 /// Reads any bytes as the code of a file, for fuzzing: how many system calls it makes.
 pub fn count_calls(bytes: &[u8]) -> usize {
-    let mut rootfs = Rootfs::default();
-    let file = crate::File { size: bytes.len() as u64, sha256: None, content: crate::Content::Memory(bytes.into()) };
-    let inode = rootfs.add(crate::Inode { meta: crate::Metadata::default(), kind: InodeKind::File(file) });
+    let (rootfs, inode) = Rootfs::of_bytes(bytes);
     let limits = Limits::default();
     let module = Code::new(&rootfs, &limits).module(inode).ok().flatten();
     let process = Process::new(module.into_iter().collect());

@@ -157,9 +157,7 @@ pub fn read(rootfs: &Rootfs, inode: InodeId) -> Result<Option<ElfFile>, ElfError
 
 /// Feeds any bytes to the reader, for fuzzing.
 pub fn read_bytes(bytes: &[u8]) -> Result<Option<ElfFile>, ElfError> {
-    let mut rootfs = Rootfs::default();
-    let file = crate::File { size: bytes.len() as u64, sha256: None, content: crate::Content::Memory(bytes.into()) };
-    let inode = rootfs.add(crate::Inode { meta: crate::Metadata::default(), kind: crate::InodeKind::File(file) });
+    let (rootfs, inode) = Rootfs::of_bytes(bytes);
     read(&rootfs, inode)
 }
 
@@ -280,6 +278,8 @@ pub(crate) struct Dynamic {
     is_present: bool,
     pub(crate) needed: Vec<String>,
     pub(crate) soname: Option<String>,
+    /// Addresses of functions run at start and end (`DT_INIT`, `DT_FINI`).
+    pub(crate) initial: Vec<u64>,
     rpath: Vec<String>,
     runpath: Vec<String>,
     flags: u64,
@@ -318,6 +318,7 @@ impl Dynamic {
             is_present: true,
             needed: entries.iter().filter(|e| e.d_tag == dynamic::DT_NEEDED).map(|e| name(e.d_val)).collect(),
             soname: value(dynamic::DT_SONAME).map(name),
+            initial: [dynamic::DT_INIT, dynamic::DT_FINI].into_iter().filter_map(value).collect(),
             rpath: list(dynamic::DT_RPATH),
             runpath: list(dynamic::DT_RUNPATH),
             flags: value(dynamic::DT_FLAGS).unwrap_or(0),

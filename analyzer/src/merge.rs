@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{Behavior, Completeness, Completenesses, ImagePath, Known, Listen, Load, Subject, Unknown};
+use dna::{Behavior, Completeness, Completenesses, Confidence, ImagePath, Known, Listen, Load, Subject, Unknown};
 
 use crate::{
     closure::Closure,
@@ -94,6 +94,24 @@ fn add(claims: &Claims, behavior: &mut Behavior) {
     join(&mut behavior.load, &claims.load);
 }
 
+/// The items of all programs together, each as sure as itself and its program are; the surest stays.
+pub(crate) fn union<T: Ord + Clone>(programs: &BTreeMap<ImagePath, Vec<Known<T>>>, closure: &Closure) -> Vec<Known<T>> {
+    let mut all: BTreeMap<T, Known<T>> = BTreeMap::new();
+    for (path, items) in programs {
+        let sureness = closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
+        for item in items {
+            let item = Known { confidence: item.confidence.max(sureness), ..item.clone() };
+            match all.get(&item.what) {
+                Some(known) if known.confidence <= item.confidence => {}
+                _ => {
+                    all.insert(item.what.clone(), item);
+                }
+            }
+        }
+    }
+    all.into_values().collect()
+}
+
 /// Joins items by what they name.
 fn join<T: Ord + Clone>(items: &mut Vec<Known<T>>, more: &[Known<T>]) {
     let mut known: BTreeMap<T, Known<T>> = BTreeMap::new();
@@ -135,7 +153,7 @@ pub(crate) fn completeness(others: Completenesses) -> Completenesses {
 
 #[cfg(test)]
 mod tests {
-    use dna::{Confidence, Evidence, Protocol};
+    use dna::{Evidence, Protocol};
 
     use super::*;
 

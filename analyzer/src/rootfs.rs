@@ -282,6 +282,19 @@ impl Rootfs {
         self.read(self.resolve(path)?.inode, max_bytes)
     }
 
+    /// The layer that brought a file, a symbolic link not followed.
+    pub(crate) fn layer_of(&self, path: &ImagePath) -> Option<u32> {
+        Some(self.inode(self.lookup(path).ok()?.inode).meta.layer)
+    }
+
+    /// An image of nothing but one file without a name, for fuzzing.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> (Self, InodeId) {
+        let mut rootfs = Self::default();
+        let file = File { size: bytes.len() as u64, sha256: None, content: Content::Memory(bytes.into()) };
+        let inode = rootfs.add(Inode { meta: Metadata::default(), kind: InodeKind::File(file) });
+        (rootfs, inode)
+    }
+
     /// A new inode without a name yet.
     pub(crate) fn add(&mut self, inode: Inode) -> InodeId {
         let id = u32::try_from(self.inodes.len()).expect("entries are limited far below 2^32");

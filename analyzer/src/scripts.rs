@@ -33,7 +33,7 @@ use crate::{
     closure::Process,
     shell::{Arg, World},
 };
-use calls::{Grammar, Place, Scope, Site, Value};
+use calls::{Call, Grammar, Place, Scope, Site, Value};
 use tokens::{Rules, Tokens};
 
 /// What scripts do.
@@ -183,6 +183,49 @@ struct Summary {
     reads: BTreeSet<String>,
 }
 
+impl Summary {
+    /// As many places as are kept of one file.
+    fn is_full(&self) -> bool {
+        self.sites.len() > SITES || self.words.len() > SITES
+    }
+
+    /// A command in backquotes.
+    fn add_shell(&mut self, reader: &calls::Reader<'_, '_>, at: usize, place: Place) {
+        let call = Call { callee: BACKTICKS.to_owned(), args: vec![reader.interpolated(at)], named: Vec::new() };
+        self.sites.push(Site { call, line: reader.tokens.line(at), place });
+    }
+
+    /// A string that may be an address of a peer.
+    fn add_address(&mut self, tokens: &Tokens<'_>, at: usize) {
+        if tokens.text(at).contains("://") && tokens.text(at).len() < 200 {
+            self.words.push((tokens.string(at).unwrap_or_default(), tokens.line(at), Place::Top));
+        }
+    }
+}
+
+/// Folders that hold modules, in the order they are searched.
+struct LoadPath<'a> {
+    world: World<'a>,
+    folders: Vec<(ImagePath, Origin)>,
+}
+
+impl<'a> LoadPath<'a> {
+    fn new(world: World<'a>) -> Self {
+        Self { world, folders: Vec::new() }
+    }
+
+    /// Adds a folder that exists and is not there yet.
+    fn add(&mut self, cwd: &ImagePath, folder: &str, origin: Origin) {
+        if let Ok(found) = self.world.resolve(cwd, folder)
+            && self.world.rootfs.file(found.inode).is_none()
+            && !self.folders.iter().any(|(known, _)| *known == found.path)
+            && self.folders.len() < FOLDERS
+        {
+            self.folders.push((found.path, origin));
+        }
+    }
+}
+
 /// A module asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Import {
@@ -263,6 +306,16 @@ impl<'a> Walk<'a> {
         let queue = if confidence == Confidence::Possible { &mut self.possible } else { &mut self.likely };
         if queue.len() < MODULES as usize {
             queue.push_back((module, evidence));
+        }
+    }
+
+    /// Starts with the text of the command line, or else with a file.
+    fn start(&mut self, text: Option<&str>, script: Option<&str>, finder: &mut dyn Finder) {
+        if let Some(text) = text {
+            self.push_text(text, finder);
+        } else if let Some(file) = script.and_then(|script| self.world.resolve(&self.process.cwd, script).ok()) {
+            let module = Module { file, name: String::new(), origin: Origin::Application, is_entry: true };
+            self.push(module, Confidence::Likely, Evidence::Config { key: "command line".to_owned() });
         }
     }
 
@@ -382,6 +435,12 @@ fn is_native(name: &[u8]) -> bool {
     name.ends_with(b".so") || name.ends_with(b".node") || memchr::memmem::find(name, b".so.").is_some()
 }
 
+/// What calls in backquotes are known as.
+const BACKTICKS: &str = "`…`";
+/// Places of one file.
+const SITES: usize = 20_000;
+/// Folders of a load path: a hundred gems and their extensions.
+const FOLDERS: usize = 2_000;
 /// Modules read in one image, all processes together.
 const MODULES: u32 = 20_000;
 /// Bytes of source read in one image.

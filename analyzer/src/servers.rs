@@ -124,11 +124,5 @@ fn quote(key: &str, words: &[String]) -> String {
     dna::redact(&short).into_owned()
 }
 
-/// The layer that brought a file.
-fn layer_of(path: &ImagePath, world: World<'_>) -> Option<u32> {
-    let found = world.rootfs.lookup(path).ok()?;
-    Some(world.rootfs.inode(found.inode).meta.layer)
-}
-
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ pub(crate) struct Calls {
 /// # Errors
 /// Time ran out.
 pub(crate) fn of_closure(
-    code: &Code<'_>,
+    code: &mut Code<'_>,
     rootfs: &Rootfs,
     closure: &Closure,
     loads: &BTreeMap<ImagePath, Vec<Known<Load>>>,
@@ -61,7 +61,7 @@ pub(crate) fn of_closure(
         // What starts the program is a call itself.
         if !found.contains_key(STARTS) {
             let evidence =
-                Evidence::Binary { path: path.clone(), offset: None, layer: layer_of(rootfs, path), detail: None };
+                Evidence::Binary { path: path.clone(), offset: None, layer: rootfs.layer_of(path), detail: None };
             let what = Syscall { name: STARTS.to_owned() };
             list.push(Known { what, confidence: Confidence::Certain, when: Vec::new(), evidence: vec![evidence] });
             list.sort();
@@ -71,29 +71,11 @@ pub(crate) fn of_closure(
     Ok(calls)
 }
 
-/// The calls of all programs together.
-pub(crate) fn union(calls: &Calls, closure: &Closure) -> Vec<Known<Syscall>> {
-    let mut all = BTreeMap::<String, Known<Syscall>>::new();
-    for (path, list) in &calls.programs {
-        let sureness = closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
-        for item in list {
-            let item = Known { confidence: item.confidence.max(sureness), ..item.clone() };
-            match all.get(&item.what.name) {
-                Some(known) if known.confidence <= item.confidence => {}
-                _ => {
-                    all.insert(item.what.name.clone(), item);
-                }
-            }
-        }
-    }
-    all.into_values().collect()
-}
-
 fn item(name: &str, call: &Call, rootfs: &Rootfs) -> Known<Syscall> {
     let evidence = call.nearest.as_ref().map(|Nearest { file, offset, function }| Evidence::Binary {
         path: file.clone(),
         offset: Some(*offset),
-        layer: layer_of(rootfs, file),
+        layer: rootfs.layer_of(file),
         detail: function.as_deref().map(|function| dna::redact(function).into_owned()),
     });
     let is_near = call.calm_distance.is_some_and(|distance| distance <= NEAR);
@@ -104,10 +86,6 @@ fn item(name: &str, call: &Call, rootfs: &Rootfs) -> Known<Syscall> {
     };
     let what = Syscall { name: name.to_owned() };
     Known { what, confidence, when: Vec::new(), evidence: evidence.into_iter().collect() }
-}
-
-fn layer_of(rootfs: &Rootfs, path: &ImagePath) -> Option<u32> {
-    Some(rootfs.inode(rootfs.lookup(path).ok()?.inode).meta.layer)
 }
 
 fn place(path: &ImagePath) -> String {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection as _};
-use goblin::elf::{SectionHeader, dynamic, header, program_header, reloc, section_header, sym};
+use goblin::elf::{SectionHeader, header, program_header, reloc, section_header, sym};
 
 use super::{golang, insn::Machine};
 use crate::{
@@ -95,11 +95,23 @@ impl Binary {
         if !body.is_64() || !body.is_little_endian() {
             return Ok(None);
         }
-        let segments = segments(&body)?;
-        let mut binary = Self {
+        let is_movable = body.header.e_type == header::ET_DYN;
+        let mut binary = Self::new(machine, is_movable, body.header.e_entry, segments(&body)?);
+        let dynamic = Dynamic::read(&body)?;
+        binary.read_symbols(&body)?;
+        binary.read_pointers(&body, &dynamic.initial)?;
+        (binary.needed, binary.soname) = (dynamic.needed, dynamic.soname);
+        binary.read_frames(&body);
+        binary.go = golang::functions(&binary, body.section(b".gopclntab").map(|section| section.sh_addr));
+        Ok(Some(binary))
+    }
+
+    /// Memory without symbols or pointers yet.
+    pub(super) fn new(machine: Machine, is_movable: bool, entry: u64, segments: Vec<Segment>) -> Self {
+        Self {
             machine,
-            is_movable: body.header.e_type == header::ET_DYN,
-            entry: body.header.e_entry,
+            is_movable,
+            entry,
             segments,
             symbols: Vec::new(),
             pointers: Vec::new(),
@@ -110,14 +122,7 @@ impl Binary {
             frames: Vec::new(),
             initial: Vec::new(),
             go: Vec::new(),
-        };
-        let dynamic = Dynamic::read(&body)?;
-        (binary.needed, binary.soname) = (dynamic.needed, dynamic.soname);
-        binary.read_symbols(&body)?;
-        binary.read_pointers(&body)?;
-        binary.read_frames(&body);
-        binary.go = golang::functions(&binary, body.section(b".gopclntab").map(|section| section.sh_addr));
-        Ok(Some(binary))
+        }
     }
 
     /// The bytes from an address to the end of its segment's file contents.
@@ -212,7 +217,8 @@ impl Binary {
         Ok(())
     }
 
-    fn read_pointers(&mut self, body: &Body<'_>) -> Result<(), ElfError> {
+    /// Reads what the loader fills in, and finds what it calls first: by arrays of pointers, and the functions it is told.
+    fn read_pointers(&mut self, body: &Body<'_>, functions: &[u64]) -> Result<(), ElfError> {
         let mut relocations: Vec<reloc::Reloc> = Vec::new();
         for (name, section) in &body.sections {
             let is_dynamic = section.sh_flags & u64::from(section_header::SHF_ALLOC) != 0;
@@ -272,13 +278,7 @@ impl Binary {
             None => self.u64_at(*at),
         };
         let mut initial: Vec<u64> = self.initial.iter().filter_map(target).filter(|at| self.is_code(*at)).collect();
-        if let Some(segment) = body.segment(program_header::PT_DYNAMIC) {
-            for entry in body.table::<dynamic::Dyn>(segment.p_offset, (segment.p_filesz / 16).min(DYNAMIC), 16)? {
-                if matches!(entry.d_tag, dynamic::DT_INIT | dynamic::DT_FINI) && self.is_code(entry.d_val) {
-                    initial.push(entry.d_val);
-                }
-            }
-        }
+        initial.extend(functions.iter().copied().filter(|at| self.is_code(*at)));
         for symbol in &self.symbols {
             // Programs without a dynamic section: crti's functions.
             if matches!(symbol.name.as_str(), "_init" | "_fini") {
@@ -423,7 +423,6 @@ const NAMES_BYTES: u64 = 256 << 20;
 const NAME_BYTES: u64 = 64 << 10;
 /// All names of a file together: many symbols may point into one long string.
 const ALL_NAMES_BYTES: u64 = 128 << 20;
-const DYNAMIC: u64 = 4_096;
 /// Words of a global offset table or an array of functions: one for each name that a file binds.
 const SLOTS: u64 = 1_000_000;
 /// Bytes of all segments together: they do not overlap in a real file.

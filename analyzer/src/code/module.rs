@@ -78,8 +78,9 @@ pub(super) enum Edge {
 
 /// Summarizes a file; none where it has more code than memory should be given to.
 pub(super) fn summarize(binary: &Binary) -> Option<Module> {
-    let steps = sweep(binary, &known_starts(binary))?;
-    let layout = Layout::new(binary, &steps);
+    let (starts, extents) = (known_starts(binary), extents(binary));
+    let steps = sweep(binary, &starts, &extents)?;
+    let layout = Layout::new(binary, starts, &extents, &steps);
     let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
     code_edges(binary, &layout, &steps, &mut edges);
     data_edges(binary, &layout, &mut edges);
@@ -137,11 +138,9 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    fn new(binary: &Binary, steps: &[Step]) -> Self {
-        let mut starts = known_starts(binary);
+    fn new(binary: &Binary, mut starts: Vec<u64>, extents: &[(u64, u64)], steps: &[Step]) -> Self {
         // What is called and lies in no function whose extent the file tells.
-        let extents = extents(binary);
-        let framed = |at: u64| extent_of(&extents, at).is_some();
+        let framed = |at: u64| extent_of(extents, at).is_some();
         let targets = steps.iter().filter_map(|step| match step.flow() {
             Flow::Call(to) => Some(to),
             _ => None,
@@ -232,11 +231,10 @@ fn extent_of(extents: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
 }
 
 /// Decodes all code once, in order, set right again at each known start.
-fn sweep(binary: &Binary, starts: &[u64]) -> Option<Vec<Step>> {
+fn sweep(binary: &Binary, starts: &[u64], extents: &[(u64, u64)]) -> Option<Vec<Step>> {
     // One instruction in three or four is kept; growing by doubling would hold three times the memory.
     let code: usize = binary.code().map(|segment| segment.bytes.len()).sum();
     let mut steps = Vec::with_capacity((code / 14).min(MAX_STEPS));
-    let extents = extents(binary);
     for segment in binary.code() {
         let end = segment.start.saturating_add(segment.bytes.len() as u64);
         let within = starts.partition_point(|at| *at < segment.start)..starts.partition_point(|at| *at < end);
@@ -250,7 +248,7 @@ fn sweep(binary: &Binary, starts: &[u64]) -> Option<Vec<Step>> {
             let bytes = bytes.get(..len).unwrap_or(bytes);
             // What stays inside a function and refers to nothing says nothing; but the last instruction tells whether control
             // runs on.
-            let inside = extent_of(&extents, *from).map_or(*from..*from, |(start, end)| start..end);
+            let inside = extent_of(extents, *from).map_or(*from..*from, |(start, end)| start..end);
             let mut last = None;
             let keep = |step: Step| {
                 let stays = match step.flow() {

@@ -30,21 +30,9 @@ fn file(machine: Machine, code: &[u8], functions: &[(&str, u64)]) -> Binary {
         offset: start,
         is_code,
     };
-    Binary {
-        machine,
-        is_movable: true,
-        entry: functions.first().map_or(0, |(_, at)| *at),
-        segments: vec![segment(0x1000, code, true), segment(0x8000, &[0; 0x100], false)],
-        symbols: symbols.collect(),
-        pointers: Vec::new(),
-        imports: Vec::new(),
-        needed: Vec::new(),
-        soname: None,
-        slots: Vec::new(),
-        frames: Vec::new(),
-        initial: Vec::new(),
-        go: Vec::new(),
-    }
+    let entry = functions.first().map_or(0, |(_, at)| *at);
+    let segments = vec![segment(0x1000, code, true), segment(0x8000, &[0; 0x100], false)];
+    Binary { symbols: symbols.collect(), ..Binary::new(machine, true, entry, segments) }
 }
 
 /// The numbers that reachable code of a program calls; `None` stands for one that could not be found.

@@ -9,7 +9,7 @@ use dna::{Confidence, Evidence, ImagePath};
 use serde_json::Value as Json;
 
 use super::{
-    Command, Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
+    Command, Finder, Findings, Import, Language, Module, Origin, Place, Reading, SITES, Scripts, Summary, Walk,
     calls::{Grammar, Reader, Site, Value},
     effects::{Effect, Rule},
     known_env,
@@ -657,7 +657,6 @@ const PACKAGE_BYTES: u64 = 1 << 20;
 const PACKAGES: usize = 5_000;
 const IMPORT_TOKENS: usize = 400;
 const DECLARATIONS: usize = 64;
-const SITES: usize = 20_000;
 const WORDS: usize = 5_000;
 
 #[cfg(test)]

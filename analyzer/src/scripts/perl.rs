@@ -6,7 +6,7 @@
 use dna::{Confidence, Evidence, ImagePath};
 
 use super::{
-    Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
+    BACKTICKS, Finder, Findings, Import, Language, LoadPath, Module, Origin, Place, Reading, Scripts, Summary, Walk,
     calls::{Call, Grammar, Reader, Site, Value},
     effects::{Effect, Rule},
     known_env,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_>) -> Findings {
-    let mut finder = Modules { world, folders: Vec::new() };
+    let mut finder = Modules(LoadPath::new(world));
     let mut walk = Walk::new(scripts, process, world, &PERL, Vec::new());
     let started = Evidence::Config { key: "command line".to_owned() };
     let mut asked = Vec::new();
@@ -28,9 +28,9 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
     while let Some(word) = words.next() {
         match word {
             "-e" | "-E" => text = words.next(),
-            "-I" => finder.add(&process.cwd, words.next().unwrap_or_default(), Origin::Application),
+            "-I" => finder.0.add(&process.cwd, words.next().unwrap_or_default(), Origin::Application),
             _ if word.starts_with("-I") => {
-                finder.add(&process.cwd, word.get(2..).unwrap_or_default(), Origin::Application);
+                finder.0.add(&process.cwd, word.get(2..).unwrap_or_default(), Origin::Application);
             }
             _ if word.starts_with("-M") || word.starts_with("-m") => {
                 asked.extend(word.get(2..).and_then(|name| name.split('=').next()));
@@ -44,7 +44,7 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
     }
     let env = known_env(process);
     for folder in env.get("PERL5LIB").into_iter().flat_map(|list| list.split(':')) {
-        finder.add(&process.cwd, folder, Origin::Application);
+        finder.0.add(&process.cwd, folder, Origin::Application);
     }
     finder.add_defaults();
     for name in asked {
@@ -52,12 +52,7 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
             walk.push(module, Confidence::Likely, started.clone());
         }
     }
-    if let Some(text) = text {
-        walk.push_text(text, &mut finder);
-    } else if let Some(file) = script.and_then(|script| world.resolve(&process.cwd, script).ok()) {
-        let module = Module { file, name: String::new(), origin: Origin::Application, is_entry: true };
-        walk.push(module, Confidence::Likely, started);
-    }
+    walk.start(text, script, &mut finder);
     walk.run(&mut finder)
 }
 
@@ -104,31 +99,18 @@ const EFFECTS: &[Rule] = &[
     ("tempdir", Effect::Temporary),
 ];
 
-const BACKTICKS: &str = "`…`";
 const PIPE: &str = "open a pipe";
 const OPEN: &str = "open a file";
 
-struct Modules<'a> {
-    world: World<'a>,
-    folders: Vec<(ImagePath, Origin)>,
-}
+struct Modules<'a>(LoadPath<'a>);
 
 impl Modules<'_> {
-    fn add(&mut self, cwd: &ImagePath, folder: &str, origin: Origin) {
-        if let Ok(found) = self.world.resolve(cwd, folder)
-            && self.world.rootfs.file(found.inode).is_none()
-            && !self.folders.iter().any(|(known, _)| *known == found.path)
-        {
-            self.folders.push((found.path, origin));
-        }
-    }
-
     /// Debian's and upstream's folders: with the version, and the architecture below or above it.
     fn add_defaults(&mut self) {
         let root = ImagePath::root();
         for (pattern, origin) in INC {
-            for folder in glob(self.world.rootfs, &root, pattern) {
-                self.add(&root, &folder, *origin);
+            for folder in glob(self.0.world.rootfs, &root, pattern) {
+                self.0.add(&root, &folder, *origin);
             }
         }
     }
@@ -143,9 +125,9 @@ impl Modules<'_> {
         let source = if stem == path { format!("{path}.pm") } else { path.clone() };
         let last = stem.rsplit('/').next().unwrap_or_default();
         let find = |path: &str| {
-            self.folders.iter().find_map(|(folder, origin)| {
-                let file: Resolved = self.world.resolve(folder, path).ok()?;
-                self.world.rootfs.file(file.inode)?;
+            self.0.folders.iter().find_map(|(folder, origin)| {
+                let file: Resolved = self.0.world.resolve(folder, path).ok()?;
+                self.0.world.rootfs.file(file.inode)?;
                 Some(Module { file, name: name.to_owned(), origin: *origin, is_entry: false })
             })
         };
@@ -177,13 +159,9 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                 _ => {}
             },
             Some(Kind::Shell) => {
-                let args = vec![reader.interpolated(at)];
-                let call = Call { callee: BACKTICKS.to_owned(), args, named: Vec::new() };
-                summary.sites.push(Site { call, line, place });
+                summary.add_shell(&reader, at, place);
             }
-            Some(Kind::Text { .. }) if tokens.text(at).contains("://") && tokens.text(at).len() < 200 => {
-                summary.words.push((tokens.string(at).unwrap_or_default(), line, Place::Top));
-            }
+            Some(Kind::Text { .. }) => summary.add_address(tokens, at),
             Some(Kind::Name) => {
                 let after = tokens.text(at.saturating_sub(1));
                 if after == "->" || after == "sub" || tokens.is_sign(at + 1, "=>") {
@@ -211,7 +189,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
             }
             _ => {}
         }
-        if summary.sites.len() > SITES || summary.words.len() > SITES {
+        if summary.is_full() {
             return;
         }
     }
@@ -302,7 +280,6 @@ const INC: &[(&str, Origin)] = &[
 
 /// Tokens of one statement that are looked at.
 const MAX_STATEMENT: usize = 200;
-const SITES: usize = 20_000;
 
 #[cfg(test)]
 mod tests {

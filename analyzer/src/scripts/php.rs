@@ -4,8 +4,8 @@
 use dna::{Confidence, Evidence, ImagePath, Known, Listen, Load, Protocol};
 
 use super::{
-    Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
-    calls::{Call, Grammar, Reader, Site, Value},
+    BACKTICKS, Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
+    calls::{Grammar, Reader, Site, Value},
     effects::{self, Effect, Rule},
     known_env,
     tokens::{HOLE, Hole, Kind, Rules, Tokens},
@@ -45,7 +45,7 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
                 }
             }
             "-r" => {
-                walk.push_text(&format!("<?php {}", words.next().unwrap_or_default()), &mut finder);
+                walk.start(Some(&format!("<?php {}", words.next().unwrap_or_default())), None, &mut finder);
                 break;
             }
             "-c" | "-d" | "-t" | "-z" => {
@@ -54,10 +54,7 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
             "-f" => {}
             _ if word.starts_with('-') => {}
             _ => {
-                if let Ok(file) = world.resolve(&process.cwd, word) {
-                    let module = Module { file, name: String::new(), origin: Origin::Application, is_entry: true };
-                    walk.push(module, Confidence::Likely, started.clone());
-                }
+                walk.start(None, Some(word), &mut finder);
                 break;
             }
         }
@@ -207,8 +204,6 @@ const EFFECTS: &[Rule] = &[
     ("tmpfile", Effect::Temporary),
 ];
 
-const BACKTICKS: &str = "`…`";
-
 struct Files<'a> {
     world: World<'a>,
 }
@@ -239,13 +234,9 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                 _ => {}
             },
             Some(Kind::Shell) => {
-                let args = vec![reader.interpolated(at)];
-                let call = Call { callee: BACKTICKS.to_owned(), args, named: Vec::new() };
-                summary.sites.push(Site { call, line, place });
+                summary.add_shell(&reader, at, place);
             }
-            Some(Kind::Text { .. }) if tokens.text(at).contains("://") && tokens.text(at).len() < 200 => {
-                summary.words.push((tokens.string(at).unwrap_or_default(), line, Place::Top));
-            }
+            Some(Kind::Text { .. }) => summary.add_address(tokens, at),
             Some(Kind::Name) => {
                 let before = tokens.text(at.saturating_sub(1));
                 if matches!(before, "->" | "::" | "function") && at > 0 {
@@ -281,7 +272,7 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
             }
             _ => {}
         }
-        if summary.sites.len() > SITES || summary.words.len() > SITES {
+        if summary.is_full() {
             return;
         }
     }
@@ -305,7 +296,6 @@ fn included(reader: &Reader<'_, '_>, at: usize) -> Option<String> {
 
 /// Extensions of one configuration: distributions package some eighty.
 const EXTENSIONS: usize = 500;
-const SITES: usize = 20_000;
 
 #[cfg(test)]
 mod tests {

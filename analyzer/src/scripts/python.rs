@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use dna::{Confidence, Evidence, ImagePath};
 
 use super::{
-    Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
+    Finder, Findings, Import, Language, Module, Origin, Place, Reading, SITES, Scripts, Summary, Walk,
     calls::{Grammar, Reader, Site, Value},
     effects::{self, Effect, Rule},
     known_env,
@@ -969,7 +969,6 @@ const KNOWN: usize = 200_000;
 /// Tokens of one list of imported names.
 const IMPORTED: usize = 5_000;
 /// Calls and strings kept of one file.
-const SITES: usize = 20_000;
 const WORDS: usize = 5_000;
 
 #[cfg(test)]

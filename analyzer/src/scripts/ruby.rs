@@ -6,7 +6,7 @@
 use dna::{Confidence, Evidence, ImagePath};
 
 use super::{
-    Finder, Findings, Import, Language, Module, Origin, Place, Reading, Scripts, Summary, Walk,
+    BACKTICKS, Finder, Findings, Import, Language, LoadPath, Module, Origin, Place, Reading, Scripts, Summary, Walk,
     calls::{Call, Grammar, Reader, Site, Value},
     effects::{self, Effect, Rule},
     known_env,
@@ -15,7 +15,7 @@ use super::{
 use crate::{InodeId, closure::Process, shell::World};
 
 pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_>) -> Findings {
-    let mut finder = Files { world, folders: Vec::new() };
+    let mut finder = Files(LoadPath::new(world));
     let mut walk = Walk::new(scripts, process, world, &RUBY, Vec::new());
     let started = Evidence::Config { key: "command line".to_owned() };
     let mut words = process.argv.iter().skip(1).map(|word| word.as_deref().unwrap_or_default());
@@ -23,13 +23,13 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
     while let Some(word) = words.next() {
         match word {
             "-e" => text = words.next(),
-            "-I" => finder.add(&process.cwd, words.next().unwrap_or_default(), Origin::Application),
+            "-I" => finder.0.add(&process.cwd, words.next().unwrap_or_default(), Origin::Application),
             "-r" => asked.extend(words.next()),
             "-C" | "-E" | "-W" => {
                 words.next();
             }
             _ if word.starts_with("-I") => {
-                finder.add(&process.cwd, word.get(2..).unwrap_or_default(), Origin::Application);
+                finder.0.add(&process.cwd, word.get(2..).unwrap_or_default(), Origin::Application);
             }
             _ if word.starts_with("-r") => asked.extend(word.get(2..)),
             _ if word.starts_with('-') => {}
@@ -41,7 +41,7 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
     }
     let env = known_env(process);
     for folder in env.get("RUBYLIB").into_iter().flat_map(|list| list.split(':')) {
-        finder.add(&process.cwd, folder, Origin::Application);
+        finder.0.add(&process.cwd, folder, Origin::Application);
     }
     finder.add_defaults(env.get("GEM_HOME").into_iter().chain(env.get("GEM_PATH")).flat_map(|list| list.split(':')));
     for name in ["enc/encdb", "enc/trans/transdb", "rubygems"].into_iter().chain(asked) {
@@ -49,12 +49,7 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
             walk.push(module, Confidence::Likely, started.clone());
         }
     }
-    if let Some(text) = text {
-        walk.push_text(text, &mut finder);
-    } else if let Some(file) = script.and_then(|script| world.resolve(&process.cwd, script).ok()) {
-        let module = Module { file, name: String::new(), origin: Origin::Application, is_entry: true };
-        walk.push(module, Confidence::Likely, started);
-    }
+    walk.start(text, script, &mut finder);
     walk.run(&mut finder)
 }
 
@@ -112,27 +107,12 @@ const EFFECTS: &[Rule] = &[
     ("Dir.mktmpdir", Effect::Temporary),
 ];
 
-const BACKTICKS: &str = "`…`";
-
-struct Files<'a> {
-    world: World<'a>,
-    folders: Vec<(ImagePath, Origin)>,
-}
+struct Files<'a>(LoadPath<'a>);
 
 impl Files<'_> {
-    fn add(&mut self, cwd: &ImagePath, folder: &str, origin: Origin) {
-        if let Ok(found) = self.world.resolve(cwd, folder)
-            && self.world.rootfs.file(found.inode).is_none()
-            && !self.folders.iter().any(|(known, _)| *known == found.path)
-            && self.folders.len() < FOLDERS
-        {
-            self.folders.push((found.path, origin));
-        }
-    }
-
     fn names(&self, folder: &str) -> Vec<String> {
-        let Ok(found) = self.world.resolve(&ImagePath::root(), folder) else { return Vec::new() };
-        self.world.rootfs.children(found.inode).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+        let Ok(found) = self.0.world.resolve(&ImagePath::root(), folder) else { return Vec::new() };
+        self.0.world.rootfs.children(found.inode).map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
     fn add_defaults<'t>(&mut self, gems: impl Iterator<Item = &'t str>) {
@@ -143,35 +123,35 @@ impl Files<'_> {
             for version in self.names(base).into_iter().filter(is_version) {
                 let folder = format!("{base}/{version}");
                 for kind in ["site_ruby", "vendor_ruby"] {
-                    self.add(&root, &format!("{base}/{kind}/{version}"), Origin::Package);
+                    self.0.add(&root, &format!("{base}/{kind}/{version}"), Origin::Package);
                 }
-                self.add(&root, &folder, Origin::Standard);
+                self.0.add(&root, &folder, Origin::Standard);
                 for name in self.names(&folder).into_iter().filter(|name| name.contains("-linux")) {
-                    self.add(&root, &format!("{folder}/{name}"), Origin::Standard);
+                    self.0.add(&root, &format!("{folder}/{name}"), Origin::Standard);
                 }
                 gem_folders.push(format!("{base}/gems/{version}"));
                 gem_folders.push(format!("/var/lib/gems/{version}"));
                 gem_folders.push(format!("/usr/local/bundle/ruby/{version}"));
             }
-            self.add(&root, &format!("{base}/vendor_ruby"), Origin::Package);
+            self.0.add(&root, &format!("{base}/vendor_ruby"), Origin::Package);
         }
         for triplet in self.names("/usr/lib").into_iter().filter(|name| name.ends_with("-linux-gnu")) {
             for kind in ["ruby", "ruby/vendor_ruby"] {
                 for version in self.names(&format!("/usr/lib/{triplet}/{kind}")).into_iter().filter(is_version) {
-                    self.add(&root, &format!("/usr/lib/{triplet}/{kind}/{version}"), Origin::Standard);
+                    self.0.add(&root, &format!("/usr/lib/{triplet}/{kind}/{version}"), Origin::Standard);
                 }
             }
         }
         gem_folders.extend(["/usr/share/rubygems-integration/all", "/usr/local/bundle"].map(str::to_owned));
         for folder in gem_folders {
             for gem in self.names(&format!("{folder}/gems")) {
-                self.add(&root, &format!("{folder}/gems/{gem}/lib"), Origin::Package);
+                self.0.add(&root, &format!("{folder}/gems/{gem}/lib"), Origin::Package);
             }
             for platform in self.names(&format!("{folder}/extensions")) {
                 for version in self.names(&format!("{folder}/extensions/{platform}")) {
                     for gem in self.names(&format!("{folder}/extensions/{platform}/{version}")) {
                         let path = format!("{folder}/extensions/{platform}/{version}/{gem}");
-                        self.add(&root, &path, Origin::Package);
+                        self.0.add(&root, &path, Origin::Package);
                     }
                 }
             }
@@ -181,14 +161,14 @@ impl Files<'_> {
     fn at(&self, folder: &ImagePath, name: &str, origin: Origin) -> Option<Module> {
         ["", ".rb", ".so"].into_iter().find_map(|ending| {
             let ends = name.ends_with(".rb") || name.ends_with(".so");
-            let file = self.world.resolve(folder, &format!("{name}{ending}")).ok()?;
-            self.world.rootfs.file(file.inode).filter(|_| ending.is_empty() == ends)?;
+            let file = self.0.world.resolve(folder, &format!("{name}{ending}")).ok()?;
+            self.0.world.rootfs.file(file.inode).filter(|_| ending.is_empty() == ends)?;
             Some(Module { file, name: String::new(), origin, is_entry: false })
         })
     }
 
     fn file(&self, name: &str) -> Option<Module> {
-        self.folders.iter().find_map(|(folder, origin)| self.at(folder, name, *origin))
+        self.0.folders.iter().find_map(|(folder, origin)| self.at(folder, name, *origin))
     }
 }
 
@@ -219,13 +199,9 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
         }
         match token.kind {
             Kind::Shell => {
-                let args = vec![reader.interpolated(at)];
-                let call = Call { callee: BACKTICKS.to_owned(), args, named: Vec::new() };
-                summary.sites.push(Site { call, line, place });
+                summary.add_shell(&reader, at, place);
             }
-            Kind::Text { .. } if tokens.text(at).contains("://") && tokens.text(at).len() < 200 => {
-                summary.words.push((tokens.string(at).unwrap_or_default(), line, Place::Top));
-            }
+            Kind::Text { .. } => summary.add_address(tokens, at),
             Kind::Name => {
                 let is_member =
                     at.checked_sub(1).is_some_and(|before| matches!(tokens.text(before), "." | "::" | "def"));
@@ -272,15 +248,11 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
             }
             _ => {}
         }
-        if summary.sites.len() > SITES || summary.words.len() > SITES {
+        if summary.is_full() {
             return;
         }
     }
 }
-
-/// Folders of the load path: a hundred gems and their extensions.
-const FOLDERS: usize = 2_000;
-const SITES: usize = 20_000;
 
 #[cfg(test)]
 mod tests {

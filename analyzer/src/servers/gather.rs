@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use dna::{Evidence, ImagePath, Subject, Unknown};
 
 use super::{
-    Fact, Origin, layer_of, quote,
+    Fact, Origin, quote,
     syntax::{self, Setting, Syntax},
     table::{Kind, Server, Word, is_of, normal},
     values,
@@ -170,7 +170,7 @@ impl Gather<'_> {
             let evidence = Evidence::Binary {
                 path: found.path.clone(),
                 offset: u64::try_from(at).ok(),
-                layer: layer_of(&found.path, self.world),
+                layer: self.world.rootfs.layer_of(&found.path),
                 detail: Some(quote(&format!("configured with {marker}{value}"), &[])),
             };
             self.fact(key, vec![value], Origin::BuiltIn, evidence);
@@ -369,7 +369,7 @@ impl Gather<'_> {
         origin: Origin,
         depth: u32,
     ) {
-        let layer = file.and_then(|file| layer_of(file, self.world));
+        let layer = file.and_then(|file| self.world.rootfs.layer_of(file));
         for setting in settings {
             let mut path = self.expand(&setting.path);
             let mut known = true;

@@ -7,7 +7,6 @@ use dna::{Confidence, Connect, Evidence, ImagePath, Known, Listen, Load, Protoco
 use super::{
     Claims, Fact, Origin,
     gather::{self, Gathered},
-    layer_of,
     table::{Condition, Kind, Meaning, Server, Word, is_of, normal},
     values::{self, Place},
 };
@@ -55,7 +54,7 @@ fn assumed(key: &str, words: Vec<String>, process: &Process, world: World<'_>) -
     let evidence = Evidence::Binary {
         path: process.program.clone(),
         offset: None,
-        layer: layer_of(&process.program, world),
+        layer: world.rootfs.layer_of(&process.program),
         detail: Some(super::quote(&format!("default: {}", key.trim_start_matches('.')), &words)),
     };
     Fact { path: normal(key), words, origin: Origin::Default, evidence, depth: 0, opens: false }
