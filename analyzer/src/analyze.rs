@@ -203,6 +203,7 @@ fn executed_by(program: &Program) -> Vec<Known<Exec>> {
     let item = |run: &dna::Run| Known {
         what: Exec { path: run.program.clone() },
         confidence: run.confidence,
+        probability: None,
         when: run.when.clone(),
         evidence: run.evidence.clone(),
     };
@@ -245,6 +246,7 @@ fn claimed(start: &dna::Start) -> Vec<Known<Listen>> {
     let item = |port: &dna::ExposedPort| Known {
         what: Listen { protocol: port.protocol, port: port.port, address: None, claimed: true },
         confidence: Confidence::Possible,
+        probability: None,
         when: Vec::new(),
         evidence: vec![Evidence::Config { key: "ExposedPorts".to_owned() }],
     };

@@ -139,6 +139,7 @@ impl Reach<'_> {
         let item = Known {
             what: Exec { path: process.program.clone() },
             confidence: process.confidence,
+            probability: None,
             when: Vec::new(),
             evidence: evidence.clone(),
         };

@@ -131,6 +131,7 @@ impl<'a> Loader<'a> {
         let item = |path: &ImagePath, confidence, evidence: Evidence| Known {
             what: Load { path: path.clone() },
             confidence,
+            probability: None,
             when: Vec::new(),
             evidence: vec![evidence],
         };

@@ -159,7 +159,13 @@ mod tests {
 
     fn port(port: u16, confidence: Confidence, key: &str) -> Known<Listen> {
         let what = Listen { protocol: Protocol::Tcp, port, address: None, claimed: false };
-        Known { what, confidence, when: Vec::new(), evidence: vec![Evidence::Config { key: key.to_owned() }] }
+        Known {
+            what,
+            confidence,
+            probability: None,
+            when: Vec::new(),
+            evidence: vec![Evidence::Config { key: key.to_owned() }],
+        }
     }
 
     #[test]

@@ -343,7 +343,13 @@ impl<'a> Walk<'a> {
             }
             if is_native(module.file.path.file_name()) {
                 let what = Load { path: module.file.path };
-                self.findings.load.push(Known { what, confidence, when: Vec::new(), evidence: vec![evidence] });
+                self.findings.load.push(Known {
+                    what,
+                    confidence,
+                    probability: None,
+                    when: Vec::new(),
+                    evidence: vec![evidence],
+                });
                 continue;
             }
             self.findings.modules.insert(module.file.path.clone());

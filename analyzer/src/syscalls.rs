@@ -63,7 +63,13 @@ pub(crate) fn of_closure(
             let evidence =
                 Evidence::Binary { path: path.clone(), offset: None, layer: rootfs.layer_of(path), detail: None };
             let what = Syscall { name: STARTS.to_owned() };
-            list.push(Known { what, confidence: Confidence::Certain, when: Vec::new(), evidence: vec![evidence] });
+            list.push(Known {
+                what,
+                confidence: Confidence::Certain,
+                probability: None,
+                when: Vec::new(),
+                evidence: vec![evidence],
+            });
             list.sort();
         }
         calls.programs.insert(path.clone(), list);
@@ -85,7 +91,7 @@ fn item(name: &str, call: &Call, rootfs: &Rootfs) -> Known<Syscall> {
         _ => Confidence::Possible,
     };
     let what = Syscall { name: name.to_owned() };
-    Known { what, confidence, when: Vec::new(), evidence: evidence.into_iter().collect() }
+    Known { what, confidence, probability: None, when: Vec::new(), evidence: evidence.into_iter().collect() }
 }
 
 fn place(path: &ImagePath) -> String {

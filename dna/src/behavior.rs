@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Evidence, ImagePath};
+use crate::{Condition, Evidence, ImagePath, Probability};
 
 /// What the start command (or one program) may do. Every dimension is sorted by what its items name; `completeness` says
 /// how far a missing item means "no".
@@ -38,6 +38,9 @@ pub struct Known<T> {
     pub what: T,
     /// How sure the prediction is.
     pub confidence: Confidence,
+    /// The probability that a container does it, where a calibrated model tells one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<Probability>,
     /// Conditions under which it holds; absent means always.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub when: Vec<Condition>,

@@ -30,6 +30,7 @@ mod evidence;
 mod limits;
 mod path;
 mod platform;
+mod probability;
 mod program;
 mod secret;
 mod start;
@@ -47,6 +48,7 @@ pub use evidence::{Condition, Evidence};
 pub use limits::{LimitError, Limits};
 pub use path::{ImagePath, PathError};
 pub use platform::{Platform, PlatformError};
+pub use probability::Probability;
 pub use program::{
     Elf, FileCapabilities, Hardening, Kind, Language, Linkage, Needed, Packing, Program, Relro, Run, Script, Tristate,
 };

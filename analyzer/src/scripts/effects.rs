@@ -203,7 +203,13 @@ fn one(
             let port = keyword("port").or_else(|| parts.get(1).cloned()).as_ref().and_then(port_of);
             if let Some(host) = host.filter(|host| is_host(host)) {
                 let what = Connect { host: dna::redact(&host).into_owned(), port, protocol: Protocol::Tcp };
-                let item = Known { what, confidence: Confidence::Possible, when: Vec::new(), evidence: vec![evidence] };
+                let item = Known {
+                    what,
+                    confidence: Confidence::Possible,
+                    probability: None,
+                    when: Vec::new(),
+                    evidence: vec![evidence],
+                };
                 walk.findings.connect.push(item);
             }
         }
@@ -272,7 +278,13 @@ fn listen(
             let protocol = if is_datagram { Protocol::Udp } else { Protocol::Tcp };
             let address = address.as_ref().and_then(text).filter(|address| is_host(address));
             let what = Listen { protocol, port: number, address, claimed: false };
-            walk.findings.listen.push(Known { what, confidence, when: Vec::new(), evidence: vec![evidence] });
+            walk.findings.listen.push(Known {
+                what,
+                confidence,
+                probability: None,
+                when: Vec::new(),
+                evidence: vec![evidence],
+            });
         }
         None if matches!(port, Value::Unknown | Value::Name(_)) && is_application => {
             if let Evidence::File { path, .. } = &evidence {
@@ -295,7 +307,13 @@ fn write(walk: &mut Walk<'_>, path: Option<String>, evidence: Evidence, confiden
     if path.components().next().is_none_or(|first| first.contains(&b'*')) || path.as_bytes().starts_with(b"/dev/") {
         return;
     }
-    walk.findings.write.push(Known { what: Write { path }, confidence, when: Vec::new(), evidence: vec![evidence] });
+    walk.findings.write.push(Known {
+        what: Write { path },
+        confidence,
+        probability: None,
+        when: Vec::new(),
+        evidence: vec![evidence],
+    });
 }
 
 /// The text of a value without holes.
@@ -484,7 +502,13 @@ pub(super) fn peer(word: &str, evidence: &Evidence) -> Option<Known<Connect>> {
         return None;
     }
     let what = Connect { host: dna::redact(host).into_owned(), port, protocol: Protocol::Tcp };
-    Some(Known { what, confidence: Confidence::Possible, when: Vec::new(), evidence: vec![evidence.clone()] })
+    Some(Known {
+        what,
+        confidence: Confidence::Possible,
+        probability: None,
+        when: Vec::new(),
+        evidence: vec![evidence.clone()],
+    })
 }
 
 fn is_host(host: &str) -> bool {

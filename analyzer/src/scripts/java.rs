@@ -85,7 +85,13 @@ impl<'a> Home<'a> {
     fn load(&self, name: &str, confidence: Confidence, evidence: &Evidence, findings: &mut Findings) {
         if let Some(found) = self.find(name) {
             let what = Load { path: found.path };
-            findings.load.push(Known { what, confidence, when: Vec::new(), evidence: vec![evidence.clone()] });
+            findings.load.push(Known {
+                what,
+                confidence,
+                probability: None,
+                when: Vec::new(),
+                evidence: vec![evidence.clone()],
+            });
         }
     }
 }
@@ -104,7 +110,13 @@ fn performance_data(
         && let Ok(path) = ImagePath::normalize(format!("/tmp/hsperfdata_{}/*", user.name.replace('/', "_")).as_bytes())
     {
         let evidence = vec![evidence.clone()];
-        findings.write.push(Known { what: Write { path }, confidence: Confidence::Likely, when: Vec::new(), evidence });
+        findings.write.push(Known {
+            what: Write { path },
+            confidence: Confidence::Likely,
+            probability: None,
+            when: Vec::new(),
+            evidence,
+        });
     }
 }
 
@@ -114,7 +126,7 @@ fn told_ports(process: &Process, options: &[String], findings: &mut Findings) {
         if let Some(port) = port.parse::<u16>().ok().filter(|port| *port != 0) {
             let what = Listen { protocol: Protocol::Tcp, port, address: None, claimed: false };
             let evidence = vec![Evidence::Config { key: key.to_owned() }];
-            findings.listen.push(Known { what, confidence, when: Vec::new(), evidence });
+            findings.listen.push(Known { what, confidence, probability: None, when: Vec::new(), evidence });
         }
     };
     for word in options {
@@ -387,7 +399,13 @@ fn apply(application: &Application, file: &Resolved, home: &Home<'_>, world: Wor
     for port in &application.ports {
         let what = Listen { protocol: Protocol::Tcp, port: *port, address: None, claimed: false };
         let evidence = vec![evidence("a port that is constant")];
-        findings.listen.push(Known { what, confidence: Confidence::Likely, when: Vec::new(), evidence });
+        findings.listen.push(Known {
+            what,
+            confidence: Confidence::Likely,
+            probability: None,
+            when: Vec::new(),
+            evidence,
+        });
     }
     let runs = used("java/lang/ProcessBuilder").or_else(|| used("java/lang/Runtime.exec"));
     if let Some(runs) = runs {
@@ -416,6 +434,7 @@ fn apply(application: &Application, file: &Resolved, home: &Home<'_>, world: Wor
             findings.write.push(Known {
                 what: Write { path },
                 confidence: Confidence::Likely,
+                probability: None,
                 when: Vec::new(),
                 evidence,
             });

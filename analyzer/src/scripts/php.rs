@@ -39,6 +39,7 @@ pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_
                     walk.findings.listen.push(Known {
                         what,
                         confidence: Confidence::Certain,
+                        probability: None,
                         when: Vec::new(),
                         evidence,
                     });
@@ -142,7 +143,13 @@ pub(crate) fn extensions(sapi: &str, scan_folders: Option<&str>, world: World<'_
         let layer = Some(world.rootfs.inode(file.inode).meta.layer);
         let evidence =
             vec![Evidence::File { path: file.path, line: Some(line), layer, detail: Some("extension".to_owned()) }];
-        Some(Known { what: Load { path }, confidence: Confidence::Likely, when: Vec::new(), evidence })
+        Some(Known {
+            what: Load { path },
+            confidence: Confidence::Likely,
+            probability: None,
+            when: Vec::new(),
+            evidence,
+        })
     };
     let mut loads: Vec<Known<Load>> = lines.into_iter().filter_map(load).collect();
     loads.sort();

@@ -91,7 +91,7 @@ pub(super) fn claims(process: &Process, world: World<'_>) -> Claims {
         let confidence = confidence.max(process.confidence);
         let what = Listen { protocol: Protocol::Tcp, port: port.0, address: host, claimed: false };
         let evidence = vec![Evidence::Config { key }];
-        claims.listen.push(Known { what, confidence, when: Vec::new(), evidence });
+        claims.listen.push(Known { what, confidence, probability: None, when: Vec::new(), evidence });
     };
     let mut words = process.argv.iter().skip(1).peekable();
     while let Some(word) = words.next() {

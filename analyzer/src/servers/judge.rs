@@ -83,7 +83,13 @@ struct Source {
 
 impl Source {
     fn claim<T>(&self, what: T) -> Known<T> {
-        Known { what, confidence: self.confidence, when: Vec::new(), evidence: vec![self.evidence.clone()] }
+        Known {
+            what,
+            confidence: self.confidence,
+            probability: None,
+            when: Vec::new(),
+            evidence: vec![self.evidence.clone()],
+        }
     }
 }
 
