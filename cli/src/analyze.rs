@@ -173,7 +173,7 @@ fn subject(image: &Image) -> SbomSubject {
     }
 }
 
-fn limits(open: &Open) -> anyhow::Result<Limits> {
+pub(crate) fn limits(open: &Open) -> anyhow::Result<Limits> {
     let mut limits = Limits::default();
     for assignment in &open.limits {
         limits.set(assignment).context("--limit")?;
@@ -181,7 +181,7 @@ fn limits(open: &Open) -> anyhow::Result<Limits> {
     Ok(limits)
 }
 
-fn source(text: &str) -> anyhow::Result<Source> {
+pub(crate) fn source(text: &str) -> anyhow::Result<Source> {
     let source: Result<Source, _> = text.parse();
     let hint = Source::meant(text);
     match (source, hint) {
@@ -196,7 +196,7 @@ fn source(text: &str) -> anyhow::Result<Source> {
     }
 }
 
-fn options(open: &Open, limits: &Limits) -> oci::Options {
+pub(crate) fn options(open: &Open, limits: &Limits) -> oci::Options {
     let mut options = oci::Options {
         platform: open.platform.clone(),
         all_platforms: open.all_platforms,
@@ -250,7 +250,7 @@ fn bar(what: &'static str, total: u64) -> Option<ProgressBar> {
 }
 
 /// A command line as a shell splits it, quotes and backslashes taken out; nothing is expanded.
-fn split(line: &str) -> anyhow::Result<Vec<String>> {
+pub(crate) fn split(line: &str) -> anyhow::Result<Vec<String>> {
     let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
     let mut characters = line.chars();
     while let Some(c) = characters.next() {

@@ -22,6 +22,9 @@ pub(crate) enum Command {
     /// Read an image and print its DNA
     #[command(after_long_help = SOURCES)]
     Analyze(Analyze),
+    /// Write what enforces the DNA: a seccomp profile, the capabilities to grant
+    #[command(after_long_help = SOURCES_AND_DNA)]
+    Profile(Profile),
     /// Copy an image into an OCI layout, every byte checked
     #[command(after_long_help = SOURCES)]
     Pull(Pull),
@@ -42,7 +45,10 @@ pub(crate) enum Command {
     },
 }
 
-const SOURCES: &str = "\
+macro_rules! sources {
+    ($more:literal) => {
+        concat!(
+            "\
 SOURCE is one of (names as in containers-transports(5)):
   REFERENCE, docker://REFERENCE   an image in a registry: debian:12, ghcr.io/team/app@sha256:…
   oci:DIR[:TAG]                   an OCI image layout
@@ -51,8 +57,19 @@ SOURCE is one of (names as in containers-transports(5)):
   -                               an archive of either kind on standard input
   docker-daemon:REFERENCE         an image of the local Docker engine
   dir:ROOTFS                      an unpacked root file system (with --config)
+",
+            $more,
+            "
+Registry credentials are Docker's: config.json with auths, credsStore and credHelpers."
+        )
+    };
+}
 
-Registry credentials are Docker's: config.json with auths, credsStore and credHelpers.";
+const SOURCES: &str = sources!("");
+const SOURCES_AND_DNA: &str = sources!(
+    "  dna:FILE                        a DNA that `mayfly analyze --format json` wrote; `dna:-` reads standard input
+"
+);
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Analyze {
@@ -68,6 +85,34 @@ pub(crate) struct Analyze {
     /// Ask what another command would do in a container of the image, in place of its own
     #[arg(long, value_name = "COMMAND LINE")]
     pub(crate) command: Option<String>,
+    #[command(flatten)]
+    pub(crate) open: Open,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Profile {
+    /// The image, or its DNA
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// What to write
+    #[arg(long = "for", value_enum, value_name = "TARGET")]
+    pub(crate) target: Target,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// For another command in place of the image's own
+    #[arg(long, value_name = "COMMAND LINE")]
+    pub(crate) command: Option<String>,
+    /// The runtime that will load the seccomp profile; repeat it for several [default: runc and crun]
+    #[arg(long, value_enum, value_name = "RUNTIME")]
+    pub(crate) runtime: Vec<Runtime>,
+    /// The container runs with no_new_privs (`--security-opt no-new-privileges`, allowPrivilegeEscalation: false): the
+    /// runtime loads the seccomp profile last, so fewer calls of its own are allowed
+    #[arg(long)]
+    pub(crate) no_new_privileges: bool,
+    /// Allow no system call that Docker's default profile refuses, even where it is predicted
+    #[arg(long)]
+    pub(crate) within_docker_default: bool,
     #[command(flatten)]
     pub(crate) open: Open,
 }
@@ -139,6 +184,37 @@ pub(crate) enum Format {
     Cyclonedx,
     /// The packages as SPDX 2.3 JSON
     Spdx,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// A seccomp profile, as Docker, Podman and Kubernetes load it
+    Seccomp,
+    /// The `securityContext` of a Kubernetes container: all capabilities dropped, the needed ones added
+    Capabilities,
+    /// The same as options of `docker run`
+    DockerRun,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Runtime {
+    /// Docker, containerd, CRI-O
+    Runc,
+    /// Podman, CRI-O
+    Crun,
+    /// youki
+    Youki,
+}
+
+impl Runtime {
+    /// Its name, as the tables have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Runc => "runc",
+            Self::Crun => "crun",
+            Self::Youki => "youki",
+        }
+    }
 }
 
 /// Prints a completion script.

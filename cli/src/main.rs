@@ -9,6 +9,8 @@ mod fixture;
 mod html;
 mod human;
 mod output;
+mod profile;
+mod question;
 mod text;
 
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Analyze(analyze) => analyze::run(&analyze),
+        Command::Profile(args) => profile::run(&args),
         Command::Pull(pull) => analyze::pull(&pull),
         Command::Demo(demo) => demo::run(&demo),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),
