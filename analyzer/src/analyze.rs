@@ -11,7 +11,7 @@ use oci::{Contents, Image};
 use crate::{
     Error, Inventory, Progress, Rootfs, Squashed, accounts, closure,
     closure::{Closure, Launch},
-    code::Code,
+    code::{Code, Nearest},
     inventory,
     loader::Loader,
     merge::{self, Configured},
@@ -98,7 +98,39 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     Ok(Analysis { dna, inventory, rootfs, started, limits: limits.clone() })
 }
 
+/// A step of a way through code: a function, or in the last one the instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallStep {
+    /// The file its code is in.
+    pub file: ImagePath,
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// The function's name, where the file tells it.
+    pub function: Option<String>,
+}
+
 impl Analysis {
+    /// The file that a path leads to, symbolic links resolved.
+    pub fn resolve(&self, path: &ImagePath) -> Option<ImagePath> {
+        self.rootfs.resolve(path).ok().map(|found| found.path)
+    }
+
+    /// The shortest way of calls by which a program comes to make a system call, from its start to the instruction; empty where
+    /// it makes none.
+    pub fn calls(&self, program: &ImagePath, syscall: &str) -> Vec<CallStep> {
+        let mut programs = self.dna.programs.iter();
+        let behavior = programs.find(|known| known.path == *program).and_then(|known| known.behavior.as_ref());
+        let loaded = behavior.into_iter().flat_map(|behavior| behavior.load.iter().map(|load| load.what.path.clone()));
+        let mut code = Code::new(&self.rootfs, &self.limits);
+        let (reach, _) = code.reach([program.clone()].into_iter().chain(loaded));
+        let step = |nearest: Nearest| CallStep {
+            file: nearest.file,
+            offset: nearest.offset,
+            function: nearest.function.map(|name| dna::redact(&name).into_owned()),
+        };
+        reach.way(syscall).into_iter().map(step).collect()
+    }
+
     /// What another command would do, in place of the image's own: as the image's user, in its working directory and
     /// environment.
     ///

@@ -76,6 +76,8 @@ pub(crate) struct Call {
     pub(crate) is_imported: bool,
     /// The nearest place: the file's number, the offset of the instruction, the function.
     pub(crate) nearest: Option<Nearest>,
+    /// The same in the process.
+    place: Option<Place>,
 }
 
 /// A place in a file.
@@ -200,7 +202,30 @@ impl Reach {
         if distance < call.distance {
             call.distance = distance;
             call.nearest = self.nearest(place, at);
+            call.place = Some(place);
         }
+    }
+
+    /// The calls from the start of the process to the function that makes a system call, and the instruction there.
+    pub(crate) fn way(&self, name: &str) -> Vec<Nearest> {
+        let (mut calls, _) = self.syscalls();
+        let Some(call) = calls.remove(name) else { return Vec::new() };
+        let Some(to) = call.place else { return Vec::new() };
+        let avoided = if call.calm_distance.is_some() { FATAL } else { &[] };
+        let mut way = self.process.way(to, avoided);
+        if way.is_empty() {
+            way = self.process.way(to, &[]);
+        }
+        let function = |place: &Place| {
+            let at = self.process.modules.get(place.0)?.functions.get(place.1 as usize)?.at;
+            self.nearest(*place, at)
+        };
+        let mut steps: Vec<Nearest> = way.iter().filter_map(function).collect();
+        // In the last function, the instruction itself.
+        if let (Some(last), Some(nearest)) = (steps.last_mut(), call.nearest) {
+            *last = nearest;
+        }
+        steps
     }
 
     fn nearest(&self, place: Place, at: u64) -> Option<Nearest> {

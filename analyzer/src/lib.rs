@@ -40,7 +40,7 @@ mod supervisors;
 mod syscalls;
 mod wrappers;
 
-pub use analyze::{Analysis, Answer, analyze};
+pub use analyze::{Analysis, Answer, CallStep, analyze};
 pub use code::count_calls;
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};

@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// Write what enforces the DNA: a seccomp profile, the capabilities to grant
     #[command(after_long_help = SOURCES_AND_DNA)]
     Profile(Profile),
+    /// Say why something is predicted: the chain from the start command to the instruction, line or key
+    #[command(after_long_help = SOURCES_AND_DNA)]
+    Explain(Explain),
     /// Copy an image into an OCI layout, every byte checked
     #[command(after_long_help = SOURCES)]
     Pull(Pull),
@@ -115,6 +118,34 @@ pub(crate) struct Profile {
     pub(crate) within_docker_default: bool,
     #[command(flatten)]
     pub(crate) open: Open,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Explain {
+    /// The image, or its DNA: without the image, calls inside of compiled code are not shown
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// syscall:NAME, capability:CAP_NAME, port:NUMBER[/PROTOCOL], exec:/PATH, load:/PATH, write:/PATH, read:/PATH or
+    /// connect:HOST[:PORT]
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: String,
+    /// What to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: ExplainFormat,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) open: Open,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainFormat {
+    /// For people
+    #[default]
+    Human,
+    /// For programs
+    Json,
 }
 
 /// How an image is found and opened.

@@ -1,6 +1,6 @@
 //! Facts in words, for every report: DNA values in, short texts out. Nothing is cleaned or escaped here.
 
-use dna::{Behavior, Completeness, Completenesses, Confidence, Evidence, Program, Start, Subject};
+use dna::{Behavior, Completeness, Completenesses, Condition, Confidence, Evidence, Program, Start, Subject};
 
 /// What a program may do beyond its caller: setuid, setgid, file capabilities.
 pub(crate) fn powers(program: &Program) -> Vec<String> {
@@ -64,5 +64,32 @@ pub(crate) fn place(evidence: &Evidence) -> String {
         Evidence::File { path, line: Some(line), .. } => format!("{path}:{line}"),
         Evidence::File { path, .. } | Evidence::Binary { path, .. } => path.to_string(),
         _ => String::new(),
+    }
+}
+
+/// How sure, in the words of the JSON.
+pub(crate) fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Certain => "certain",
+        Confidence::Likely => "likely",
+        Confidence::Possible => "possible",
+    }
+}
+
+/// A condition, as it reads after "when".
+pub(crate) fn condition(condition: &Condition) -> String {
+    let not = |negated: bool| if negated { "not " } else { "" };
+    match condition {
+        Condition::Argv { index, matches, negated } => format!("argument {index} is {}`{matches}`", not(*negated)),
+        Condition::Env { name, matches, negated } => format!("${name} is {}`{matches}`", not(*negated)),
+        Condition::Uid { equals, negated } => format!("the user is {}{equals}", not(*negated)),
+        Condition::Exists { path, negated } => {
+            if *negated {
+                format!("{path} does not exist")
+            } else {
+                format!("{path} exists")
+            }
+        }
+        _ => "a condition holds that this version does not know".to_owned(),
     }
 }

@@ -3,6 +3,7 @@
 mod analyze;
 mod args;
 mod demo;
+mod explain;
 mod facts;
 #[cfg(test)]
 mod fixture;
@@ -46,6 +47,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Analyze(analyze) => analyze::run(&analyze),
         Command::Profile(args) => profile::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Pull(pull) => analyze::pull(&pull),
         Command::Demo(demo) => demo::run(&demo),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),

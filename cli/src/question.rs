@@ -2,9 +2,9 @@
 
 use std::{fs::File, io::Read as _};
 
-use analyzer::{Analysis, Answer};
+use analyzer::{Analysis, Answer, CallStep};
 use anyhow::{Context as _, bail};
-use dna::Dna;
+use dna::{Dna, ImagePath};
 
 use crate::{analyze, args::Open};
 
@@ -39,11 +39,47 @@ impl Question {
         Ok(Self { name: image.name.clone(), known: Known::Image(Box::new(analysis)) })
     }
 
+    /// A question about an image that is at hand.
+    #[cfg(test)]
+    pub(crate) fn about(name: &str, analysis: Analysis) -> Self {
+        Self { name: name.to_owned(), known: Known::Image(Box::new(analysis)) }
+    }
+
     /// The DNA.
     pub(crate) fn dna(&self) -> &Dna {
         match &self.known {
             Known::Image(analysis) => &analysis.dna,
             Known::Document(dna) => dna,
+        }
+    }
+
+    /// The file that a path stands for: links are resolved where the image is at hand, else where a program is known by them.
+    pub(crate) fn resolve(&self, path: &ImagePath) -> ImagePath {
+        let found = match &self.known {
+            Known::Image(analysis) => analysis.resolve(path),
+            Known::Document(dna) => {
+                let known = dna.programs.iter().find(|program| program.aliases.contains(path));
+                known.map(|program| program.path.clone())
+            }
+        };
+        found.unwrap_or_else(|| path.clone())
+    }
+
+    /// Package URL of the package that owns a file, where the image is at hand.
+    pub(crate) fn package(&self, path: &ImagePath) -> Option<String> {
+        match &self.known {
+            Known::Image(analysis) => {
+                analysis.inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned())
+            }
+            Known::Document(_) => None,
+        }
+    }
+
+    /// The way of calls to a system call of a program, where the image is at hand.
+    pub(crate) fn calls(&self, program: &ImagePath, syscall: &str) -> Vec<CallStep> {
+        match &self.known {
+            Known::Image(analysis) => analysis.calls(program, syscall),
+            Known::Document(_) => Vec::new(),
         }
     }
 

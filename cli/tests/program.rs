@@ -21,6 +21,10 @@ fn errors_end_with_two_and_say_what_where_and_what_to_do() {
         (&["analyze", "x", "--platform", "linux"], &["--platform", "OS/ARCHITECTURE"]),
         (&["analyze", "x", "--command", "a 'b"], &["--command", "quote"]),
         (&["analyze"], &["SOURCE"]),
+        (&["profile", "oci:/nowhere/image"], &["--for"]),
+        (&["profile", "dna:/nowhere.json", "--for", "seccomp"], &["/nowhere.json", "No such file"]),
+        (&["profile", "x", "--for", "seccomp", "--all-platforms"], &["--platform"]),
+        (&["explain", "dna:/nowhere.json", "what"], &["what", "syscall:NAME"]),
         (&["nosuch"], &["nosuch"]),
     ] {
         let output = mayfly(arguments);
@@ -83,9 +87,13 @@ fn a_result_appears_whole_or_not_at_all() {
 
 #[test]
 fn the_help_is_the_one_people_know() {
-    for (name, arguments) in
-        [("help", &["--help"][..]), ("help-analyze", &["analyze", "--help"]), ("help-pull", &["pull", "--help"])]
-    {
+    for (name, arguments) in [
+        ("help", &["--help"][..]),
+        ("help-analyze", &["analyze", "--help"]),
+        ("help-explain", &["explain", "--help"]),
+        ("help-profile", &["profile", "--help"]),
+        ("help-pull", &["pull", "--help"]),
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
             .args(arguments)
             .env_clear()

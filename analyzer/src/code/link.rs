@@ -79,12 +79,33 @@ impl Process {
 
     /// Follows all code from the program's entry and the files' start-up functions, but enters no function of the given names.
     pub(crate) fn reach(&self, avoided: &[&str]) -> Reached {
+        self.search(avoided, None).reached
+    }
+
+    /// The shortest way from a start to a place, both ends in it; empty where the place is not reached.
+    pub(crate) fn way(&self, to: Place, avoided: &[&str]) -> Vec<Place> {
+        let search = self.search(avoided, Some(BTreeMap::new()));
+        let trail = search.trail.unwrap_or_default();
+        let mut way = Vec::new();
+        let mut at = search.reached.step(to).map(|_| to);
+        while let Some(place) = at {
+            way.push(place);
+            at = trail.get(&place).copied();
+        }
+        way.reverse();
+        way
+    }
+
+    /// Follows the code; with a `trail`, each place is noted with the one it was reached from.
+    fn search(&self, avoided: &[&str], trail: Option<BTreeMap<Place, Place>>) -> Search<'_> {
         let nodes = self.modules.iter().map(|module| vec![None; module.edges.len()]).collect();
         let mut search = Search {
             process: self,
             reached: Reached { nodes },
             ahead: vec![VecDeque::new(); CLASSES],
             avoided: avoided.iter().flat_map(|name| self.named(name)).collect(),
+            trail,
+            from: None,
         };
         for (index, module) in self.modules.iter().enumerate() {
             // The program's own entry, and the interpreter's: a library's is seldom set and never used by the loader.
@@ -102,7 +123,7 @@ impl Process {
             }
         }
         search.run();
-        search.reached
+        search
     }
 }
 
@@ -119,6 +140,9 @@ struct Search<'a> {
     /// Work by distance, in a ring of as many classes as the dearest edge costs.
     ahead: Vec<VecDeque<(Place, u32)>>,
     avoided: BTreeSet<Place>,
+    /// Whence each place was reached, where that is asked for, and the place that is followed.
+    trail: Option<BTreeMap<Place, Place>>,
+    from: Option<Place>,
 }
 
 impl Search<'_> {
@@ -133,6 +157,9 @@ impl Search<'_> {
             return;
         }
         *slot = Some(Step { distance });
+        if let (Some(trail), Some(from)) = (&mut self.trail, self.from) {
+            trail.insert(place, from);
+        }
         if let Some(class) = self.ahead.get_mut(distance as usize % CLASSES) {
             class.push_back((place, distance));
         }
@@ -156,6 +183,7 @@ impl Search<'_> {
     }
 
     fn follow(&mut self, place: Place, distance: u32) {
+        self.from = Some(place);
         let process = self.process;
         let Some(module) = process.modules.get(place.0) else { return };
         // Names that it asks the loader for at run time.

@@ -59,6 +59,7 @@ mod tests {
         let item = |(name, confidence): &(&str, Confidence)| Known {
             what: Capability { name: (*name).to_owned() },
             confidence: *confidence,
+            probability: None,
             when: Vec::new(),
             evidence: Vec::new(),
         };

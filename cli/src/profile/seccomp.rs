@@ -292,6 +292,7 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "JSON of a test: a missing key is null")]
 mod tests {
     use dna::{Confidence, Known, Syscall};
     use serde_json::Value;
@@ -306,6 +307,7 @@ mod tests {
         let item = |name: &&str| Known {
             what: Syscall { name: (*name).to_owned() },
             confidence: Confidence::Possible,
+            probability: None,
             when: Vec::new(),
             evidence: Vec::new(),
         };
