@@ -122,7 +122,7 @@ impl Analysis {
         let behavior = programs.find(|known| known.path == *program).and_then(|known| known.behavior.as_ref());
         let loaded = behavior.into_iter().flat_map(|behavior| behavior.load.iter().map(|load| load.what.path.clone()));
         let mut code = Code::new(&self.rootfs, &self.limits);
-        let (reach, _) = code.reach([program.clone()].into_iter().chain(loaded));
+        let (reach, _) = code.reach([program.clone()].into_iter().chain(loaded), BTreeSet::new());
         let step = |nearest: Nearest| CallStep {
             file: nearest.file,
             offset: nearest.offset,

@@ -44,7 +44,24 @@ pub(crate) struct Closure {
     pub(crate) findings: BTreeMap<ImagePath, Findings>,
     /// Environment variables that some script reads.
     pub(crate) reads: BTreeSet<String>,
+    /// Commands that no folder holds.
+    pub(crate) missing: BTreeSet<String>,
     pub(crate) unknowns: BTreeSet<Unknown>,
+}
+
+impl Closure {
+    /// The names that a program is called by; none where one of them is not known. A shell that is part of a program of many
+    /// calls may take a command that stands in no folder for a call of its own (busybox's `FEATURE_SH_STANDALONE`).
+    pub(crate) fn called(&self, program: &ImagePath) -> BTreeSet<String> {
+        let processes = self.processes.iter().filter(|process| process.program == *program);
+        let name =
+            |process: &Process| Some(base_name(process.argv.first()?.as_deref()?).trim_start_matches('-').to_owned());
+        let mut called: BTreeSet<String> = processes.map(name).collect::<Option<_>>().unwrap_or_default();
+        if called.iter().any(|name| is_shell(name)) {
+            called.extend(self.missing.iter().cloned());
+        }
+        called
+    }
 }
 
 /// A process about to be: an execve(2) with what is known of its arguments.
@@ -115,7 +132,11 @@ impl Reach<'_> {
             return;
         };
         let path = process.env.get("PATH").cloned().unwrap_or_else(|| Some(DEFAULT_PATH.to_owned()));
-        match self.world.find_program(&process.cwd, name, path.as_deref().unwrap_or(DEFAULT_PATH)) {
+        let found = self.world.find_program(&process.cwd, name, path.as_deref().unwrap_or(DEFAULT_PATH));
+        if found.is_none() {
+            self.closure.missing.insert(base_name(name).to_owned());
+        }
+        match found {
             Some(Resolved { path, .. }) => {
                 // Under which of its names it is called, where that is not its own.
                 let called = base_name(name).to_owned();

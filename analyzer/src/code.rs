@@ -17,6 +17,7 @@ mod link;
 mod module;
 mod numbers;
 mod sites;
+mod tables;
 mod values;
 mod x86;
 
@@ -31,6 +32,7 @@ use crate::{InodeId, InodeKind, Rootfs, elf::ElfError};
 use binary::Binary;
 use link::{Place, Process, Reached};
 use module::Module;
+use sites::Site;
 
 /// The code of an image, file by file, each worked out when it is first asked for.
 #[derive(Debug)]
@@ -102,9 +104,13 @@ impl<'a> Code<'a> {
         known.or_insert_with(|| summarize(rootfs, inode, limits).map_err(|error| error.to_string())).clone()
     }
 
-    /// What a process that maps these files can reach, the program first. Files that cannot be decoded are left out, and
-    /// named with the reason.
-    pub(crate) fn reach(&mut self, files: impl IntoIterator<Item = ImagePath>) -> (Reach, Vec<(ImagePath, String)>) {
+    /// What a process that maps these files can reach, the program first, which is called by the given names. Files that cannot
+    /// be decoded are left out, and named with the reason.
+    pub(crate) fn reach(
+        &mut self,
+        files: impl IntoIterator<Item = ImagePath>,
+        called: BTreeSet<String>,
+    ) -> (Reach, Vec<(ImagePath, String)>) {
         let (mut modules, mut names, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for file in files {
             let Ok(found) = self.rootfs.resolve(&file) else { continue };
@@ -117,7 +123,7 @@ impl<'a> Code<'a> {
                 Err(why) => failed.push((file, why)),
             }
         }
-        let process = Process::new(modules);
+        let process = Process::new(modules, called);
         let (reached, calm) = (process.reach(&[]), process.reach(FATAL));
         (Reach { process, reached, calm, files: names }, failed)
     }
@@ -148,7 +154,8 @@ impl Reach {
             for (node, sites) in &module.sites {
                 let place: Place = (index, *node);
                 let Some(step) = self.reached.step(place) else { continue };
-                for site in sites {
+                let is_asked = |site: &&Site| self.reached.is_scheduled || !module.scheduling.places.contains(&site.at);
+                for site in sites.iter().filter(is_asked) {
                     if site.is_open {
                         open.extend(self.nearest(place, site.at));
                     }
@@ -243,7 +250,7 @@ pub fn count_calls(bytes: &[u8]) -> usize {
     let (rootfs, inode) = Rootfs::of_bytes(bytes);
     let limits = Limits::default();
     let module = Code::new(&rootfs, &limits).module(inode).ok().flatten();
-    let process = Process::new(module.into_iter().collect());
+    let process = Process::new(module.into_iter().collect(), BTreeSet::new());
     let reached = process.reach(FATAL);
     Reach { calm: process.reach(&[]), process, reached, files: vec![ImagePath::root()] }.syscalls().0.len()
 }

@@ -1,4 +1,4 @@
-//! Programs that start services from their configuration: supervisord, s6, runit, run-parts. An argument vector in, the commands
+//! Programs that start services from their configuration: supervisord, s6, runit, run-parts, busybox's httpd. An argument vector in, the commands
 //! they would start, with the place each is written, out.
 
 use dna::{Evidence, ImagePath};
@@ -25,6 +25,16 @@ pub(crate) fn services(name: &str, argv: &[Arg], cwd: &ImagePath, world: World<'
         "s6-svscan" | "runsvdir" | "svscan" => {
             let folders: Vec<&str> = folder().into_iter().collect();
             files(&globs(world, cwd, &folders, &["*/run", "*/finish"]), cwd, world)
+        }
+        // busybox's server runs what stands in `cgi-bin` below its home (httpd.c, "CGI").
+        "httpd" => {
+            let home = words.iter().position(|word| *word == "-h").and_then(|at| words.get(at.saturating_add(1)));
+            let found = globs(world, cwd, &[home.copied().unwrap_or(".")], &["cgi-bin/*"]);
+            let is_executable = |path: &String| {
+                let found = world.resolve(cwd, path);
+                found.is_ok_and(|found| world.rootfs.inode(found.inode).meta.mode & 0o111 != 0)
+            };
+            files(&found.into_iter().filter(is_executable).collect::<Vec<_>>(), cwd, world)
         }
         "runit" | "runit-init" => files(&globs(world, cwd, &["/etc/runit"], &["1", "2", "3"]), cwd, world),
         // s6-overlay's first process runs what these folders hold (its README, "Customizing s6-overlay behaviour").
@@ -194,5 +204,14 @@ mod tests {
         assert_eq!(commands(&rootfs, &["runsvdir", "-P", "/etc/service"]), ["/etc/service/web/run"]);
         assert_eq!(commands(&rootfs, &["run-parts", "/etc/parts"]), ["/etc/parts/10-x"]);
         assert!(commands(&rootfs, &["supervisord"]).is_empty());
+    }
+
+    #[test]
+    fn a_small_web_server_runs_the_programs_of_its_cgi_folder() {
+        let mut rootfs = Rootfs::default();
+        rootfs.put_file("/www/cgi-bin/now", 0o755, "#!/bin/sh\n");
+        rootfs.put_file("/www/cgi-bin/notes", 0o644, "");
+        assert_eq!(commands(&rootfs, &["httpd", "-f", "-h", "/www"]), ["/www/cgi-bin/now"]);
+        assert!(commands(&rootfs, &["httpd", "-f"]).is_empty());
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn of_closure(
     for path in closure.exec.keys() {
         progress.check()?;
         let loaded = loads.get(path).into_iter().flatten().map(|load| load.what.path.clone());
-        let (reach, failed) = code.reach([path.clone()].into_iter().chain(loaded));
+        let (reach, failed) = code.reach([path.clone()].into_iter().chain(loaded), closure.called(path));
         for (file, why) in failed {
             let why = format!("its code cannot be read: {why}");
             calls.unknowns.insert(Unknown { place: place(&file), subject: Subject::Syscalls, why });

@@ -215,7 +215,8 @@ impl Pages {
                     let index = usize::from(from);
                     (to, self.pages.get(index).copied().flatten(), self.loaded.get(index).copied().flatten())
                 }
-                Effect::Copy { to, .. }
+                Effect::SetByte { to, .. }
+                | Effect::Copy { to, .. }
                 | Effect::LoadStatic { to, .. }
                 | Effect::Either { to, .. }
                 | Effect::Select { to, .. }

@@ -111,6 +111,8 @@ pub(super) enum Use {
 pub(super) enum Effect {
     /// `to` becomes a constant.
     Set { to: Register, value: u64 },
+    /// The lowest byte of `to` becomes a constant.
+    SetByte { to: Register, value: u8 },
     /// `to` becomes what `from` is, at most `bits` wide, plus `plus`.
     Copy { to: Register, from: Register, plus: i64, bits: u32 },
     /// `to` may become what `from` is, or stays.

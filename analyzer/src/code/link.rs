@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::module::{Edge, Export, Module, Node};
+use super::module::{Edge, Export, Module, Node, Table};
 
 /// A function or data object of a process: the file's number and the node in it.
 pub(crate) type Place = (usize, Node);
@@ -18,6 +18,9 @@ pub(crate) type Place = (usize, Node);
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(super) modules: Vec<Arc<Module>>,
+    /// Tables of the program, by number, in which a name that it is called by stands: only such names are looked up.
+    closed: BTreeSet<usize>,
+    called: BTreeSet<String>,
     exports: BTreeMap<String, Vec<(usize, Export)>>,
 }
 
@@ -26,6 +29,8 @@ pub(crate) struct Process {
 pub(crate) struct Reached {
     /// By module and node.
     nodes: Vec<Vec<Option<Step>>>,
+    /// Something asks for another scheduling of threads.
+    pub(super) is_scheduled: bool,
 }
 
 /// How far from the start a node is.
@@ -35,8 +40,8 @@ pub(crate) struct Step {
 }
 
 impl Process {
-    /// Binds files to each other.
-    pub(crate) fn new(modules: Vec<Arc<Module>>) -> Self {
+    /// Binds files to each other. The program is called by the given names; none where they are not known.
+    pub(crate) fn new(modules: Vec<Arc<Module>>, called: BTreeSet<String>) -> Self {
         let mut exports = BTreeMap::<String, Vec<(usize, Export)>>::new();
         for (index, module) in modules.iter().enumerate() {
             for (name, list) in &module.exports {
@@ -51,7 +56,13 @@ impl Process {
                 }
             }
         }
-        Self { modules, exports }
+        let tables = modules.first().map(|module| module.tables.as_slice()).unwrap_or_default();
+        let is_closed = |table: &Table| {
+            let has = |name: &String| table.iter().any(|(_, known, _)| known == name);
+            called.iter().any(has)
+        };
+        let closed = tables.iter().enumerate().filter(|(_, table)| is_closed(table)).map(|(index, _)| index).collect();
+        Self { modules, closed, called, exports }
     }
 
     /// The files that no other needs from the start: the program and its interpreter apart.
@@ -101,11 +112,13 @@ impl Process {
         let nodes = self.modules.iter().map(|module| vec![None; module.edges.len()]).collect();
         let mut search = Search {
             process: self,
-            reached: Reached { nodes },
+            reached: Reached { nodes, is_scheduled: false },
             ahead: vec![VecDeque::new(); CLASSES],
             avoided: avoided.iter().flat_map(|name| self.named(name)).collect(),
             trail,
             from: None,
+            guards: GUARDS.iter().flat_map(|name| self.named(name)).collect(),
+            held: BTreeMap::new(),
         };
         for (index, module) in self.modules.iter().enumerate() {
             // The program's own entry, and the interpreter's: a library's is seldom set and never used by the loader.
@@ -143,12 +156,21 @@ struct Search<'a> {
     /// Whence each place was reached, where that is asked for, and the place that is followed.
     trail: Option<BTreeMap<Place, Place>>,
     from: Option<Place>,
+    /// Functions that ask for another scheduling.
+    guards: BTreeSet<Place>,
+    /// What is entered only once one of them is reached, with its distance.
+    held: BTreeMap<Place, u32>,
 }
 
 impl Search<'_> {
     fn visit(&mut self, place: Place, distance: u32) {
         if self.avoided.contains(&place) {
             return;
+        }
+        if self.guards.contains(&place) {
+            self.reached.is_scheduled = true;
+            self.guards.clear();
+            std::mem::take(&mut self.held).into_iter().for_each(|(place, distance)| self.visit(place, distance));
         }
         let Some(slot) = self.reached.nodes.get_mut(place.0).and_then(|nodes| nodes.get_mut(place.1 as usize)) else {
             return;
@@ -193,9 +215,34 @@ impl Search<'_> {
                 self.bind_name(name, distance.saturating_add(TAKEN));
             }
         }
+        for (index, table) in module.tables.iter().enumerate() {
+            let is_closed = place.0 == 0 && process.closed.contains(&index);
+            let from = table.partition_point(|(object, _, _)| *object < place.1);
+            for (_, name, node) in
+                table.get(from..).unwrap_or_default().iter().take_while(|(object, _, _)| *object == place.1)
+            {
+                match is_closed {
+                    // What it is called by is what it does, as `main` is elsewhere.
+                    true if process.called.contains(name) => {
+                        self.visit((place.0, *node), distance.saturating_add(CALL))
+                    }
+                    true => {}
+                    false => self.visit((place.0, *node), distance.saturating_add(POINTED)),
+                }
+            }
+        }
         let is_entry = place.0 == 0 && module.entry == Some(place.1);
         for edge in module.edges.get(place.1 as usize).into_iter().flatten() {
             match *edge {
+                Edge::Call(node)
+                    if !self.reached.is_scheduled
+                        && module.scheduling.called.contains(&node)
+                        && module.scheduling.callers.contains(&place.1) =>
+                {
+                    let distance = distance.saturating_add(CALL);
+                    let held = self.held.entry((place.0, node)).or_insert(distance);
+                    *held = distance.min(*held);
+                }
                 Edge::Call(node) => self.visit((place.0, node), distance.saturating_add(CALL)),
                 // The entry hands `main` over to the C library.
                 Edge::Take(node) if is_entry => self.visit((place.0, node), distance.saturating_add(CALL)),
@@ -224,6 +271,19 @@ impl Search<'_> {
 
 /// Names that only the loaders of glibc and musl define.
 const LOADER_NAMES: [&str; 2] = ["_rtld_global", "_dlstart"];
+/// What asks for another scheduling than a thread has by itself: the protocol of a mutex (pthread_mutexattr_setprotocol(3p)), the
+/// attributes of a thread (pthread_attr_setinheritsched(3)) or of a program to start (posix_spawn(3)).
+const GUARDS: [&str; 9] = [
+    "pthread_mutexattr_setprotocol",
+    "pthread_mutexattr_setprioceiling",
+    "pthread_mutex_setprioceiling",
+    "pthread_attr_setinheritsched",
+    "pthread_attr_setschedpolicy",
+    "pthread_attr_setschedparam",
+    "pthread_attr_setaffinity_np",
+    "posix_spawnattr_setschedpolicy",
+    "posix_spawnattr_setschedparam",
+];
 const CALL: u32 = 1;
 /// A function whose address code takes: it may be called, or only stored.
 const TAKEN: u32 = 4;

@@ -1,14 +1,15 @@
 //! The summary of one ELF file: its functions and data objects as nodes, what each refers to, and the system calls that each
 //! makes by itself. It depends on nothing outside the file, so one summary serves every process that maps it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     aarch64,
     binary::{Binary, Pointer, SymbolKind},
     insn::{Flow, Machine, Step, Use},
+    numbers,
     sites::{self, Site},
-    x86,
+    tables, x86,
 };
 
 /// A summary. Nodes are numbered: functions first, by address, then objects, by address.
@@ -34,6 +35,23 @@ pub(crate) struct Module {
     pub(super) sites: BTreeMap<Node, Vec<Site>>,
     /// Arguments given to functions of interest, by the function that calls.
     pub(super) calls: Vec<sites::Call>,
+    /// Functions looked up by name.
+    pub(super) tables: Vec<Table>,
+    pub(super) scheduling: Scheduling,
+}
+
+/// Functions looked up by name: the object that holds the pointer, the name, the function; sorted.
+pub(super) type Table = Vec<(Node, String, Node)>;
+
+/// How a C library changes the scheduling of threads on behalf of attributes.
+#[derive(Debug, Default)]
+pub(super) struct Scheduling {
+    /// The functions that make the system calls.
+    pub(super) called: BTreeSet<Node>,
+    /// The functions that call them only for attributes.
+    pub(super) callers: BTreeSet<Node>,
+    /// Places of functions that make such calls by themselves.
+    pub(super) places: BTreeSet<u64>,
 }
 
 /// The number of a function or object.
@@ -82,8 +100,9 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
     let steps = sweep(binary, &starts, &extents)?;
     let layout = Layout::new(binary, starts, &extents, &steps);
     let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
+    let tables = tables::find(binary, &layout);
     code_edges(binary, &layout, &steps, &mut edges);
-    data_edges(binary, &layout, &mut edges);
+    data_edges(binary, &layout, &tables, &mut edges);
     for list in &mut edges {
         list.sort_unstable();
         list.dedup();
@@ -112,7 +131,9 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         list.push(Export { node, is_resolver, is_old_version: symbol.is_old_version });
     }
     let (sites, calls) = sites::find(binary, &layout, &steps, &functions);
+    let scheduling = scheduling(binary.machine, &exports, &sites, &functions);
     Some(Module {
+        scheduling,
         machine: binary.machine,
         entry: layout.function(binary.entry).filter(|_| binary.entry != 0),
         initial: binary.initial.iter().filter_map(|at| layout.function(*at)).collect(),
@@ -124,7 +145,41 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         exports,
         sites,
         calls,
+        tables: tables.into_iter().map(|table| held(table, &layout)).collect(),
     })
+}
+
+/// glibc's functions that change how a thread is scheduled, and the places where other functions of it do so by themselves:
+/// `pthread_create` by the attributes of the new thread, the mutexes by their protocol, `posix_spawn` by its attributes.
+fn scheduling(
+    machine: Machine,
+    exports: &BTreeMap<String, Vec<Export>>,
+    sites: &BTreeMap<Node, Vec<Site>>,
+    functions: &[Function],
+) -> Scheduling {
+    if !["pthread_create", "sched_setscheduler"].iter().all(|name| exports.contains_key(*name)) {
+        return Scheduling::default();
+    }
+    let is_named = |name: &str| name.contains("sched") || name.contains("affinity");
+    let named = exports.iter().filter(|(name, _)| is_named(name)).flat_map(|(_, list)| list);
+    let named: BTreeSet<Node> = named.map(|export| export.node).collect();
+    let asks = |site: &Site| {
+        let asked = |number: &u32| numbers::name(machine, *number).is_some_and(|name| SCHEDULING.contains(&name));
+        !site.numbers.is_empty() && site.numbers.iter().all(asked)
+    };
+    let inlined = sites.iter().filter(|(node, _)| !named.contains(node));
+    let places = inlined.flat_map(|(_, sites)| sites).filter(|site| asks(site)).map(|site| site.at).collect();
+    let called = SCHEDULING.iter().filter_map(|name| exports.get(*name)).flatten().map(|export| export.node).collect();
+    let callers = (0..).take(functions.len()).filter(|node| !named.contains(node)).collect();
+    Scheduling { called, callers, places }
+}
+
+/// A table with the objects that hold its pointers.
+fn held(table: tables::Table, layout: &Layout) -> Table {
+    let mut held: Table =
+        table.entries.into_iter().filter_map(|(at, name, to)| Some((layout.object(at)?, name, to))).collect();
+    held.sort_unstable();
+    held
 }
 
 /// Where functions and objects begin and end.
@@ -141,8 +196,14 @@ impl Layout {
     fn new(binary: &Binary, mut starts: Vec<u64>, extents: &[(u64, u64)], steps: &[Step]) -> Self {
         // What is called and lies in no function whose extent the file tells.
         let framed = |at: u64| extent_of(extents, at).is_some();
+        // What is jumped to from a function that does not hold it: a call in last place, or a tail that several share.
+        let leaves = |at: u64, to: u64| match extent_of(extents, at) {
+            Some((start, end)) => !(start..end).contains(&to),
+            None => starts.partition_point(|start| *start <= at) != starts.partition_point(|start| *start <= to),
+        };
         let targets = steps.iter().filter_map(|step| match step.flow() {
             Flow::Call(to) => Some(to),
+            Flow::Jump(to) if leaves(step.at, to) => Some(to),
             _ => None,
         });
         let pointed = binary.pointers.iter().filter_map(|(_, pointer)| match pointer {
@@ -159,7 +220,8 @@ impl Layout {
         });
         let candidates = targets.chain(pointed).chain(words).chain(constants);
         let aligned = |at: &u64| binary.machine == Machine::X86_64 || at & 3 == 0;
-        starts.extend(candidates.filter(|at| binary.is_code(*at) && aligned(at) && !framed(*at)));
+        let more: Vec<u64> = candidates.filter(|at| binary.is_code(*at) && aligned(at) && !framed(*at)).collect();
+        starts.extend(more);
         starts.sort_unstable();
         starts.dedup();
         let ends = starts.iter().skip(1).copied().chain([u64::MAX]);
@@ -186,6 +248,11 @@ impl Layout {
 
     fn is_start(&self, at: u64) -> bool {
         self.functions.binary_search_by_key(&at, |(start, _)| *start).is_ok()
+    }
+
+    /// An object begins at an address.
+    pub(super) fn is_object(&self, at: u64) -> bool {
+        self.objects.binary_search(&at).is_ok()
     }
 
     /// The object that an address lies in.
@@ -392,7 +459,9 @@ fn through(binary: &Binary, layout: &Layout, slot: u64, mut add: impl FnMut(Edge
     }
 }
 
-fn data_edges(binary: &Binary, layout: &Layout, edges: &mut [Vec<Edge>]) {
+fn data_edges(binary: &Binary, layout: &Layout, tables: &[tables::Table], edges: &mut [Vec<Edge>]) {
+    // What is looked up by name is followed by name.
+    let listed: BTreeSet<u64> = tables.iter().flat_map(|table| &table.entries).map(|(at, _, _)| *at).collect();
     let mut add = |at: u64, edge: Edge| {
         if let Some(list) = layout.object(at).and_then(|node| edges.get_mut(node as usize)) {
             list.push(edge);
@@ -403,20 +472,21 @@ fn data_edges(binary: &Binary, layout: &Layout, edges: &mut [Vec<Edge>]) {
     };
     for (at, pointer) in &binary.pointers {
         match pointer {
+            Pointer::Here(_) if listed.contains(at) => {}
             Pointer::Here(to) => here(*to).into_iter().for_each(|edge| add(*at, edge)),
             Pointer::Resolved(to) => layout.function(*to).map(Edge::Call).into_iter().for_each(|edge| add(*at, edge)),
             Pointer::Import(index) => add(*at, Edge::PointsImport(*index)),
         }
     }
     if !binary.is_movable {
-        for (at, to) in fixed_pointers(binary, layout) {
+        for (at, to) in fixed_pointers(binary, layout).filter(|(at, _)| !listed.contains(at)) {
             here(to).into_iter().for_each(|edge| add(at, edge));
         }
     }
 }
 
 /// Words in the data of a program linked to a fixed place that are the start of a function or an address of its data.
-fn fixed_pointers<'a>(binary: &'a Binary, layout: &'a Layout) -> impl Iterator<Item = (u64, u64)> + 'a {
+pub(super) fn fixed_pointers<'a>(binary: &'a Binary, layout: &'a Layout) -> impl Iterator<Item = (u64, u64)> + 'a {
     words(binary).take(MAX_WORDS).filter(|(_, to)| !binary.is_code(*to) || layout.is_start(*to))
 }
 
@@ -447,6 +517,16 @@ fn names(binary: &Binary) -> BTreeMap<u64, String> {
     names
 }
 
+/// System calls that change or ask how a thread is scheduled.
+const SCHEDULING: [&str; 7] = [
+    "sched_getparam",
+    "sched_setparam",
+    "sched_getscheduler",
+    "sched_setscheduler",
+    "sched_get_priority_min",
+    "sched_get_priority_max",
+    "sched_setaffinity",
+];
 /// Instructions kept of one file: Node.js has two millions.
 const MAX_STEPS: usize = 6_000_000;
 /// Words that may be pointers in the data of a program linked to a fixed place: a large Go program has a million.

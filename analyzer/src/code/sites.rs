@@ -87,6 +87,32 @@ pub(super) fn find(
                 }
             }
         }
+        for (giver, wrapper, parameters) in givers(layout, steps, &wrappers, &calls) {
+            let Some(start) = functions.get(wrapper as usize).map(|function| function.at) else { continue };
+            search.evaluate(
+                giver,
+                |step| matches!(step.flow(), Flow::Call(_) | Flow::CallIndirect | Flow::Jump(_)),
+                |search, step, state| {
+                    let registers = search.binary.machine.arguments();
+                    let is_given =
+                        |register: &Register| *state.register(*register) == Value::One(Atom::Constant(start));
+                    if !registers.iter().any(is_given) {
+                        return;
+                    }
+                    for register in registers {
+                        for parameter in &parameters {
+                            let (Value::One(Atom::Frame(_)), Atom::Field(_, offset)) =
+                                (state.register(*register), parameter)
+                            else {
+                                continue;
+                            };
+                            let value = search.argument(step, state, Atom::Field(*register, *offset));
+                            next.entry(giver).or_default().extend(search.note(giver, step, &value));
+                        }
+                    }
+                },
+            );
+        }
         for (caller, places) in by_caller {
             search.evaluate(
                 caller,
@@ -116,6 +142,31 @@ pub(super) fn find(
         }
     }
     (search.sites, found)
+}
+
+/// Functions that hand a wrapper on, which nobody calls by itself, together with a structure that holds its number: musl's `__setxid`
+/// has every thread run such a one.
+fn givers(
+    layout: &Layout,
+    steps: &[Step],
+    wrappers: &BTreeMap<Node, Parameters>,
+    callers: &Callers,
+) -> BTreeSet<(Node, Node, Parameters)> {
+    let is_field = |parameter: &Atom| matches!(parameter, Atom::Field(_, _));
+    let is_handed = |(node, parameters): &(&Node, &Parameters)| {
+        parameters.iter().any(is_field) && callers.of(**node).next().is_none()
+    };
+    let handed: BTreeMap<Node, &Parameters> =
+        wrappers.iter().filter(is_handed).map(|(node, parameters)| (*node, parameters)).collect();
+    if handed.is_empty() {
+        return BTreeSet::new();
+    }
+    let giver = |step: &Step| {
+        let Some((Use::Take, at)) = step.refers() else { return None };
+        let wrapper = layout.function(at)?;
+        Some((layout.function(step.at)?, wrapper, (*handed.get(&wrapper)?).clone()))
+    };
+    steps.iter().filter_map(giver).collect()
 }
 
 struct Search<'a> {
@@ -302,14 +353,13 @@ impl Search<'_> {
         }
     }
 
-    /// A site that reads its number from memory is bounded by the numbers that the file hands over in structures: glibc's
-    /// `setuid` and its kin tell every thread so which call to make.
+    /// A site that reads its number from memory makes no other call than those that the file hands over in structures, and these
+    /// count where they are handed over: glibc's `setuid` and its kin tell every thread so which call to make.
     fn close(&mut self) {
         if self.by_reference.is_empty() {
             return;
         }
         for site in self.sites.values_mut().flatten().filter(|site| site.is_open && site.numbers.is_empty()) {
-            site.numbers.clone_from(&self.by_reference);
             site.is_open = false;
         }
     }

@@ -37,7 +37,7 @@ fn file(machine: Machine, code: &[u8], functions: &[(&str, u64)]) -> Binary {
 
 /// The numbers that reachable code of a program calls; `None` stands for one that could not be found.
 fn reached(modules: Vec<Module>) -> BTreeSet<Option<u32>> {
-    let process = Process::new(modules.into_iter().map(Arc::new).collect());
+    let process = Process::new(modules.into_iter().map(Arc::new).collect(), BTreeSet::new());
     let reached = process.reach(&[]);
     let mut numbers = BTreeSet::new();
     for (index, module) in process.modules.iter().enumerate() {
@@ -77,6 +77,36 @@ fn a_constant_number_is_found() {
     assert_eq!(x86(&[0x31, 0xc0, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), found(&[0]));
     // push 60; pop rax; syscall
     assert_eq!(x86(&[0x6a, 60, 0x58, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), found(&[60]));
+}
+
+#[test]
+fn a_number_set_by_its_lowest_byte_is_found() {
+    // xor eax, eax; mov al, 56; syscall; ret
+    assert_eq!(x86(&[0x31, 0xc0, 0xb0, 56, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), found(&[56]));
+    // rdtsc; mov al, 56: the other bytes are not known
+    assert_eq!(x86(&[0x0f, 0x31, 0xb0, 56, 0x0f, 0x05, 0xc3], &[("start", 0x1000)]), [None].into());
+}
+
+#[test]
+fn a_function_that_is_only_jumped_to_is_a_wrapper() {
+    // start: mov eax, 57; jmp tail; ret, known to end there; tail, without a name: syscall; ret
+    let code = [0xb8, 57, 0, 0, 0, 0xeb, 3, 0xc3, 0xcc, 0xcc, 0x0f, 0x05, 0xc3];
+    let mut binary = file(Machine::X86_64, &code, &[("start", 0x1000)]);
+    binary.symbols.iter_mut().for_each(|symbol| symbol.len = 8);
+    assert_eq!(reached(vec![summary(&binary)]), found(&[57]));
+}
+
+#[test]
+fn a_number_in_a_structure_handed_over_with_its_reader_is_found() {
+    // start: sub rsp, 24; mov dword [rsp + 8], 105; lea rdi, [rip + reader]; mov rsi, rsp; call each; add rsp, 24; ret
+    // each: push rdi; mov rdi, rsi; ret (it calls the reader elsewhere); reader: mov eax, [rdi + 8]; syscall; ret
+    let mut code = vec![0x48, 0x83, 0xec, 24, 0xc7, 0x44, 0x24, 8, 105, 0, 0, 0];
+    code.extend([0x48, 0x8d, 0x3d, 0x2d, 0, 0, 0, 0x48, 0x89, 0xe6, 0xe8, 0x15, 0, 0, 0, 0x48, 0x83, 0xc4, 24, 0xc3]);
+    code.resize(0x30, 0xcc);
+    code.extend([0x57, 0x48, 0x89, 0xf7, 0xc3]);
+    code.resize(0x40, 0xcc);
+    code.extend([0x8b, 0x47, 8, 0x0f, 0x05, 0xc3]);
+    assert_eq!(x86(&code, &[("start", 0x1000), ("each", 0x1030), ("reader", 0x1040)]), found(&[105]));
 }
 
 #[test]

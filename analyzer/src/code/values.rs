@@ -132,6 +132,13 @@ impl State {
     fn apply(&mut self, effect: &Effect) {
         match effect {
             Effect::Set { to, value } => self.set(*to, Value::One(Atom::Constant(*value))),
+            Effect::SetByte { to, value } => {
+                let value = self.register(*to).map(|atom| match atom {
+                    Atom::Constant(whole) => Some(Atom::Constant(whole & !0xff | u64::from(*value))),
+                    _ => None,
+                });
+                self.set(*to, value);
+            }
             Effect::Copy { to, from, plus, bits } => {
                 let value = self.register(*from).map(|atom| add(atom, *plus, *bits));
                 self.set(*to, value);

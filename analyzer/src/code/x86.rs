@@ -98,7 +98,12 @@ fn effect(instruction: &Instruction, info: &mut InstructionInfoFactory, out: &mu
     let to = register(0).and_then(|name| Some((wide(name)?, bits(name))));
     match instruction.mnemonic() {
         Mnemonic::Mov | Mnemonic::Movsxd => {
-            if let Some((to, width)) = to {
+            if let (Some(name), OpKind::Immediate8) = (register(0).filter(|name| is_low(*name)), instruction.op1_kind())
+            {
+                let value = instruction.immediate8();
+                out.push(Effect::SetByte { to: number(name), value });
+                return;
+            } else if let Some((to, width)) = to {
                 let from = register(1).and_then(|name| Some((wide(name)?, bits(name))));
                 if let Some(value) = constant(1) {
                     out.push(Effect::Set { to, value: truncate(value, width) });
@@ -208,6 +213,11 @@ fn effect(instruction: &Instruction, info: &mut InstructionInfoFactory, out: &mu
             out.push(Effect::Forget { to: number(used.register()) });
         }
     }
+}
+
+/// The lowest byte of a register: not `ah` and its like.
+fn is_low(name: Name) -> bool {
+    name.is_gpr8() && !matches!(name, Name::AH | Name::BH | Name::CH | Name::DH)
 }
 
 fn number(name: Name) -> Register {
