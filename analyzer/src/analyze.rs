@@ -9,7 +9,9 @@ use dna::{
 use oci::{Contents, Image};
 
 use crate::{
-    Error, Inventory, Progress, Rootfs, Squashed, accounts, closure,
+    Error, Inventory, Progress, Rootfs, Squashed, accounts,
+    capabilities::{self, Needed, Seen},
+    closure,
     closure::{Closure, Launch},
     code::{Code, Nearest},
     inventory,
@@ -66,6 +68,11 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     let (loads, load_unknowns) = load(&loader, &closure, &configured);
     let mut code = Code::new(&rootfs, limits);
     let calls = syscalls::of_closure(&mut code, &rootfs, &closure, &loads, progress)?;
+    let listen = claimed(&started.start);
+    let (exposed, touched) = (listen.as_slice(), touched(&started));
+    let seen =
+        Seen { closure: &closure, loads: &loads, calls: &calls, configured: &configured, exposed, folders: &touched };
+    let needed = capabilities::needed(seen, world);
     started.start.env = start::publish(&started.env, &closure.reads);
     if is_linux {
         unknowns.extend(doubts);
@@ -78,7 +85,6 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
     }
     unknowns.sort();
     unknowns.dedup();
-    let listen = claimed(&started.start);
     let dna = Dna {
         schema: SCHEMA.to_owned(),
         analyzer: Analyzer {
@@ -89,8 +95,8 @@ pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<An
         image: ImageFacts { platform: image.platform.clone(), config: image.digests.config.clone() },
         layers: layers(image, &layer_sizes),
         folders: folders(&rootfs, &started),
-        programs: nodes(survey.programs, &closure, &loads, &calls, &configured),
-        behavior: behavior(&closure, &loads, &calls, &configured, listen, is_linux),
+        programs: nodes(survey.programs, &closure, &loads, &calls, &configured, &needed),
+        behavior: behavior(&closure, &loads, &calls, &configured, &needed, listen, is_linux),
         start: started.start.clone(),
         accounts,
         unknowns,
@@ -147,6 +153,9 @@ impl Analysis {
         let (loads, load_unknowns) = load(&loader, &closure, &configured);
         let mut code = Code::new(&self.rootfs, &self.limits);
         let calls = syscalls::of_closure(&mut code, &self.rootfs, &closure, &loads, progress)?;
+        let (exposed, folders) = (&[][..], &touched(&self.started)[..]);
+        let seen = Seen { closure: &closure, loads: &loads, calls: &calls, configured: &configured, exposed, folders };
+        let needed = capabilities::needed(seen, world);
         let mut unknowns: Vec<Unknown> = closure.unknowns.iter().cloned().chain(load_unknowns).collect();
         unknowns.extend(config_unknowns);
         unknowns.extend(calls.unknowns.iter().cloned());
@@ -158,7 +167,7 @@ impl Analysis {
         unknowns.sort();
         unknowns.dedup();
         // Ports are claimed for the image's own command, not for this one.
-        Ok(Answer { behavior: behavior(&closure, &loads, &calls, &configured, Vec::new(), true), unknowns })
+        Ok(Answer { behavior: behavior(&closure, &loads, &calls, &configured, &needed, Vec::new(), true), unknowns })
     }
 }
 
@@ -213,6 +222,7 @@ fn nodes(
     loads: &Loads,
     calls: &Calls,
     configured: &Configured,
+    needed: &Needed,
 ) -> Vec<Program> {
     let node = |mut program: Program| {
         program.runs = closure.runs.get(&program.path).cloned().unwrap_or_default();
@@ -221,7 +231,9 @@ fn nodes(
             let exec = executed_by(&program);
             let load = loads.get(&program.path).cloned().unwrap_or_default();
             let syscalls = calls.programs.get(&program.path).cloned().unwrap_or_default();
-            let mut behavior = Behavior { exec, load, syscalls, completeness: completeness(), ..Behavior::default() };
+            let capabilities = needed.programs.get(&program.path).cloned().unwrap_or_default();
+            let completeness = completeness(needed);
+            let mut behavior = Behavior { exec, load, syscalls, capabilities, completeness, ..Behavior::default() };
             configured.add_of(&program.path, &mut behavior);
             program.behavior = Some(behavior);
         }
@@ -248,6 +260,7 @@ fn behavior(
     loads: &Loads,
     calls: &Calls,
     configured: &Configured,
+    needed: &Needed,
     exposed: Vec<Known<Listen>>,
     is_linux: bool,
 ) -> Behavior {
@@ -255,7 +268,8 @@ fn behavior(
         exec: closure.exec.values().cloned().collect(),
         load: merge::union(loads, closure),
         syscalls: merge::union(&calls.programs, closure),
-        completeness: if is_linux { completeness() } else { Completenesses::default() },
+        capabilities: needed.all.clone(),
+        completeness: if is_linux { completeness(needed) } else { Completenesses::default() },
         ..Behavior::default()
     };
     configured.add_all(exposed, &mut behavior);
@@ -263,12 +277,13 @@ fn behavior(
 }
 
 /// How far this version looks.
-fn completeness() -> Completenesses {
+fn completeness(needed: &Needed) -> Completenesses {
     let partial = |reason: &str| Completeness::Partial { reason: reason.to_owned() };
     merge::completeness(Completenesses {
         exec: partial("what a compiled program executes by itself is not followed; of scripts, only constants are"),
         load: partial("libraries that a compiled program opens at run time (dlopen) are not followed"),
         syscalls: partial("code of libraries not known to be loaded, and code made at run time, is not followed"),
+        capabilities: needed.completeness.clone(),
         ..Completenesses::default()
     })
 }
@@ -298,6 +313,11 @@ fn layers(image: &Image, sizes: &[Option<u64>]) -> Vec<Layer> {
         created_by: steps.get(index).copied().flatten().map(|step| dna::redact(step).into_owned()),
     };
     layers.iter().enumerate().map(layer).collect()
+}
+
+/// The folders that a start works in: volumes and its working directory.
+fn touched(started: &Started) -> Vec<ImagePath> {
+    started.start.volumes.iter().cloned().chain([started.cwd.clone()]).collect()
 }
 
 /// Owners and modes of the folders a start touches: its working directory, home and volumes.

@@ -90,6 +90,12 @@ pub(crate) struct Nearest {
     pub(crate) function: Option<String>,
 }
 
+/// The names of all system calls.
+#[cfg(test)]
+pub(crate) fn call_names() -> BTreeSet<&'static str> {
+    numbers::names()
+}
+
 /// Functions that end a program in despair; what only they reach is not expected.
 const FATAL: &[&str] = &["abort", "__assert_fail", "__stack_chk_fail", "__chk_fail", "__fortify_fail", "__libc_fatal"];
 

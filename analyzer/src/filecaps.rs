@@ -28,6 +28,12 @@ pub fn read_capabilities(value: &[u8]) -> Option<FileCapabilities> {
     Some(FileCapabilities { permitted: set(4)?, inheritable: set(8)?, effective: magic & 1 != 0, root_uid })
 }
 
+/// The names of all capabilities that we know.
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = String> {
+    NAMES.iter().map(|name| format!("CAP_{name}"))
+}
+
 fn names(bits: u64) -> BTreeSet<String> {
     let name = |bit: u32| {
         let known = usize::try_from(bit).ok().and_then(|bit| NAMES.get(bit));

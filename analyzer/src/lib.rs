@@ -8,6 +8,7 @@
 //!                                 ├─ load        what each executed one maps
 //!                                 ├─ servers     what servers are configured to do
 //!                                 ├─ code        the system calls that reachable code makes
+//!                                 ├─ capabilities  what the kernel will be asked for
 //!                                 └─► Dna
 //! ```
 //!
@@ -16,6 +17,7 @@
 mod accounts;
 mod analyze;
 mod archive;
+mod capabilities;
 mod closure;
 mod code;
 mod directory;

@@ -22,13 +22,15 @@ const MAX_PROCESSES: u32 = 100;
 #[derive(Debug, Default)]
 pub(crate) struct Configured {
     programs: BTreeMap<ImagePath, Claims>,
+    /// Of processes that may be root's, by their place in the closure: the user counts there.
+    of_root: BTreeMap<usize, Claims>,
 }
 
 /// Reads the configuration of every process, and takes what its scripts were found to do.
 pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Vec<Unknown>) {
     let (mut configured, mut unknowns) = (Configured::default(), BTreeSet::new());
     let mut read: BTreeMap<&ImagePath, u32> = BTreeMap::new();
-    for process in &closure.processes {
+    for (index, process) in closure.processes.iter().enumerate() {
         let times = read.entry(&process.program).or_default();
         *times = times.saturating_add(1);
         if *times > MAX_PROCESSES {
@@ -39,6 +41,10 @@ pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Ve
         }
         let mut claims = servers::claims(process, world);
         unknowns.extend(std::mem::take(&mut claims.unknowns));
+        if process.uid.unwrap_or(0) == 0 {
+            let (connect, load) = (Vec::new(), Vec::new());
+            configured.of_root.insert(index, Claims { connect, load, ..claims.clone() });
+        }
         let known = configured.programs.entry(process.program.clone()).or_default();
         known.listen.append(&mut claims.listen);
         known.write.append(&mut claims.write);
@@ -65,6 +71,11 @@ impl Configured {
     /// The libraries that a program is told to open.
     pub(crate) fn opened(&self, program: &ImagePath) -> &[Known<Load>] {
         self.programs.get(program).map(|claims| claims.load.as_slice()).unwrap_or_default()
+    }
+
+    /// What a process that may be root's is configured to do, by its place in the closure.
+    pub(crate) fn of_root(&self, index: usize) -> Option<&Claims> {
+        self.of_root.get(&index)
     }
 
     /// Adds what one program is configured to do.

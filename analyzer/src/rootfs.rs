@@ -144,6 +144,11 @@ impl Rootfs {
         self.inodes.get(id.0 as usize).expect("an InodeId is made by its own Rootfs only")
     }
 
+    /// Every file ever named, in no order that means something.
+    pub(crate) fn inodes(&self) -> impl Iterator<Item = &Inode> {
+        self.inodes.iter()
+    }
+
     /// The file with this number, to change it.
     ///
     /// # Panics

@@ -27,7 +27,7 @@ use dna::{Confidence, Connect, Evidence, ImagePath, Known, Listen, Load, Read, U
 use crate::{closure::Process, shell::World};
 
 /// What a process does by its configuration.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Claims {
     pub(crate) listen: Vec<Known<Listen>>,
     pub(crate) write: Vec<Known<Write>>,
@@ -38,6 +38,10 @@ pub(crate) struct Claims {
     pub(crate) users: Vec<(String, Evidence)>,
     /// Folders it makes its root.
     pub(crate) chroot: Vec<(ImagePath, Evidence)>,
+    /// Files and folders it makes and gives to the user it switches to.
+    pub(crate) gives: Vec<(ImagePath, Evidence)>,
+    /// It opens its files before it switches, not after.
+    pub(crate) is_early: bool,
     pub(crate) unknowns: Vec<Unknown>,
 }
 

@@ -19,6 +19,8 @@ use crate::{
 pub(crate) struct Calls {
     /// By program.
     pub(crate) programs: BTreeMap<ImagePath, Vec<Known<Syscall>>>,
+    /// Those that a program's own file asks for: it imports the function, or makes the call itself close by.
+    pub(crate) asked: BTreeMap<ImagePath, BTreeSet<String>>,
     pub(crate) unknowns: BTreeSet<Unknown>,
 }
 
@@ -73,6 +75,12 @@ pub(crate) fn of_closure(
             list.sort();
         }
         calls.programs.insert(path.clone(), list);
+        let asks = |call: &Call| {
+            let is_own = call.nearest.as_ref().is_some_and(|nearest| nearest.file == *path);
+            call.is_imported || (is_own && call.calm_distance.is_some_and(|distance| distance <= NEAR))
+        };
+        let asked = found.iter().filter(|(_, call)| asks(call)).map(|(name, _)| (*name).to_owned());
+        calls.asked.insert(path.clone(), asked.collect());
     }
     Ok(calls)
 }

@@ -1,6 +1,8 @@
 //! Facts in words, for every report: DNA values in, short texts out. Nothing is cleaned or escaped here.
 
-use dna::{Behavior, Completeness, Completenesses, Condition, Confidence, Evidence, Program, Start, Subject};
+use dna::{
+    Behavior, Capability, Completeness, Completenesses, Condition, Confidence, Evidence, Known, Program, Start, Subject,
+};
 
 /// What a program may do beyond its caller: setuid, setgid, file capabilities.
 pub(crate) fn powers(program: &Program) -> Vec<String> {
@@ -44,6 +46,37 @@ pub(crate) fn syscalls(behavior: &Behavior) -> Option<String> {
     let all = behavior.syscalls.len();
     let expected = behavior.syscalls.iter().filter(|item| item.confidence < Confidence::Possible).count();
     (all != 0).then(|| format!("{expected} system calls, and {} more that cannot be ruled out", all - expected))
+}
+
+/// A capability needed, with where that shows and under which condition, for people.
+#[derive(Debug)]
+pub(crate) struct Need {
+    /// As in capabilities(7).
+    pub(crate) name: String,
+    /// The condition, where there is one, and the first place it rests on.
+    pub(crate) why: String,
+}
+
+/// The capabilities that are expected to be needed; and the names of those that cannot be ruled out.
+pub(crate) fn capabilities(behavior: &Behavior) -> (Vec<Need>, Vec<String>) {
+    let (expected, possible): (Vec<_>, Vec<_>) =
+        behavior.capabilities.iter().partition(|item| item.confidence < Confidence::Possible);
+    let need = |item: &&Known<Capability>| {
+        let condition = item.when.first().map(|when| format!("when {}", condition(when)));
+        let place = item.evidence.first().map(place);
+        let why: Vec<String> = place.into_iter().chain(condition).collect();
+        Need { name: item.what.name.clone(), why: why.join(", ") }
+    };
+    (expected.iter().map(need).collect(), possible.iter().map(|item| item.what.name.clone()).collect())
+}
+
+/// What is said where no capability is expected to be needed.
+pub(crate) fn no_capability(behavior: &Behavior) -> &'static str {
+    match behavior.completeness.capabilities {
+        Completeness::Complete => "no capability: nothing is root's, and no file gives rights",
+        Completeness::Partial { .. } => "no capability is expected to be needed",
+        Completeness::None => "which capabilities are needed was not worked out",
+    }
 }
 
 /// The dimensions that were not worked out, by name.
@@ -90,6 +123,7 @@ pub(crate) fn condition(condition: &Condition) -> String {
                 format!("{path} exists")
             }
         }
+        Condition::Sysctl { name, exceeds } => format!("{name} is above {exceeds}"),
         _ => "a condition holds that this version does not know".to_owned(),
     }
 }

@@ -133,6 +133,17 @@ fn needs(page: &mut String, report: &Report<'_>) {
     if let Some(calls) = facts::syscalls(report.behavior) {
         let _ = write!(page, "<li>{}", escape(&calls));
     }
+    let (expected, possible) = facts::capabilities(report.behavior);
+    for need in &expected {
+        let _ =
+            write!(page, "<li class=warn><b>{}</b> <span class=note>{}</span>", escape(&need.name), escape(&need.why));
+    }
+    if expected.is_empty() {
+        let _ = write!(page, "<li>{}", escape(facts::no_capability(report.behavior)));
+    }
+    if !possible.is_empty() {
+        let _ = write!(page, "<li class=note>capabilities that cannot be ruled out: {}", escape(&possible.join(", ")));
+    }
     let mut any = false;
     for program in executed(report) {
         let powers = facts::powers(program);

@@ -242,6 +242,22 @@ impl<'a> Page<'a> {
         if let Some(calls) = facts::syscalls(behavior) {
             self.line(&format!("  {calls}"));
         }
+        let (expected, possible) = facts::capabilities(behavior);
+        for need in &expected {
+            let why = fit(&need.why, self.style.width.saturating_sub(28));
+            let (name, why) = (self.style.warn(&format!("{:<24}", need.name)), self.style.dim(&why));
+            self.line(&format!("  {name}  {why}"));
+        }
+        if expected.is_empty() {
+            self.line(&format!("  {}", facts::no_capability(behavior)));
+        }
+        if !possible.is_empty() {
+            let names: Vec<_> = possible.iter().map(|name| name.strip_prefix("CAP_").unwrap_or(name)).collect();
+            let line = format!("capabilities that cannot be ruled out: {}", names.join(" "));
+            let line = fit(&line, self.style.width.saturating_sub(2));
+            let line = self.style.dim(&line);
+            self.line(&format!("  {line}"));
+        }
         let mut any = false;
         for item in &behavior.exec {
             let Some(program) = self.programs.get(&item.what.path).copied() else { continue };

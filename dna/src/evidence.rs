@@ -87,4 +87,11 @@ pub enum Condition {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         negated: bool,
     },
+    /// A setting of the kernel that the runtime chooses, sysctl(8).
+    Sysctl {
+        /// Its name, `net.ipv4.ip_unprivileged_port_start`.
+        name: String,
+        /// The condition holds where its value is larger than this.
+        exceeds: u64,
+    },
 }

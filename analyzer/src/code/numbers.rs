@@ -18,6 +18,12 @@ pub(crate) fn name_32_bit(number: u32) -> Option<&'static str> {
     I386.get(&number).copied()
 }
 
+/// All names that we know.
+#[cfg(test)]
+pub(crate) fn names() -> std::collections::BTreeSet<&'static str> {
+    X86_64.values().chain(AARCH64.values()).copied().collect()
+}
+
 type Table = BTreeMap<u32, &'static str>;
 
 static X86_64: LazyLock<Table> = LazyLock::new(|| table(include_str!("../../data/syscalls-x86_64.tsv")));

@@ -29,8 +29,14 @@ pub(super) fn judge(server: &Server, gathered: Gathered, process: &Process, worl
         facts.extend(words.next().map(|key| assumed(&key, words.collect(), process, world)));
     }
     let base = gather::base_of(server, &facts, process, &expand);
-    let mut judge =
-        Judge { server, process, world, facts: &facts, base, out: Claims { unknowns, ..Claims::default() } };
+    let mut judge = Judge {
+        server,
+        process,
+        world,
+        facts: &facts,
+        base,
+        out: Claims { unknowns, is_early: server.early, ..Claims::default() },
+    };
     let mut net = Net::default();
     for (key, meaning) in meanings(server) {
         for fact in judge.chosen(key, meaning, &expand) {
@@ -104,8 +110,9 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn claims(&self) -> usize {
-        let Claims { listen, write, read, connect, load, users, chroot, .. } = &self.out;
-        [listen.len(), write.len(), read.len(), connect.len(), load.len(), users.len(), chroot.len()].iter().sum()
+        let Claims { listen, write, read, connect, load, users, chroot, gives, .. } = &self.out;
+        let counts = [listen.len(), write.len(), read.len(), connect.len(), load.len()];
+        counts.iter().chain(&[users.len(), chroot.len(), gives.len()]).sum()
     }
 
     fn unknown(&mut self, why: String) {
@@ -220,7 +227,7 @@ impl Judge<'_> {
                         self.out.connect.push(source.claim(Connect { host, port, protocol }));
                     }
                 }
-                Kind::Chroot | Kind::File | Kind::Folder | Kind::Spool | Kind::Read | Kind::Load => {
+                Kind::Chroot | Kind::Give | Kind::File | Kind::Folder | Kind::Spool | Kind::Read | Kind::Load => {
                     self.path(meaning.kind, word, &source);
                 }
                 Kind::Off | Kind::Include | Kind::Base => {}
@@ -237,6 +244,7 @@ impl Judge<'_> {
         let fixed = !path.as_bytes().contains(&b'*');
         match kind {
             Kind::Chroot => self.out.chroot.push((path, source.evidence.clone())),
+            Kind::Give => self.out.gives.push((path, source.evidence.clone())),
             Kind::File => self.out.write.push(source.claim(Write { path })),
             Kind::Read => self.out.read.push(source.claim(Read { path })),
             Kind::Load if known && fixed => self.out.load.push(source.claim(Load { path })),

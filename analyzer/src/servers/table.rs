@@ -55,6 +55,9 @@ pub(super) struct Server {
     /// Relative paths in the configuration start at its folder.
     #[serde(default)]
     pub(super) beside_config: bool,
+    /// It opens logs and its pid file before it becomes another user.
+    #[serde(default)]
+    pub(super) early: bool,
     /// What settings mean.
     #[serde(default)]
     pub(super) keys: BTreeMap<String, Meanings>,
@@ -126,6 +129,8 @@ pub(super) enum Kind {
     /// The user it switches to.
     User,
     Chroot,
+    /// A file or folder that it gives to that user.
+    Give,
     /// A file it writes.
     File,
     /// A folder it writes in.
@@ -186,6 +191,7 @@ impl TryFrom<String> for Meaning {
             "high" => Kind::High,
             "user" => Kind::User,
             "chroot" => Kind::Chroot,
+            "give" => Kind::Give,
             "file" => Kind::File,
             "folder" => Kind::Folder,
             "spool" => Kind::Spool,
