@@ -17,7 +17,7 @@ mod body;
 mod pax;
 mod sparse;
 
-use body::Spool;
+pub(crate) use body::{Spool, TOO_LARGE};
 use pax::Overrides;
 use sparse::Map;
 
@@ -56,11 +56,13 @@ pub(crate) enum EntryKind {
 }
 
 /// What an archive holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Walked {
     pub(crate) entries: Vec<Entry>,
     /// Paths and type flags of entries that no runtime unpacks.
     pub(crate) skipped: Vec<(Box<[u8]>, u8)>,
+    /// Where the bodies went.
+    pub(crate) spool: Spool,
 }
 
 /// Why an archive cannot be walked.
@@ -89,25 +91,29 @@ impl Fault {
     }
 }
 
-/// Walks an archive up to its end marker; what follows is left to the caller.
-pub(crate) fn read<R: BufRead>(input: &mut R, limits: &Limits, progress: &Progress) -> Result<Walked, Fault> {
-    let mut spool = Spool::new().map_err(Fault::Spool)?;
-    let mut walked = Walked::default();
+/// Walks an archive up to its end marker, bodies into `spool`; what follows is left to the caller.
+pub(crate) fn read<R: BufRead>(
+    input: &mut R,
+    spool: Spool,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Walked, Fault> {
+    let mut walked = Walked { entries: Vec::new(), skipped: Vec::new(), spool };
     let mut entries = 0u64;
     while let Some((header, overrides)) = next_header(input, limits)? {
         entries = entries.saturating_add(1);
         if entries > limits.layer_entries {
             return Err(Fault::Limit("layer_entries", limits.layer_entries));
         }
-        if progress.add_entry() > limits.total_entries {
+        if progress.add_entries(1) > limits.total_entries {
             return Err(Fault::Limit("total_entries", limits.total_entries));
         }
         if entries.is_multiple_of(1024) {
             progress.check().map_err(Fault::Time)?;
         }
-        read_entry(input, &header, overrides, limits, &mut spool, &mut walked)?;
+        read_entry(input, &header, overrides, limits, &mut walked)?;
     }
-    spool.flush().map_err(Fault::Spool)?;
+    walked.spool.flush().map_err(Fault::Spool)?;
     Ok(walked)
 }
 
@@ -153,7 +159,6 @@ fn read_entry<R: BufRead>(
     header: &tar::Header,
     mut overrides: Overrides,
     limits: &Limits,
-    spool: &mut Spool,
     walked: &mut Walked,
 ) -> Result<(), Fault> {
     let number = |value: io::Result<u64>| value.map_err(|_| Fault::Bad("header field is no number"));
@@ -203,7 +208,7 @@ fn read_entry<R: BufRead>(
                 return Err(Fault::Limit("layer_bytes", limits.layer_bytes));
             }
             let executable = mode & 0o111 != 0;
-            let file = body::read(input, &path, executable, &map, limits, spool)?;
+            let file = body::read(input, &path, executable, &map, limits, &mut walked.spool)?;
             skip(input, padding(map.stored))?;
             EntryKind::File(file)
         }

@@ -23,12 +23,14 @@ mod x86;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    num::NonZero,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
-use dna::{ImagePath, Limits};
+use dna::{Digest, ImagePath, Limits};
 
-use crate::{InodeId, InodeKind, Rootfs, elf::ElfError};
+use crate::{InodeId, InodeKind, Progress, Rootfs, elf::ElfError, kept::Kept};
 use binary::Binary;
 use link::{Place, Process, Reached};
 use module::Module;
@@ -39,6 +41,7 @@ use sites::Site;
 pub(crate) struct Code<'a> {
     rootfs: &'a Rootfs,
     limits: &'a Limits,
+    kept: &'a Kept,
     modules: BTreeMap<InodeId, Summary>,
 }
 
@@ -100,14 +103,43 @@ pub(crate) fn call_names() -> BTreeSet<&'static str> {
 const FATAL: &[&str] = &["abort", "__assert_fail", "__stack_chk_fail", "__chk_fail", "__fortify_fail", "__libc_fatal"];
 
 impl<'a> Code<'a> {
-    pub(crate) fn new(rootfs: &'a Rootfs, limits: &'a Limits) -> Self {
-        Self { rootfs, limits, modules: BTreeMap::new() }
+    pub(crate) fn new(rootfs: &'a Rootfs, limits: &'a Limits, kept: &'a Kept) -> Self {
+        Self { rootfs, limits, kept, modules: BTreeMap::new() }
     }
 
     fn module(&mut self, inode: InodeId) -> Summary {
-        let (rootfs, limits) = (self.rootfs, self.limits);
-        let known = self.modules.entry(inode);
-        known.or_insert_with(|| summarize(rootfs, inode, limits).map_err(|error| error.to_string())).clone()
+        let (rootfs, limits, kept) = (self.rootfs, self.limits, self.kept);
+        self.modules.entry(inode).or_insert_with(|| summary(rootfs, inode, limits, kept)).clone()
+    }
+
+    /// Works the summaries of files out beforehand, as many at once as there are processors and memory should be given to, the
+    /// largest first. It stops where time is up.
+    pub(crate) fn prepare<'p>(&mut self, files: impl Iterator<Item = &'p ImagePath>, progress: &Progress) {
+        let (rootfs, limits, kept) = (self.rootfs, self.limits, self.kept);
+        let inodes: BTreeSet<InodeId> =
+            files.filter_map(|file| rootfs.resolve(file).ok()).map(|found| found.inode).collect();
+        let size = |inode: &InodeId| rootfs.file(*inode).map_or(0, |file| file.size);
+        let unknown = inodes.into_iter().filter(|inode| !self.modules.contains_key(inode));
+        let mut work: Vec<(u64, InodeId)> = unknown.map(|inode| (size(&inode), inode)).collect();
+        work.sort_unstable();
+        let workers = thread::available_parallelism().map_or(1, NonZero::get).min(work.len());
+        let (work, gate) = (Mutex::new(work), Gate::default());
+        let next = || lock(&work).pop().filter(|_| progress.check().is_ok());
+        let worker = || {
+            let mut done = Vec::new();
+            while let Some((bytes, inode)) = next() {
+                gate.enter(bytes);
+                done.push((inode, summary(rootfs, inode, limits, kept)));
+                gate.leave(bytes);
+            }
+            done
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+            for thread in threads {
+                self.modules.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+        });
     }
 
     /// What a process that maps these files can reach, the program first, which is called by the given names. Files that cannot
@@ -133,6 +165,53 @@ impl<'a> Code<'a> {
         let (reached, calm) = (process.reach(&[]), process.reach(FATAL));
         (Reach { process, reached, calm, files: names }, failed)
     }
+}
+
+/// Holds back whoever would work on too many bytes of files at once; a file larger than that is worked on alone.
+#[derive(Debug, Default)]
+struct Gate {
+    bytes: Mutex<u64>,
+    left: Condvar,
+}
+
+impl Gate {
+    fn enter(&self, bytes: u64) {
+        let mut inside = lock(&self.bytes);
+        while *inside != 0 && inside.saturating_add(bytes) > BYTES_AT_ONCE {
+            inside = self.left.wait(inside).unwrap_or_else(PoisonError::into_inner);
+        }
+        *inside = inside.saturating_add(bytes);
+    }
+
+    fn leave(&self, bytes: u64) {
+        let mut inside = lock(&self.bytes);
+        *inside = inside.saturating_sub(bytes);
+        self.left.notify_all();
+    }
+}
+
+/// A file's decoded code takes three to four times its bytes.
+const BYTES_AT_ONCE: u64 = 24 << 20;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The summary of a file: the one that was kept, else worked out, and kept.
+fn summary(rootfs: &Rootfs, inode: InodeId, limits: &Limits, kept: &Kept) -> Summary {
+    let digest = rootfs.file(inode).and_then(|file| file.sha256).map(|digest| Digest::from_sha256(digest).to_string());
+    let name = digest.map(|digest| kept.name("code", &[&digest]));
+    if let Some((known, _)) = name.as_ref().and_then(|name| kept.load::<Module>(name)) {
+        return Ok(Some(Arc::new(known)));
+    }
+    let found = summarize(rootfs, inode, limits).map_err(|error| error.to_string())?;
+    // Some step may have taken a damaged body for an empty one.
+    if !kept.is_damaged()
+        && let Some(((name, file), module)) = name.zip(kept.file()).zip(found.as_deref())
+    {
+        kept.keep(&name, file, (0, &[]), module);
+    }
+    Ok(found)
 }
 
 /// Works a file out.
@@ -255,7 +334,8 @@ impl Reach {
 pub fn count_calls(bytes: &[u8]) -> usize {
     let (rootfs, inode) = Rootfs::of_bytes(bytes);
     let limits = Limits::default();
-    let module = Code::new(&rootfs, &limits).module(inode).ok().flatten();
+    let kept = Kept::default();
+    let module = Code::new(&rootfs, &limits, &kept).module(inode).ok().flatten();
     let process = Process::new(module.into_iter().collect(), BTreeSet::new());
     let reached = process.reach(FATAL);
     Reach { calm: process.reach(&[]), process, reached, files: vec![ImagePath::root()] }.syscalls().0.len()

@@ -55,7 +55,7 @@ impl Walk {
     ) -> std::io::Result<()> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
-            if progress.add_entry() > limits.total_entries {
+            if progress.add_entries(1) > limits.total_entries {
                 return Err(std::io::Error::other(format!("more than {} files", limits.total_entries)));
             }
             let (path, name) = (entry.path(), entry.file_name());

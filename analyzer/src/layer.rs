@@ -2,6 +2,8 @@
 //!
 //! Two threads: one reads, hashes and decompresses the blob, the other hashes the archive and walks it. Chunks between them
 //! are bounded by bytes and reused. Nothing of a layer leaves here before both digests match.
+//!
+//! Of a layer that matched before, its blob is hashed again, but not inflated: what unpacks to one archive does so for ever.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -18,8 +20,13 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::{
     Error, Progress,
-    archive::{self, Entry},
+    archive::{self, Entry, Spool},
+    kept::Kept,
 };
+
+mod listing;
+
+use listing::Listing;
 
 /// A layer whose digests match.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ pub(crate) struct VerifiedLayer {
     pub(crate) size: u64,
 }
 
-/// Reads a layer.
+/// Reads a layer, or takes what was kept of it.
 ///
 /// # Errors
 /// Every variant of [`Error`] that names a layer, and [`Error::Time`]. Where several apply, the blob's digest comes first: a
@@ -43,29 +50,88 @@ pub(crate) fn read(
     limits: &Limits,
     queue_bytes: u64,
     progress: &Progress,
+    kept: &Kept,
 ) -> Result<VerifiedLayer, Error> {
+    let name = kept.name("layer", &[&layer.digest.to_string(), &layer.diff_id.to_string()]);
+    if let Some(known) = known(layer, blob, &name, limits, progress, kept)? {
+        return Ok(known);
+    }
+    let host = |source| Error::Host { what: "make a temporary file (TMPDIR)".to_owned(), source };
+    if let Some(spool) = kept.file().and_then(|file| Spool::keeping(file).ok()) {
+        match unpack(layer, blob, spool, limits, queue_bytes, progress) {
+            Ok((verified, spool)) => {
+                if let Some((file, len, sums)) = spool.into_kept() {
+                    kept.keep(&name, file, (len, &sums), &Listing::of(&verified));
+                }
+                return Ok(verified);
+            }
+            // The disk of the cache is full.
+            Err(Error::Host { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    unpack(layer, blob, Spool::new().map_err(host)?, limits, queue_bytes, progress).map(|(verified, _)| verified)
+}
+
+/// A layer whose digests matched in an earlier analysis, once its blob is hashed again.
+fn known(
+    layer: &oci::Layer,
+    blob: &oci::Blob,
+    name: &Digest,
+    limits: &Limits,
+    progress: &Progress,
+    kept: &Kept,
+) -> Result<Option<VerifiedLayer>, Error> {
+    let Some((listing, bodies)) = kept.load::<Listing>(name) else { return Ok(None) };
+    let Some(known) = listing.into_layer(&Arc::new(bodies)) else { return Ok(None) };
+    let mut raw = Hashing::new(layer, blob, progress);
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let read = |source| Error::Decompress { layer: layer.digest.clone(), offset: 0, source };
+    while raw.read(&mut buffer).map_err(read)? != 0 {
+        progress.check()?;
+    }
+    let found = raw.hash.finish();
+    if found != layer.digest {
+        return Err(Error::BlobDigest { layer: layer.digest.clone(), found });
+    }
+    let limit = |limit, value| Err(Error::Limit { layer: layer.digest.clone(), limit, value });
+    if progress.add_uncompressed(known.size) > limits.total_bytes {
+        return limit("total_bytes", limits.total_bytes);
+    }
+    let entries = known.entries.len().saturating_add(known.skipped.len());
+    if progress.add_entries(entries as u64) > limits.total_entries {
+        return limit("total_entries", limits.total_entries);
+    }
+    Ok(Some(known))
+}
+
+/// Reads a layer, bodies into `spool`.
+fn unpack(
+    layer: &oci::Layer,
+    blob: &oci::Blob,
+    spool: Spool,
+    limits: &Limits,
+    queue_bytes: u64,
+    progress: &Progress,
+) -> Result<(VerifiedLayer, Spool), Error> {
     let chunks = usize::try_from(queue_bytes / CHUNK_BYTES as u64).unwrap_or(usize::MAX).clamp(2, 4096);
     let (full, chunk_in) = mpsc::sync_channel(chunks);
     let (empty, chunk_back) = mpsc::channel();
     let (inflated, walked) = thread::scope(|scope| {
         let inflate = scope.spawn(move || {
-            let raw = Hashing {
-                inner: blob.reader(),
-                hash: Hasher::for_digest(&layer.digest),
-                progress,
-                consumed: Arc::default(),
-            };
+            let raw = Hashing::new(layer, blob, progress);
             inflate(layer, raw, limits, progress, full, &chunk_back)
         });
-        let walked = walk(layer, Chunks::new(chunk_in, empty, Hasher::for_digest(&layer.diff_id)), limits, progress);
+        let chunks = Chunks::new(chunk_in, empty, Hasher::for_digest(&layer.diff_id));
+        let walked = walk(layer, chunks, spool, limits, progress);
         (inflate.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), walked)
     });
     let size = inflated?;
-    let (found, verified) = walked?;
+    let (found, verified, spool) = walked?;
     if found != layer.diff_id {
         return Err(Error::DiffId { layer: layer.digest.clone(), expected: layer.diff_id.clone(), found });
     }
-    Ok(VerifiedLayer { size, ..verified })
+    Ok((VerifiedLayer { size, ..verified }, spool))
 }
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -159,16 +225,17 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 fn walk(
     layer: &oci::Layer,
     mut chunks: Chunks,
+    spool: Spool,
     limits: &Limits,
     progress: &Progress,
-) -> Result<(Digest, VerifiedLayer), Error> {
-    let walked =
-        archive::read(&mut chunks, limits, progress).map_err(|error| error.in_layer(&layer.digest, chunks.offset()))?;
+) -> Result<(Digest, VerifiedLayer, Spool), Error> {
+    let walked = archive::read(&mut chunks, spool, limits, progress)
+        .map_err(|error| error.in_layer(&layer.digest, chunks.offset()))?;
     let read = |source| Error::Decompress { layer: layer.digest.clone(), offset: 0, source };
     io::copy(&mut chunks, &mut io::sink()).map_err(read)?;
     let size = chunks.offset();
     let digest = chunks.hash.finish();
-    Ok((digest, VerifiedLayer { entries: walked.entries, skipped: walked.skipped, size }))
+    Ok((digest, VerifiedLayer { entries: walked.entries, skipped: walked.skipped, size }, walked.spool))
 }
 
 /// A digest in the making, of either registered algorithm.
@@ -207,6 +274,13 @@ struct Hashing<'a> {
     hash: Hasher,
     progress: &'a Progress,
     consumed: Arc<AtomicU64>,
+}
+
+impl<'a> Hashing<'a> {
+    fn new(layer: &oci::Layer, blob: &oci::Blob, progress: &'a Progress) -> Self {
+        let hash = Hasher::for_digest(&layer.digest);
+        Self { inner: blob.reader(), hash, progress, consumed: Arc::default() }
+    }
 }
 
 impl Read for Hashing<'_> {

@@ -25,6 +25,7 @@ pub mod elf;
 mod error;
 pub mod filecaps;
 pub mod inventory;
+mod kept;
 mod language;
 mod layer;
 pub mod loader;
@@ -42,12 +43,14 @@ mod supervisors;
 mod syscalls;
 mod wrappers;
 
-pub use analyze::{Analysis, Answer, CallStep, analyze};
+pub use analyze::{Analysis, Answer, CallStep, analyze, analyze_keeping};
 pub use code::count_calls;
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
-pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
+pub use rootfs::{
+    Bodies, Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs,
+};
 pub use servers::settings;
 pub use shell::commands;
 pub use squash::{Squashed, squash, squash_layer};

@@ -47,6 +47,16 @@ impl Progress {
         Ok(())
     }
 
+    /// Ends a step: says at which second of the analysis, and fails when the time is up.
+    pub(crate) fn done(&self, step: &str) -> Result<(), Error> {
+        tracing::debug!(
+            step,
+            milliseconds = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "done"
+        );
+        self.check()
+    }
+
     pub(crate) fn add_bytes(&self, bytes: u64) {
         self.compressed.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -56,8 +66,15 @@ impl Progress {
         self.uncompressed.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
     }
 
-    /// Counts an entry; gives the sum over all layers.
-    pub(crate) fn add_entry(&self) -> u64 {
-        self.entries.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    /// Counts entries; gives the sum over all layers.
+    pub(crate) fn add_entries(&self, count: u64) -> u64 {
+        self.entries.fetch_add(count, Ordering::Relaxed).saturating_add(count)
+    }
+
+    /// Counts from zero again, on the same clock.
+    pub(crate) fn begin_again(&self) {
+        for count in [&self.compressed, &self.uncompressed, &self.entries] {
+            count.store(0, Ordering::Relaxed);
+        }
     }
 }

@@ -9,12 +9,16 @@ use std::{
     fs,
     io::{self, Read as _},
     ops::Bound,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     sync::Arc,
 };
 
 use dna::ImagePath;
+
+pub(crate) mod bodies;
+
+pub use bodies::Bodies;
 
 /// A file's number, stable for the life of its [`Rootfs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,8 +100,8 @@ pub enum Content {
     Memory(Arc<[u8]>),
     /// In a spool file, from `offset` on.
     Spooled {
-        /// The file; unlinked, so it vanishes with its last user.
-        spool: Arc<fs::File>,
+        /// The file: unlinked, so that it vanishes with its last user, or one that is kept for later analyses.
+        spool: Arc<Bodies>,
         /// Where the body starts.
         offset: u64,
     },
@@ -263,9 +267,7 @@ impl Rootfs {
             }
             Content::Spooled { spool, offset: start } => {
                 let start = start.checked_add(offset).ok_or(io::ErrorKind::InvalidInput)?;
-                let mut body = vec![0; length];
-                spool.read_exact_at(&mut body, start)?;
-                Ok(body)
+                Ok(spool.read(start, length)?)
             }
             Content::Host(path) => {
                 // A link put in the file's place after the walk must not lead out of the directory.

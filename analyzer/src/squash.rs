@@ -18,6 +18,7 @@ use crate::{
     Error, Inode, InodeId, InodeKind, Metadata, Progress, Rootfs,
     archive::{Entry, EntryKind},
     directory,
+    kept::Kept,
     layer::{self, VerifiedLayer},
 };
 
@@ -37,24 +38,29 @@ pub struct Squashed {
 /// # Errors
 /// [`Error`]: a layer that is damaged, lies, or passes a limit; the host's temporary folder; time.
 pub fn squash(image: &Image, limits: &Limits, progress: &Progress) -> Result<Squashed, Error> {
+    squash_with(image, limits, progress, &Kept::default())
+}
+
+/// The same, where layers that were verified before are not unpacked again.
+pub(crate) fn squash_with(image: &Image, limits: &Limits, progress: &Progress, kept: &Kept) -> Result<Squashed, Error> {
     if image.platform.os() != "linux" {
         let why = format!("an image for {}: only Linux images are analyzed", image.platform);
         let unknown = Unknown { place: "config os".to_owned(), subject: Subject::Platform, why };
         return Ok(Squashed { rootfs: Rootfs::new(limits.symlinks), layer_sizes: Vec::new(), unknowns: vec![unknown] });
     }
     match &image.contents {
-        Contents::Layers(layers) => squash_layers(layers, limits, progress),
+        Contents::Layers(layers) => squash_layers(layers, limits, progress, kept),
         Contents::Directory(folder) => directory::read(folder, limits, progress),
     }
 }
 
-fn squash_layers(layers: &[oci::Layer], limits: &Limits, progress: &Progress) -> Result<Squashed, Error> {
+fn squash_layers(layers: &[oci::Layer], limits: &Limits, progress: &Progress, kept: &Kept) -> Result<Squashed, Error> {
     if layers.len() as u64 > limits.layers {
         return Err(Error::Layers { found: layers.len(), limit: limits.layers });
     }
     let mut rootfs = Rootfs::new(limits.symlinks);
     let (mut layer_sizes, mut unknowns) = (Vec::new(), Vec::new());
-    for (number, (layer, read)) in (0u32..).zip(layers.iter().zip(read_all(layers, limits, progress)?)) {
+    for (number, (layer, read)) in (0u32..).zip(layers.iter().zip(read_all(layers, limits, progress, kept)?)) {
         let unknown = |why: String| Unknown { place: layer.digest.to_string(), subject: Subject::Layer, why };
         let Some(verified) = read else {
             if let LayerBody::Unreadable(why) = &layer.body {
@@ -80,7 +86,12 @@ fn squash_layers(layers: &[oci::Layer], limits: &Limits, progress: &Progress) ->
 }
 
 /// Reads every readable layer, as many at once as there are processors, the largest first: it bounds the whole.
-fn read_all(layers: &[oci::Layer], limits: &Limits, progress: &Progress) -> Result<Vec<Option<VerifiedLayer>>, Error> {
+fn read_all(
+    layers: &[oci::Layer],
+    limits: &Limits,
+    progress: &Progress,
+    kept: &Kept,
+) -> Result<Vec<Option<VerifiedLayer>>, Error> {
     let mut work: Vec<(usize, &oci::Layer, &oci::Blob)> = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         if let LayerBody::Present(blob) = &layer.body {
@@ -99,7 +110,7 @@ fn read_all(layers: &[oci::Layer], limits: &Limits, progress: &Progress) -> Resu
                 while !failed()
                     && let Some((index, layer, blob)) = next(&work)
                 {
-                    let read = layer::read(layer, blob, limits, queue_bytes, progress);
+                    let read = layer::read(layer, blob, limits, queue_bytes, progress, kept);
                     lock(&done).insert(index, read);
                 }
             });
@@ -253,5 +264,5 @@ pub fn squash_layer(blob: &[u8], diff_id: Option<Digest>, limits: &Limits) -> Re
         annotations: BTreeMap::new(),
         body: LayerBody::Present(oci::Blob::new(std::sync::Arc::new(file), 0, blob.len() as u64)),
     };
-    squash_layers(&[layer], limits, &Progress::start(limits))
+    squash_layers(&[layer], limits, &Progress::start(limits), &Kept::default())
 }

@@ -36,6 +36,8 @@ pub(crate) fn of_closure(
     progress: &Progress,
 ) -> Result<Calls, Error> {
     let mut calls = Calls::default();
+    let mapped = |path| loads.get(path).into_iter().flatten().map(|load| &load.what.path);
+    code.prepare(closure.exec.keys().flat_map(|path| std::iter::once(path).chain(mapped(path))), progress);
     for path in closure.exec.keys() {
         progress.check()?;
         let loaded = loads.get(path).into_iter().flatten().map(|load| load.what.path.clone());

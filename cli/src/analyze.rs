@@ -51,11 +51,12 @@ pub(crate) fn run(args: &Analyze) -> anyhow::Result<()> {
     let limits = limits(&args.open)?;
     let command = args.command.as_deref().map(split).transpose()?;
     let source = source(&args.source)?;
-    let images = open(&source, &options(&args.open, &limits))?;
+    let options = options(&args.open, &limits);
+    let images = open(&source, &options)?;
     let destination = Destination(args.output.clone());
     let mut text = Vec::new();
     for image in &images {
-        let analysis = analyze(image, &limits)?;
+        let analysis = analyze(image, &limits, options.registry.cache.as_ref())?;
         let asked = match &command {
             Some(command) => Some((command.clone(), analysis.answer(command)?)),
             None => None,
@@ -85,8 +86,8 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<()> {
     Destination::default().write(format!("{}\n", pulled.digest).as_bytes())
 }
 
-/// Analyzes one image, with a bar on a terminal.
-pub(crate) fn analyze(image: &Image, limits: &Limits) -> anyhow::Result<Analysis> {
+/// Analyzes one image, with a bar on a terminal, and with what earlier runs kept in a cache.
+pub(crate) fn analyze(image: &Image, limits: &Limits, cache: Option<&oci::Cache>) -> anyhow::Result<Analysis> {
     let progress = analyzer::Progress::start(limits);
     let total = match &image.contents {
         Contents::Layers(layers) => layers
@@ -110,7 +111,7 @@ pub(crate) fn analyze(image: &Image, limits: &Limits) -> anyhow::Result<Analysis
                 bar.finish_and_clear();
             });
         }
-        let analysis = analyzer::analyze(image, limits, &progress);
+        let analysis = analyzer::analyze_keeping(image, limits, &progress, cache);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         analysis.with_context(|| format!("cannot analyze {}", image.name))
     })

@@ -169,13 +169,13 @@ pub(crate) struct Open {
     /// Trust the certificate authorities in this PEM file too
     #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Folder that keeps pulled blobs [default: mayfly/blobs in the user's cache folder]
+    /// Folder that keeps blobs and facts about them [default: mayfly/blobs in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "MAYFLY_CACHE_DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Bytes that folder may hold; the least recently used go first
     #[arg(long, value_name = "BYTES", env = "MAYFLY_CACHE_SIZE")]
     pub(crate) cache_size: Option<u64>,
-    /// Keep no blobs
+    /// Keep nothing, and use nothing that was kept
     #[arg(long)]
     pub(crate) no_cache: bool,
 }

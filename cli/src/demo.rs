@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Demo) -> anyhow::Result<()> {
     let mut image = images.into_iter().next().context("the demo's image is empty")?;
     // Its true name is a temporary folder's.
     image.name = "mayfly:demo".to_owned();
-    let analysis = analyze::analyze(&image, &Limits::default())?;
+    let analysis = analyze::analyze(&image, &Limits::default(), None)?;
     let found = Found { image: &image, analysis: &analysis, asked: None };
     let destination = Destination::default();
     destination.write(human::render(&found, &human::Style::of(&destination)).as_bytes())?;

@@ -33,9 +33,10 @@ impl Question {
         }
         let limits = analyze::limits(open)?;
         let source = analyze::source(source)?;
-        let images = analyze::open(&source, &analyze::options(open, &limits))?;
+        let options = analyze::options(open, &limits);
+        let images = analyze::open(&source, &options)?;
         let [image] = images.as_slice() else { bail!("{source} holds {} images: name one", images.len()) };
-        let analysis = analyze::analyze(image, &limits)?;
+        let analysis = analyze::analyze(image, &limits, options.registry.cache.as_ref())?;
         Ok(Self { name: image.name.clone(), known: Known::Image(Box::new(analysis)) })
     }
 

@@ -1,25 +1,29 @@
-//! A folder of blobs by digest, shared by all processes of a user: what was verified once is not fetched again.
+//! A folder of blobs by digest, and of facts worked out of them, shared by all processes of a user: what was verified once is
+//! not fetched again, what was worked out once is not worked out again.
 //!
 //! Files appear by rename, so none is ever seen half written; one that is removed stays readable to whoever opened it. A
 //! blob is verified again when it is taken out, because disks and people change files. It holds no manifests: those are
 //! asked for each time, so that a registry always decides who may have an image.
+//!
+//! Facts have no digest to be verified by. They are read only where the user who reads them wrote them and nobody else can
+//! write to them; whoever writes them seals them against damage.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
-    io::Read as _,
-    os::unix::fs::DirBuilderExt as _,
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use dna::Digest;
 use tempfile::NamedTempFile;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::{Blob, Error, manifest::Descriptor, verify::Verifier};
+#[cfg(feature = "registry")]
+mod blobs;
 
-/// A folder that keeps blobs, up to a size.
+/// A folder that keeps blobs and facts, up to a size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
     folder: PathBuf,
@@ -31,7 +35,7 @@ impl Cache {
     pub const DEFAULT_BYTES: u64 = 10 << 30;
 
     /// A cache in `folder`, made when it is first written to, of at most `max_bytes` bytes: the blobs that were not used
-    /// for the longest time go first.
+    /// for the longest time go first, and so with facts.
     pub fn new(folder: impl Into<PathBuf>, max_bytes: u64) -> Self {
         Self { folder: folder.into(), max_bytes }
     }
@@ -43,58 +47,67 @@ impl Cache {
         caches.map(|folder| folder.join("mayfly/blobs"))
     }
 
-    /// The blob, if it is there and still what its digest says; a damaged one is removed.
-    pub(crate) fn take(&self, descriptor: &Descriptor) -> Option<Blob> {
-        let path = self.path(&descriptor.digest);
-        let file = File::open(&path).ok()?;
-        match check(&file, descriptor) {
-            Ok(()) => {
-                // Its time says when it was last used; where that cannot be set, it is only removed earlier.
-                let _ = file.set_modified(SystemTime::now());
-                Some(Blob::new(Arc::new(file), 0, descriptor.size))
-            }
-            Err(error) => {
-                warn!(digest = %descriptor.digest, %error, "damaged blob removed from the cache");
-                let _ = fs::remove_file(path);
-                None
-            }
+    /// The facts of this name, where they are there and only the user who asks can have written them.
+    pub fn facts(&self, name: &Digest) -> Option<File> {
+        let path = self.facts_path(name);
+        let is_own = |metadata: &fs::Metadata| metadata.is_file() && Some(metadata.uid()) == user();
+        // A pipe in the place of a file would be waited for.
+        fs::symlink_metadata(&path).ok().filter(is_own)?;
+        let file = File::open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !is_own(&metadata) || metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+            return None;
         }
-    }
-
-    /// A new file to be filled and given to [`put`](Self::put).
-    pub(crate) fn file(&self) -> Result<NamedTempFile, Error> {
-        let make = DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
-        let file = make.and_then(|()| tempfile::Builder::new().prefix(PARTIAL).tempfile_in(&self.folder));
-        file.map_err(|error| Error::write(format!("the cache folder {}", self.folder.display()), error))
-    }
-
-    /// Keeps a file whose bytes were verified, then makes room.
-    pub(crate) fn put(&self, file: NamedTempFile, digest: &Digest) -> Result<File, Error> {
-        let path = self.path(digest);
-        let failed = |error| Error::write(path.display().to_string(), error);
-        fs::create_dir_all(path.parent().unwrap_or(&self.folder)).map_err(failed)?;
-        let file = file.persist(&path).map_err(|error| failed(error.error))?;
-        // Writing stamps it by the kernel's coarse clock, which is behind that of `take`.
         let _ = file.set_modified(SystemTime::now());
-        self.make_room();
+        Some(file)
+    }
+
+    /// A new file to be filled and given to [`keep_facts`](Self::keep_facts), or else removed when it is dropped.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written to.
+    pub fn new_file(&self) -> io::Result<NamedTempFile> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        tempfile::Builder::new().prefix(PARTIAL).tempfile_in(&self.folder)
+    }
+
+    /// Keeps facts under a name, which says all that they depend on.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn keep_facts(&self, file: NamedTempFile, name: &Digest) -> io::Result<File> {
+        self.keep(file, &self.facts_path(name))
+    }
+
+    /// Forgets facts, which turned out to be damaged.
+    pub fn forget_facts(&self, name: &Digest) {
+        let _ = fs::remove_file(self.facts_path(name));
+    }
+
+    fn keep(&self, file: NamedTempFile, path: &Path) -> io::Result<File> {
+        fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
+        let file = file.persist(path).map_err(|error| error.error)?;
+        // Writing stamps it by the kernel's coarse clock, which is behind that of reading.
+        let _ = file.set_modified(SystemTime::now());
         Ok(file)
     }
 
-    fn path(&self, digest: &Digest) -> PathBuf {
-        self.folder.join(digest.algorithm()).join(digest.hex())
+    fn facts_path(&self, name: &Digest) -> PathBuf {
+        self.folder.join(FACTS).join(name.hex())
     }
 
-    /// Removes the longest unused blobs until the rest fits. Where another process is at it, or a file cannot be removed,
-    /// the next one tries again.
-    fn make_room(&self) {
+    /// Removes what was not used for the longest time until the rest fits. Where another process is at it, or a file cannot
+    /// be removed, the next one tries again.
+    pub fn make_room(&self) {
         let Ok(lock) = File::create(self.folder.join("lock")) else { return };
         if !locked(&lock) {
             return;
         }
-        let mut blobs: Vec<_> = ["sha256", "sha512"].iter().flat_map(|name| files(&self.folder.join(name))).collect();
-        blobs.sort();
-        let mut bytes = blobs.iter().fold(0u64, |sum, (_, len, _)| sum.saturating_add(*len));
-        for (_, len, path) in blobs {
+        let mut kept: Vec<_> =
+            ["sha256", "sha512", FACTS].iter().flat_map(|name| files(&self.folder.join(name))).collect();
+        kept.sort();
+        let mut bytes = kept.iter().fold(0u64, |sum, (_, len, _)| sum.saturating_add(*len));
+        for (_, len, path) in kept {
             if bytes <= self.max_bytes {
                 break;
             }
@@ -102,7 +115,7 @@ impl Cache {
                 bytes = bytes.saturating_sub(len);
             }
         }
-        // Left behind by processes that were killed; none takes a day for one blob.
+        // Left behind by processes that were killed; none takes a day for one file.
         let old = SystemTime::now().checked_sub(Duration::from_secs(24 * 3600));
         for (modified, _, path) in files(&self.folder) {
             let partial = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PARTIAL));
@@ -138,67 +151,52 @@ fn files(folder: &Path) -> Vec<(SystemTime, u64, PathBuf)> {
     facts.collect()
 }
 
-fn check(file: &File, descriptor: &Descriptor) -> Result<(), Error> {
-    let mut verifier = Verifier::new(descriptor);
-    let mut buffer = vec![0; 128 << 10];
-    let mut file = file;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return verifier.finish("the cached blob"),
-            Ok(count) => verifier.update(buffer.get(..count).unwrap_or_default(), "the cached blob")?,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::read("the cached blob", error)),
-        }
-    }
+/// The user who runs this, by the files the system makes for it.
+fn user() -> Option<u32> {
+    let own = fs::metadata("/proc/self").or_else(|_| tempfile::tempfile()?.metadata());
+    own.ok().map(|metadata| metadata.uid())
 }
 
+/// Group and others.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const FACTS: &str = "facts";
 const LOCK_ATTEMPTS: u32 = 50;
 const PARTIAL: &str = ".partial-";
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 
-    fn keep(cache: &Cache, bytes: &[u8]) -> Descriptor {
-        let descriptor = Descriptor::new("", Digest::sha256(bytes), bytes.len() as u64);
-        let mut file = cache.file().expect("a file");
-        file.write_all(bytes).expect("written");
-        cache.put(file, &descriptor.digest).expect("kept");
-        descriptor
-    }
-
     #[test]
-    fn what_was_put_is_taken_out_and_damage_is_noticed() {
+    fn facts_that_others_can_write_are_not_read() {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::new(folder.path().join("new"), 1000);
-        let kept = keep(&cache, b"layer");
-        assert_eq!(cache.take(&kept).map(|blob| blob.len()), Some(5));
-        assert!(cache.take(&Descriptor { size: 4, ..kept.clone() }).is_none(), "of another size");
-        let kept = keep(&cache, b"layer");
-        fs::write(cache.path(&kept.digest), b"lay3r").expect("damaged");
-        assert!(cache.take(&kept).is_none());
-        assert!(!cache.path(&kept.digest).exists(), "the damaged file stays");
+        let name = Digest::sha256(b"name");
+        assert!(cache.facts(&name).is_none());
+        let mut file = cache.new_file().expect("a file");
+        file.write_all(b"facts").expect("written");
+        let kept = cache.keep_facts(file, &name).expect("kept");
+        assert!(cache.facts(&name).is_some());
+        kept.set_permissions(fs::Permissions::from_mode(0o620)).expect("set");
+        assert!(cache.facts(&name).is_none());
+        kept.set_permissions(fs::Permissions::from_mode(0o600)).expect("set");
+        cache.forget_facts(&name);
+        assert!(cache.facts(&name).is_none());
+        std::os::unix::fs::symlink("/etc/passwd", cache.facts_path(&name)).expect("linked");
+        assert!(cache.facts(&name).is_none());
     }
 
     #[test]
-    fn the_longest_unused_blob_makes_room() {
+    fn facts_make_room_too() {
         let folder = tempfile::tempdir().expect("a folder");
-        let cache = Cache::new(folder.path(), 10);
-        let (old, used) = (keep(&cache, b"aaaaa"), keep(&cache, b"bbbbb"));
-        for (descriptor, seconds) in [(&old, 10), (&used, 20)] {
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            File::open(cache.path(&descriptor.digest)).and_then(|file| file.set_modified(time)).expect("set");
-        }
-        let opened = cache.take(&old).expect("there; now it is the last used one");
-        let new = keep(&cache, b"ccccc");
-        assert!(cache.take(&used).is_none());
-        assert!(cache.take(&old).is_some() && cache.take(&new).is_some());
-        keep(&cache, &[7; 20]);
-        assert!(cache.take(&old).is_none());
-        let mut bytes = Vec::new();
-        opened.reader().read_to_end(&mut bytes).expect("still readable after it was removed");
-        assert_eq!(bytes, b"aaaaa");
+        let cache = Cache::new(folder.path(), 3);
+        let name = Digest::sha256(b"name");
+        let mut file = cache.new_file().expect("a file");
+        file.write_all(b"facts").expect("written");
+        cache.keep_facts(file, &name).expect("kept");
+        cache.make_room();
+        assert!(cache.facts(&name).is_none());
     }
 }

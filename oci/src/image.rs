@@ -7,7 +7,7 @@ use dna::{Digest, Platform};
 use crate::{Blob, Config};
 
 /// One image for one platform.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Image {
     /// The reference or source it was asked for by, for people; no credentials in it.
     pub name: String,
@@ -33,7 +33,7 @@ pub struct Digests {
 }
 
 /// Where an image's files are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Contents {
     /// Layers, lowest first.
     Layers(Vec<Layer>),
@@ -42,7 +42,7 @@ pub enum Contents {
 }
 
 /// One layer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Layer {
     /// Digest of the blob as stored, usually compressed.
     pub digest: Digest,
@@ -58,7 +58,7 @@ pub struct Layer {
 
 /// The bytes of a layer. They are *not yet verified*: whoever reads them checks digest and diff id to the last byte before
 /// any of the content counts.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum LayerBody {
     /// Readable. gzip, zstd or plain tar, to be told by its first bytes.
     Present(Blob),

@@ -17,7 +17,6 @@
 
 mod archive;
 mod blob;
-#[cfg(feature = "registry")]
 mod cache;
 mod config;
 mod docker_archive;
@@ -40,7 +39,6 @@ mod spool;
 mod verify;
 
 pub use blob::{Blob, BlobReader};
-#[cfg(feature = "registry")]
 pub use cache::Cache;
 pub use config::{Config, ConfigHealthcheck, HistoryEntry, RootfsIds, RunConfig};
 pub use error::Error;

@@ -1,5 +1,6 @@
 //! How fast `mayfly analyze` is, as ratios taken in one run: against `gzip -dc` and `zstd -dc` of the same layers, against
-//! syft on the same archive, and the peak of memory. Run: `cargo bench -p tests --features e2e --bench speed`.
+//! syft on the same archive, against itself where it kept the layers below and the code in them, and the peak of memory. The
+//! first rows use no cache. Run: `cargo bench -p tests --features e2e --bench speed`.
 
 use std::{
     env, fs,
@@ -37,9 +38,42 @@ fn ratio(mut ours: impl FnMut() -> f64, mut theirs: impl FnMut() -> f64, rounds:
     )
 }
 
-/// Peak resident memory of a command, in MiB.
-fn peak(arguments: &[String]) -> f64 {
-    let done = run(tool("/usr/bin/time", "time").arg("-f").arg("%M").arg(mayfly_path()).args(arguments)).ok();
+/// An image after another one with the same base, over the same image with nothing kept.
+fn kept(images: &Path, name: &str, folder: &Path) -> (f64, f64, f64) {
+    let source = |name: &str| format!("oci:{}", images.join(name).display());
+    let base = layers(&images.join(name)).into_iter().next().and_then(|blob| blob.file_name().map(ToOwned::to_owned));
+    let mut others: Vec<_> = fs::read_dir(images)
+        .expect("a folder")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    others.sort();
+    let other = others.iter().find(|other| {
+        let has_base = || layers(&images.join(other)).first().is_some_and(|blob| blob.file_name() == base.as_deref());
+        *other != name && images.join(other).join("index.json").exists() && has_base()
+    });
+    let other = other.expect("another image with the same base");
+    let cache = folder.join("cache");
+    let analyze = |name: &str, options: &[&str]| {
+        seconds(
+            Command::new(mayfly_path())
+                .args(["analyze", &source(name), "--format", "json", "--cache-dir"])
+                .arg(&cache)
+                .args(options),
+        )
+    };
+    let second = || {
+        let _ = fs::remove_dir_all(&cache);
+        analyze(other, &[]);
+        analyze(name, &[])
+    };
+    ratio(second, || analyze(name, &["--no-cache"]), ROUNDS)
+}
+
+/// Peak resident memory of an analysis without cache, in MiB.
+fn peak(source: &str) -> f64 {
+    let mut command = tool("/usr/bin/time", "time");
+    command.arg("-f").arg("%M").arg(mayfly_path()).args(["analyze", source, "--no-cache", "--format", "json"]);
+    let done = run(&mut command).ok();
     done.stderr.lines().last().and_then(|line| line.parse::<f64>().ok()).expect("kilobytes") / 1024.0
 }
 
@@ -72,7 +106,9 @@ fn main() {
     for name in chosen.split(',') {
         let layout = images.join(name);
         let source = format!("oci:{}", layout.display());
-        let analyze = |source: &str| seconds(Command::new(mayfly_path()).args(["analyze", source, "--format", "json"]));
+        let analyze = |source: &str| {
+            seconds(Command::new(mayfly_path()).args(["analyze", source, "--no-cache", "--format", "json"]))
+        };
         let row = |peer: &str, (ratio, ours, theirs): (f64, f64, f64), limit: f64| {
             println!("{name:12} {ours:>9.3} {:>28} {ratio:>9.2}  (limit {limit})", format!("{peer} {theirs:.3}"));
         };
@@ -96,13 +132,18 @@ fn main() {
             let syft = || seconds(Command::new(syft).args(["scan", "-q", &there, "-o", "json"]));
             row("syft", ratio(|| analyze(&there), syft, 1), 0.2);
         }
-        println!(
-            "{name:12} {:>9.0} MiB peak  (limit 256)",
-            peak(&["analyze".into(), source.clone(), "--format".into(), "json".into()])
-        );
+        let (ratio, ours, theirs) = kept(&images, name, folder.path());
+        row("without cache", (ratio, ours, theirs), 0.4);
     }
+    let mut names: Vec<_> =
+        fs::read_dir(&images).expect("a folder").filter_map(|entry| Some(entry.ok()?.path())).collect();
+    names.retain(|path| path.join("index.json").exists());
+    let peaks =
+        names.iter().map(|path| (peak(&format!("oci:{}", path.display())), path.file_name().unwrap_or_default()));
+    let (mib, name) = peaks.max_by(|one, other| one.0.total_cmp(&other.0)).expect("images");
+    println!("{:12} {mib:>9.0} MiB peak, the highest of {} images  (limit 256)", name.display(), names.len());
     let (stacked, mib) = stack(&images, &folder.path().join("stacked"));
-    let peak = peak(&["analyze".into(), format!("oci:{}", stacked.display()), "--format".into(), "json".into()]);
+    let peak = peak(&format!("oci:{}", stacked.display()));
     println!("{:12} {peak:>9.0} MiB peak  (limit 256), {mib} MiB unpacked", "stacked");
 }
 

@@ -8,14 +8,20 @@ use std::{
 
 use dna::{ImagePath, Limits};
 use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
 
 use super::{Fault, exactly, sparse::Map};
-use crate::rootfs::{Content, File};
+use crate::rootfs::{
+    Content, File,
+    bodies::{Bodies, Sums},
+};
 
-/// Bodies in a row, in an unlinked temporary file that vanishes with its last user.
+/// Bodies in a row, in an unlinked temporary file that vanishes with its last user, or in one that is to be kept.
 #[derive(Debug)]
-pub(super) struct Spool {
-    file: Arc<fs::File>,
+pub(crate) struct Spool {
+    file: fs::File,
+    kept: Option<(NamedTempFile, Sums)>,
+    bodies: Arc<Bodies>,
     buffer: Vec<u8>,
     written: u64,
 }
@@ -23,8 +29,19 @@ pub(super) struct Spool {
 const BUFFER_BYTES: usize = 1 << 20;
 
 impl Spool {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { file: Arc::new(tempfile::tempfile()?), buffer: Vec::with_capacity(BUFFER_BYTES), written: 0 })
+    /// Bodies that are forgotten with the analysis.
+    pub(crate) fn new() -> io::Result<Self> {
+        Self::of(tempfile::tempfile()?, None)
+    }
+
+    /// Bodies that are to be kept in a file.
+    pub(crate) fn keeping(file: NamedTempFile) -> io::Result<Self> {
+        Self::of(file.as_file().try_clone()?, Some((file, Sums::default())))
+    }
+
+    fn of(file: fs::File, kept: Option<(NamedTempFile, Sums)>) -> io::Result<Self> {
+        let bodies = Arc::new(Bodies::own(file.try_clone()?));
+        Ok(Self { file, kept, bodies, buffer: Vec::with_capacity(BUFFER_BYTES), written: 0 })
     }
 
     fn position(&self) -> u64 {
@@ -41,10 +58,19 @@ impl Spool {
 
     /// Makes all bodies readable.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        (&*self.file).write_all(&self.buffer)?;
+        self.file.write_all(&self.buffer)?;
+        if let Some((_, sums)) = &mut self.kept {
+            sums.update(&self.buffer);
+        }
         self.written = self.position();
         self.buffer.clear();
         Ok(())
+    }
+
+    /// The file to be kept, bytes of all bodies, and the check values of their pieces.
+    pub(crate) fn into_kept(self) -> Option<(NamedTempFile, u64, Vec<u32>)> {
+        let (file, sums) = self.kept?;
+        Some((file, self.written, sums.finish()))
     }
 }
 
@@ -72,6 +98,9 @@ fn plan(head: &[u8], path: &ImagePath, executable: bool, limits: &Limits) -> Pla
     Plan { hash: program, keep_bytes }
 }
 
+/// Why a body is not kept.
+pub(crate) const TOO_LARGE: &str = "larger than the limit for files of its kind";
+
 /// Where package managers keep their databases.
 fn is_database(path: &ImagePath) -> bool {
     const FOLDERS: [&[u8]; 5] =
@@ -98,8 +127,8 @@ pub(super) fn read<R: BufRead>(
     // A hole costs nothing in the archive: what is not kept is not filled with zeros just to be hashed.
     let hash = plan.hash && (keep || map.size == map.stored);
     let content = match keep {
-        true => Content::Spooled { spool: spool.file.clone(), offset: spool.position() },
-        false => Content::Dropped("larger than the limit for files of its kind"),
+        true => Content::Spooled { spool: spool.bodies.clone(), offset: spool.position() },
+        false => Content::Dropped(TOO_LARGE),
     };
     let mut sink = Sink { hash: hash.then(Sha256::new), spool: keep.then_some(spool) };
     sink.write(head)?;

@@ -9,8 +9,8 @@ pub(super) type Register = u8;
 pub(super) struct Step {
     /// Virtual address.
     pub(super) at: u64,
-    target: u64,
-    referred: u64,
+    /// Where control goes, or else what is referred to: no instruction does both.
+    address: u64,
     kind: Kind,
     used: Option<Use>,
 }
@@ -33,19 +33,23 @@ enum Kind {
 impl Step {
     pub(super) fn new(at: u64, flow: Flow, refers: Option<(Use, u64)>) -> Self {
         let (kind, target) = match flow {
-            Flow::Next => (Kind::Next, 0),
-            Flow::Padding => (Kind::Padding, 0),
-            Flow::Call(to) => (Kind::Call, to),
-            Flow::CallIndirect => (Kind::CallIndirect, 0),
-            Flow::Jump(to) => (Kind::Jump, to),
-            Flow::JumpIndirect => (Kind::JumpIndirect, 0),
-            Flow::Branch(to) => (Kind::Branch, to),
-            Flow::Stop => (Kind::Stop, 0),
-            Flow::Syscall => (Kind::Syscall, 0),
-            Flow::Syscall32 => (Kind::Syscall32, 0),
+            Flow::Next => (Kind::Next, None),
+            Flow::Padding => (Kind::Padding, None),
+            Flow::Call(to) => (Kind::Call, Some(to)),
+            Flow::CallIndirect => (Kind::CallIndirect, None),
+            Flow::Jump(to) => (Kind::Jump, Some(to)),
+            Flow::JumpIndirect => (Kind::JumpIndirect, None),
+            Flow::Branch(to) => (Kind::Branch, Some(to)),
+            Flow::Stop => (Kind::Stop, None),
+            Flow::Syscall => (Kind::Syscall, None),
+            Flow::Syscall32 => (Kind::Syscall32, None),
         };
-        let (used, referred) = refers.map_or((None, 0), |(used, referred)| (Some(used), referred));
-        Self { at, target, referred, kind, used }
+        let (used, address) = match (target, refers) {
+            (Some(target), _) => (None, target),
+            (None, Some((used, referred))) => (Some(used), referred),
+            (None, None) => (None, 0),
+        };
+        Self { at, address, kind, used }
     }
 
     /// Where control goes.
@@ -53,11 +57,11 @@ impl Step {
         match self.kind {
             Kind::Next => Flow::Next,
             Kind::Padding => Flow::Padding,
-            Kind::Call => Flow::Call(self.target),
+            Kind::Call => Flow::Call(self.address),
             Kind::CallIndirect => Flow::CallIndirect,
-            Kind::Jump => Flow::Jump(self.target),
+            Kind::Jump => Flow::Jump(self.address),
             Kind::JumpIndirect => Flow::JumpIndirect,
-            Kind::Branch => Flow::Branch(self.target),
+            Kind::Branch => Flow::Branch(self.address),
             Kind::Stop => Flow::Stop,
             Kind::Syscall => Flow::Syscall,
             Kind::Syscall32 => Flow::Syscall32,
@@ -66,7 +70,7 @@ impl Step {
 
     /// An address or address-like constant that stands in the instruction, and how it is used.
     pub(super) fn refers(&self) -> Option<(Use, u64)> {
-        self.used.map(|used| (used, self.referred))
+        self.used.map(|used| (used, self.address))
     }
 }
 
@@ -132,7 +136,7 @@ pub(super) enum Effect {
 }
 
 /// A machine: how its code is decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Machine {
     /// x86-64.
     X86_64,

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     aarch64,
     binary::{Binary, Pointer, SymbolKind},
@@ -13,7 +15,7 @@ use super::{
 };
 
 /// A summary. Nodes are numbered: functions first, by address, then objects, by address.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Module {
     pub(crate) machine: Machine,
     /// Functions, sorted.
@@ -44,7 +46,7 @@ pub(crate) struct Module {
 pub(super) type Table = Vec<(Node, String, Node)>;
 
 /// How a C library changes the scheduling of threads on behalf of attributes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Scheduling {
     /// The functions that make the system calls.
     pub(super) called: BTreeSet<Node>,
@@ -58,7 +60,7 @@ pub(super) struct Scheduling {
 pub(super) type Node = u32;
 
 /// A function.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Function {
     pub(super) at: u64,
     pub(super) end: u64,
@@ -69,7 +71,7 @@ pub(super) struct Function {
 }
 
 /// A name that others bind to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Export {
     pub(super) node: Node,
     /// Binding calls it, and takes what it returns.
@@ -78,7 +80,7 @@ pub(super) struct Export {
 }
 
 /// What a node refers to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) enum Edge {
     /// It calls, jumps or falls into a function.
     Call(Node),
@@ -107,7 +109,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         list.sort_unstable();
         list.dedup();
     }
-    let names = names(binary);
+    let mut names = names(binary);
     let functions: Vec<Function> = layout
         .functions
         .iter()
@@ -115,9 +117,10 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
             at: *at,
             end: *end,
             offset: binary.offset_of(*at).unwrap_or(0),
-            name: names.get(at).cloned(),
+            name: names.remove(at),
         })
         .collect();
+    drop(names);
     let mut exports = BTreeMap::<String, Vec<Export>>::new();
     for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
         let node = if symbol.kind == SymbolKind::Data && !binary.is_code(symbol.at) {

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     aarch64,
     binary::{Binary, Pointer},
@@ -15,7 +17,7 @@ use super::{
 };
 
 /// A place that makes a system call, or that calls a wrapper that does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Site {
     /// Virtual address.
     pub(super) at: u64,
@@ -28,7 +30,7 @@ pub(crate) struct Site {
 }
 
 /// A call of a function of interest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Call {
     /// The function that calls.
     pub(super) node: Node,
