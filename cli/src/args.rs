@@ -169,7 +169,7 @@ pub(crate) struct Open {
     /// Trust the certificate authorities in this PEM file too
     #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
-    /// Folder that keeps blobs and facts about them [default: mayfly/blobs in the user's cache folder]
+    /// Folder that keeps blobs and facts [default: mayfly/blobs in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "MAYFLY_CACHE_DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
     /// Bytes that folder may hold; the least recently used go first
