@@ -16,6 +16,7 @@ use crate::{
     loader::Loader,
     merge::{self, Configured},
     programs,
+    refine::Mounted,
     shell::{World, with_stack},
     squash, start,
     start::Started,
@@ -48,14 +49,32 @@ pub struct Answer {
 /// # Errors
 /// [`Error`]: no DNA at all. What cannot be read *inside* the image is an unknown in the DNA.
 pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<Analysis, Error> {
-    let Squashed { rootfs, layer_sizes, mut unknowns } = squash(image, limits, progress)?;
+    analyze_mounted(image, &Mounted::default(), limits, progress)
+}
+
+/// Analyzes an image with what a deployment lays over it: the same steps, on the files and variables that a container would see.
+///
+/// # Errors
+/// As [`analyze`].
+pub fn analyze_mounted(
+    image: &Image,
+    mounted: &Mounted,
+    limits: &Limits,
+    progress: &Progress,
+) -> Result<Analysis, Error> {
+    let Squashed { mut rootfs, layer_sizes, mut unknowns } = squash(image, limits, progress)?;
+    let mut unreadable = BTreeSet::new();
+    mounted.lay_over(&mut rootfs, u32::try_from(layer_sizes.len()).unwrap_or(u32::MAX), &mut unreadable);
+    unknowns.extend(unreadable);
     let is_linux = image.platform.os() == "linux";
     let inventory = inventory::inventory(&rootfs, limits);
     progress.check()?;
     let accounts = accounts::read(&rootfs, limits, &mut unknowns);
     let world = World { rootfs: &rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
     let mut doubts = Vec::new();
-    let mut started = start::read(&image.config.config, world, &mut doubts);
+    let mut config = image.config.config.clone();
+    config.env = mounted.environment(&config.env);
+    let mut started = start::read(&config, world, &mut doubts);
     let closure = with_stack(|| closure::reach(&launches(image, &started), world, limits));
     progress.check()?;
     let loader = Loader::new(&rootfs, limits);

@@ -11,7 +11,7 @@
 //!                                 └─► Dna
 //! ```
 //!
-//! [`analyze`] is these steps, one call each.
+//! [`analyze`] is these steps, one call each. [`answer`] and [`refine`] ask the DNA alone.
 
 mod accounts;
 mod analyze;
@@ -29,6 +29,7 @@ pub mod loader;
 mod merge;
 pub mod programs;
 mod progress;
+mod refine;
 mod rootfs;
 pub mod sbom;
 mod scripts;
@@ -40,11 +41,12 @@ mod supervisors;
 mod syscalls;
 mod wrappers;
 
-pub use analyze::{Analysis, Answer, CallStep, analyze};
+pub use analyze::{Analysis, Answer, CallStep, analyze, analyze_mounted};
 pub use code::count_calls;
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
+pub use refine::{Mounted, answer, refine};
 pub use rootfs::{Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs};
 pub use servers::settings;
 pub use shell::commands;
