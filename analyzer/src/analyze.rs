@@ -19,6 +19,7 @@ use crate::{
     loader::Loader,
     merge::{self, Configured},
     programs,
+    refine::Mounted,
     shell::{World, with_stack},
     squash::squash_with,
     start,
@@ -38,6 +39,7 @@ pub struct Analysis {
     limits: Limits,
     kept: Kept,
     image: Image,
+    mounted: Mounted,
 }
 
 /// What a command would do in a container of the image.
@@ -54,40 +56,53 @@ pub struct Answer {
 /// # Errors
 /// [`Error`]: no DNA at all. What cannot be read *inside* the image is an unknown in the DNA.
 pub fn analyze(image: &Image, limits: &Limits, progress: &Progress) -> Result<Analysis, Error> {
-    analyze_keeping(image, limits, progress, None)
+    analyze_with(image, &Mounted::default(), None, limits, progress)
 }
 
-/// Analyzes an image, with what earlier analyses kept in a cache: it is faster, and the result the same to the last byte.
+/// Analyzes an image with what a deployment lays over it - the same steps, on the files and variables that a container would see -
+/// and with what earlier analyses kept in a cache: it is faster, and the result the same to the last byte.
 ///
 /// # Errors
 /// As [`analyze`]; the cache never fails it.
-pub fn analyze_keeping(
+pub fn analyze_with(
     image: &Image,
+    mounted: &Mounted,
+    cache: Option<&oci::Cache>,
     limits: &Limits,
     progress: &Progress,
-    cache: Option<&oci::Cache>,
 ) -> Result<Analysis, Error> {
     let kept = Kept::new(cache, &rules(limits)?);
-    let mut found = work_out(image, limits, progress, &kept);
+    let mut found = work_out(image, mounted, limits, progress, &kept);
     if kept.is_damaged() {
         // What rests on a damaged body is no answer, whatever came of it.
         progress.begin_again();
-        found = work_out(image, limits, progress, &kept.anew());
+        found = work_out(image, mounted, limits, progress, &kept.anew());
     }
     kept.close();
     found
 }
 
-fn work_out(image: &Image, limits: &Limits, progress: &Progress, kept: &Kept) -> Result<Analysis, Error> {
-    let Squashed { rootfs, layer_sizes, mut unknowns } = squash_with(image, limits, progress, kept)?;
+fn work_out(
+    image: &Image,
+    mounted: &Mounted,
+    limits: &Limits,
+    progress: &Progress,
+    kept: &Kept,
+) -> Result<Analysis, Error> {
+    let Squashed { mut rootfs, layer_sizes, mut unknowns } = squash_with(image, limits, progress, kept)?;
     progress.done("squash")?;
+    let mut unreadable = BTreeSet::new();
+    mounted.lay_over(&mut rootfs, u32::try_from(layer_sizes.len()).unwrap_or(u32::MAX), &mut unreadable);
+    unknowns.extend(unreadable);
     let is_linux = image.platform.os() == "linux";
     let inventory = inventory::inventory(&rootfs, limits);
     progress.done("inventory")?;
     let accounts = accounts::read(&rootfs, limits, &mut unknowns);
     let world = World { rootfs: &rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
     let mut doubts = Vec::new();
-    let mut started = start::read(&image.config.config, world, &mut doubts);
+    let mut config = image.config.config.clone();
+    config.env = mounted.environment(&config.env);
+    let mut started = start::read(&config, world, &mut doubts);
     let closure = with_stack(|| closure::reach(&launches(image, &started), world, limits));
     progress.done("reach")?;
     let loader = Loader::new(&rootfs, limits);
@@ -133,7 +148,16 @@ fn work_out(image: &Image, limits: &Limits, progress: &Progress, kept: &Kept) ->
         accounts,
         unknowns,
     };
-    Ok(Analysis { dna, inventory, rootfs, started, limits: limits.clone(), kept: kept.clone(), image: image.clone() })
+    Ok(Analysis {
+        dna,
+        inventory,
+        rootfs,
+        started,
+        limits: limits.clone(),
+        kept: kept.clone(),
+        image: image.clone(),
+        mounted: mounted.clone(),
+    })
 }
 
 /// A step of a way through code: a function, or in the last one the instruction.
@@ -199,7 +223,7 @@ impl Analysis {
         unknowns.sort();
         unknowns.dedup();
         if self.kept.is_damaged() {
-            return work_out(&self.image, &self.limits, progress, &self.kept.anew())?.answer(command);
+            return work_out(&self.image, &self.mounted, &self.limits, progress, &self.kept.anew())?.answer(command);
         }
         self.kept.close();
         // Ports are claimed for the image's own command, not for this one.

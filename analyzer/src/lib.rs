@@ -12,7 +12,7 @@
 //!                                 └─► Dna
 //! ```
 //!
-//! [`analyze`] is these steps, one call each.
+//! [`analyze`] is these steps, one call each. [`answer`] and [`refine`] ask the DNA alone.
 
 mod accounts;
 mod analyze;
@@ -32,6 +32,7 @@ pub mod loader;
 mod merge;
 pub mod programs;
 mod progress;
+mod refine;
 mod rootfs;
 pub mod sbom;
 mod scripts;
@@ -43,11 +44,12 @@ mod supervisors;
 mod syscalls;
 mod wrappers;
 
-pub use analyze::{Analysis, Answer, CallStep, analyze, analyze_keeping};
+pub use analyze::{Analysis, Answer, CallStep, analyze, analyze_with};
 pub use code::count_calls;
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
+pub use refine::{Mounted, answer, refine};
 pub use rootfs::{
     Bodies, Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs,
 };

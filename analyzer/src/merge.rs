@@ -107,9 +107,17 @@ fn add(claims: &Claims, behavior: &mut Behavior) {
 
 /// The items of all programs together, each as sure as itself and its program are; the surest stays.
 pub(crate) fn union<T: Ord + Clone>(programs: &BTreeMap<ImagePath, Vec<Known<T>>>, closure: &Closure) -> Vec<Known<T>> {
+    union_by(programs, |path| closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence))
+}
+
+/// The same, where `sureness` tells how sure it is that a program runs.
+pub(crate) fn union_by<T: Ord + Clone>(
+    programs: &BTreeMap<ImagePath, Vec<Known<T>>>,
+    sureness: impl Fn(&ImagePath) -> Confidence,
+) -> Vec<Known<T>> {
     let mut all: BTreeMap<T, Known<T>> = BTreeMap::new();
     for (path, items) in programs {
-        let sureness = closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
+        let sureness = sureness(path);
         for item in items {
             let item = Known { confidence: item.confidence.max(sureness), ..item.clone() };
             match all.get(&item.what) {
@@ -124,7 +132,7 @@ pub(crate) fn union<T: Ord + Clone>(programs: &BTreeMap<ImagePath, Vec<Known<T>>
 }
 
 /// Joins items by what they name.
-fn join<T: Ord + Clone>(items: &mut Vec<Known<T>>, more: &[Known<T>]) {
+pub(crate) fn join<T: Ord + Clone>(items: &mut Vec<Known<T>>, more: &[Known<T>]) {
     let mut known: BTreeMap<T, Known<T>> = BTreeMap::new();
     for item in std::mem::take(items).into_iter().chain(more.iter().cloned()) {
         match known.get_mut(&item.what) {

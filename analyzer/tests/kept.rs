@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::FileExt as _, path::PathBuf, sync::Arc};
 
-use analyzer::{Error, Progress, analyze, analyze_keeping};
+use analyzer::{Error, Mounted, Progress, analyze, analyze_with};
 use dna::{Digest, Limits};
 use oci::{Blob, Cache, Config, Contents, Digests, Image, Layer, LayerBody};
 
@@ -75,7 +75,7 @@ fn image() -> (Image, Vec<fs::File>) {
 
 fn dna(image: &Image, cache: Option<&Cache>) -> Result<String, Error> {
     let limits = Limits::default();
-    let analysis = analyze_keeping(image, &limits, &Progress::start(&limits), cache)?;
+    let analysis = analyze_with(image, &Mounted::default(), cache, &limits, &Progress::start(&limits))?;
     let answer = analysis.answer(&["/bin/sh".to_owned()])?;
     let dna = analysis.dna.to_canonical_json().expect("canonical");
     Ok(format!("{} {answer:?}", String::from_utf8(dna).expect("UTF-8")))

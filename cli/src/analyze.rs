@@ -1,13 +1,19 @@
 //! `mayfly analyze` and `mayfly pull`: opens the image, analyzes it, hands the result to the format asked for.
 
-use std::{io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{
+    fs,
+    io::{IsTerminal as _, Read as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use analyzer::{
-    Analysis, Answer,
+    Analysis, Answer, Mounted,
     sbom::{SbomSubject, Timestamp},
 };
-use anyhow::Context as _;
-use dna::{Behavior, Limits, Unknown};
+use anyhow::{Context as _, bail};
+use dna::{Behavior, Dna, ImagePath, Limits, Unknown};
 use indicatif::{ProgressBar, ProgressStyle};
 use oci::{Contents, Image, LayerBody, Source};
 
@@ -15,6 +21,7 @@ use crate::{
     args::{Analyze, Format, Open, Pull},
     html, human,
     output::{self, Destination},
+    question,
 };
 
 /// One image and what was worked out of it: what every format is made from.
@@ -50,13 +57,17 @@ impl Found<'_> {
 pub(crate) fn run(args: &Analyze) -> anyhow::Result<()> {
     let limits = limits(&args.open)?;
     let command = args.command.as_deref().map(split).transpose()?;
+    let mounted = mounted(&args.mounts, &args.env, &limits)?;
+    if let Some(file) = args.source.strip_prefix("dna:") {
+        return of_dna(args, file, command.as_deref(), &mounted, &limits);
+    }
     let source = source(&args.source)?;
     let options = options(&args.open, &limits);
     let images = open(&source, &options)?;
     let destination = Destination(args.output.clone());
     let mut text = Vec::new();
     for image in &images {
-        let analysis = analyze(image, &limits, options.registry.cache.as_ref())?;
+        let analysis = analyze_with(image, &mounted, options.registry.cache.as_ref(), &limits)?;
         let asked = match &command {
             Some(command) => Some((command.clone(), analysis.answer(command)?)),
             None => None,
@@ -74,6 +85,26 @@ pub(crate) fn run(args: &Analyze) -> anyhow::Result<()> {
     destination.write(&text)
 }
 
+/// What a DNA answers by itself: without the image, as JSON.
+fn of_dna(
+    args: &Analyze,
+    file: &str,
+    command: Option<&[String]>,
+    mounted: &Mounted,
+    limits: &Limits,
+) -> anyhow::Result<()> {
+    if args.format != Format::Json {
+        bail!("what a DNA says by itself is printed as JSON: add --format json, or name the image");
+    }
+    let dna = question::read(file).with_context(|| format!("cannot read the DNA {file}"))?;
+    let destination = Destination(args.output.clone());
+    let text = match command {
+        Some(command) => answered(&dna, command, &analyzer::answer(&dna, command, mounted, limits), &destination)?,
+        None => document(&analyzer::refine(&dna, mounted, limits), &destination)?,
+    };
+    destination.write(&text)
+}
+
 /// Copies an image.
 pub(crate) fn pull(args: &Pull) -> anyhow::Result<()> {
     let limits = limits(&args.open)?;
@@ -88,6 +119,16 @@ pub(crate) fn pull(args: &Pull) -> anyhow::Result<()> {
 
 /// Analyzes one image, with a bar on a terminal, and with what earlier runs kept in a cache.
 pub(crate) fn analyze(image: &Image, limits: &Limits, cache: Option<&oci::Cache>) -> anyhow::Result<Analysis> {
+    analyze_with(image, &Mounted::default(), cache, limits)
+}
+
+/// The same, with what a deployment lays over it.
+fn analyze_with(
+    image: &Image,
+    mounted: &Mounted,
+    cache: Option<&oci::Cache>,
+    limits: &Limits,
+) -> anyhow::Result<Analysis> {
     let progress = analyzer::Progress::start(limits);
     let total = match &image.contents {
         Contents::Layers(layers) => layers
@@ -111,7 +152,7 @@ pub(crate) fn analyze(image: &Image, limits: &Limits, cache: Option<&oci::Cache>
                 bar.finish_and_clear();
             });
         }
-        let analysis = analyzer::analyze_keeping(image, limits, &progress, cache);
+        let analysis = analyzer::analyze_with(image, mounted, cache, limits, &progress);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         analysis.with_context(|| format!("cannot analyze {}", image.name))
     })
@@ -143,18 +184,76 @@ pub(crate) fn report<'a>(found: &'a Found<'a>) -> anyhow::Result<html::Report<'a
     })
 }
 
-/// The DNA, canonical where a program reads it; for another command, the answer.
+/// The DNA; for another command, the answer.
 fn json(found: &Found<'_>, destination: &Destination) -> anyhow::Result<Vec<u8>> {
     let dna = &found.analysis.dna;
-    let Some((command, answer)) = &found.asked else {
-        return if destination.is_terminal() { output::pretty(dna) } else { Ok(dna.to_canonical_json()?) };
-    };
+    match &found.asked {
+        Some((command, answer)) => answered(dna, command, answer, destination),
+        None => document(dna, destination),
+    }
+}
+
+/// A DNA, canonical where a program reads it.
+fn document(dna: &Dna, destination: &Destination) -> anyhow::Result<Vec<u8>> {
+    if destination.is_terminal() { output::pretty(dna) } else { Ok(dna.to_canonical_json()?) }
+}
+
+/// The answer for another command.
+fn answered(dna: &Dna, command: &[String], answer: &Answer, destination: &Destination) -> anyhow::Result<Vec<u8>> {
     let command = dna::redact_argv(command);
     let document = serde_json::json!({
         "schema": dna::SCHEMA, "dna": dna.digest()?, "command": command,
         "behavior": answer.behavior, "unknowns": answer.unknowns,
     });
     if destination.is_terminal() { output::pretty(&document) } else { Ok(dna::canonical_json(&document)?) }
+}
+
+/// What `--mount` and `--env` lay over the image.
+fn mounted(mounts: &[String], env: &[String], limits: &Limits) -> anyhow::Result<Mounted> {
+    let mut mounted = Mounted::default();
+    for mount in mounts {
+        let (place, file) = mount.split_once('=').map_or((mount.as_str(), None), |(place, file)| (place, Some(file)));
+        if !place.starts_with('/') {
+            bail!("--mount {mount}: expected PATH=FILE with an absolute PATH in the container, or PATH alone");
+        }
+        let place: ImagePath = place.parse().with_context(|| format!("--mount {mount}"))?;
+        let Some(file) = file else {
+            mounted.files.insert(place, None);
+            continue;
+        };
+        let reading = || format!("--mount {mount}: cannot read {file}");
+        if !fs::metadata(file).with_context(reading)?.is_dir() {
+            mounted.files.insert(place, Some(read(file.as_ref(), limits).with_context(reading)?));
+            continue;
+        }
+        // A ConfigMap is a folder of files; what begins with a dot is the kubelet's own.
+        for entry in fs::read_dir(file).with_context(reading)? {
+            let entry = entry.with_context(reading)?;
+            let name = entry.file_name();
+            let is_own = name.as_encoded_bytes().starts_with(b".");
+            if !is_own && fs::metadata(entry.path()).with_context(reading)?.is_file() {
+                let body = read(&entry.path(), limits).with_context(reading)?;
+                mounted.files.insert(place.join(name.as_encoded_bytes())?, Some(body));
+            }
+        }
+    }
+    for variable in env {
+        let Some((name, value)) = variable.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            bail!("--env expects NAME=VALUE, not `{}`", dna::redact(variable));
+        };
+        mounted.env.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(mounted)
+}
+
+/// A file to lay over the image, as large as a text may be.
+fn read(file: &Path, limits: &Limits) -> anyhow::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    fs::File::open(file)?.take(limits.text_bytes.saturating_add(1)).read_to_end(&mut body)?;
+    if body.len() as u64 > limits.text_bytes {
+        bail!("it has more than {} bytes (limit text_bytes)", limits.text_bytes);
+    }
+    Ok(body)
 }
 
 fn subject(image: &Image) -> SbomSubject {

@@ -20,7 +20,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Read an image and print its DNA
-    #[command(after_long_help = SOURCES)]
+    #[command(after_long_help = SOURCES_AND_DNA)]
     Analyze(Analyze),
     /// Write what enforces the DNA: a seccomp profile, the capabilities to grant
     #[command(after_long_help = SOURCES_AND_DNA)]
@@ -88,6 +88,13 @@ pub(crate) struct Analyze {
     /// Ask what another command would do in a container of the image, in place of its own
     #[arg(long, value_name = "COMMAND LINE")]
     pub(crate) command: Option<String>,
+    /// Lay a file, or the files of a folder, over the image as a deployment mounts them (a ConfigMap); a path alone stands for
+    /// what cannot be read (a Secret, a volume)
+    #[arg(long = "mount", value_name = "PATH[=FILE]")]
+    pub(crate) mounts: Vec<String>,
+    /// Set an environment variable as a deployment does
+    #[arg(long = "env", value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
     #[command(flatten)]
     pub(crate) open: Open,
 }

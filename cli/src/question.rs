@@ -2,9 +2,9 @@
 
 use std::{fs::File, io::Read as _};
 
-use analyzer::{Analysis, Answer, CallStep};
+use analyzer::{Analysis, Answer, CallStep, Mounted};
 use anyhow::{Context as _, bail};
-use dna::{Dna, ImagePath};
+use dna::{Dna, ImagePath, Limits};
 
 use crate::{analyze, args::Open};
 
@@ -18,7 +18,8 @@ pub(crate) struct Question {
 /// What is at hand.
 enum Known {
     Image(Box<Analysis>),
-    Document(Box<Dna>),
+    /// The limits are those of what is worked out of it.
+    Document(Box<Dna>, Box<Limits>),
 }
 
 impl Question {
@@ -26,7 +27,10 @@ impl Question {
     pub(crate) fn open(source: &str, open: &Open) -> anyhow::Result<Self> {
         if let Some(file) = source.strip_prefix("dna:") {
             let dna = read(file).with_context(|| format!("cannot read the DNA {file}"))?;
-            return Ok(Self { name: source.to_owned(), known: Known::Document(Box::new(dna)) });
+            return Ok(Self {
+                name: source.to_owned(),
+                known: Known::Document(Box::new(dna), Box::new(analyze::limits(open)?)),
+            });
         }
         if open.all_platforms {
             bail!("this command is about one image: choose it with --platform OS/ARCH, not --all-platforms");
@@ -50,7 +54,7 @@ impl Question {
     pub(crate) fn dna(&self) -> &Dna {
         match &self.known {
             Known::Image(analysis) => &analysis.dna,
-            Known::Document(dna) => dna,
+            Known::Document(dna, _) => dna,
         }
     }
 
@@ -58,7 +62,7 @@ impl Question {
     pub(crate) fn resolve(&self, path: &ImagePath) -> ImagePath {
         let found = match &self.known {
             Known::Image(analysis) => analysis.resolve(path),
-            Known::Document(dna) => {
+            Known::Document(dna, _) => {
                 let known = dna.programs.iter().find(|program| program.aliases.contains(path));
                 known.map(|program| program.path.clone())
             }
@@ -72,7 +76,7 @@ impl Question {
             Known::Image(analysis) => {
                 analysis.inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned())
             }
-            Known::Document(_) => None,
+            Known::Document(..) => None,
         }
     }
 
@@ -80,7 +84,7 @@ impl Question {
     pub(crate) fn calls(&self, program: &ImagePath, syscall: &str) -> Vec<CallStep> {
         match &self.known {
             Known::Image(analysis) => analysis.calls(program, syscall),
-            Known::Document(_) => Vec::new(),
+            Known::Document(..) => Vec::new(),
         }
     }
 
@@ -88,14 +92,16 @@ impl Question {
     pub(crate) fn answer(&self, command: Option<&[String]>) -> anyhow::Result<Answer> {
         match (&self.known, command) {
             (Known::Image(analysis), Some(command)) => Ok(analysis.answer(command)?),
-            (Known::Document(_), Some(_)) => bail!("--command needs the image: name it in place of {}", self.name),
+            (Known::Document(dna, limits), Some(command)) => {
+                Ok(analyzer::answer(dna, command, &Mounted::default(), limits))
+            }
             (_, None) => Ok(Answer { behavior: self.dna().behavior.clone(), unknowns: self.dna().unknowns.clone() }),
         }
     }
 }
 
 /// Reads a DNA document; `-` is standard input.
-fn read(file: &str) -> anyhow::Result<Dna> {
+pub(crate) fn read(file: &str) -> anyhow::Result<Dna> {
     let mut json = Vec::new();
     if file == "-" {
         std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut json)?;
@@ -110,3 +116,79 @@ fn read(file: &str) -> anyhow::Result<Dna> {
 
 /// Bytes of one DNA document: those of images with ten thousand programs have some 20 MiB.
 const MAX_BYTES: u64 = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    /// An image whose start script runs a server, and a tool that the start never runs.
+    fn analysis() -> Analysis {
+        let config = serde_json::json!({ "Entrypoint": ["/entry.sh"], "Cmd": ["app", "-x"], "history": "COPY . /" });
+        let files: [(&str, u32, &[u8]); 4] = [
+            ("/entry.sh", 0o755, b"#!/bin/sh\nset -e\nexec \"$@\"\n"),
+            ("/usr/bin/sh", 0o755, b"\x7fELF"),
+            ("/usr/bin/app", 0o755, b"\x7fELF"),
+            ("/usr/bin/tool", 0o755, b"\x7fELF"),
+        ];
+        let mut with_link = files.to_vec();
+        with_link.push(("/bin/sh", 0o755, b"\x7fELF"));
+        fixture::analysis(&fixture::image(&config, &with_link))
+    }
+
+    /// The command's behavior from the image, and from its DNA alone.
+    fn both(line: &str) -> (Answer, Answer) {
+        let (analysis, command) = (analysis(), analyze::split(line).expect("a command"));
+        let limits = Limits::default();
+        let alone = analyzer::answer(&analysis.dna, &command, &Mounted::default(), &limits);
+        (analysis.answer(&command).expect("an answer"), alone)
+    }
+
+    fn executed(answer: &Answer) -> Vec<(String, dna::Confidence)> {
+        answer.behavior.exec.iter().map(|item| (item.what.path.to_string(), item.confidence)).collect()
+    }
+
+    #[test]
+    fn the_image_s_own_command_is_answered_as_it_stands_in_the_dna() {
+        let analysis = analysis();
+        let limits = Limits::default();
+        let alone = analyzer::answer(&analysis.dna, &analysis.dna.start.argv, &Mounted::default(), &limits);
+        assert_eq!((&alone.behavior, &alone.unknowns), (&analysis.dna.behavior, &analysis.dna.unknowns));
+        assert_eq!(analyzer::refine(&analysis.dna, &Mounted::default(), &limits), analysis.dna);
+    }
+
+    #[test]
+    fn a_server_started_by_itself_or_by_a_shell_is_answered_alike() {
+        for line in ["app -x", "/usr/bin/app", "sh -c 'exec app'", "/bin/sh -c 'cd /tmp && app; tool'"] {
+            let (image, alone) = both(line);
+            assert_eq!(executed(&alone), executed(&image), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_the_image_never_starts_is_unknown() {
+        let (_, alone) = both("tool");
+        assert_eq!(alone.behavior.completeness.syscalls, dna::Completeness::None);
+        assert!(alone.unknowns.iter().any(|unknown| unknown.place == "/usr/bin/tool"), "{:?}", alone.unknowns);
+    }
+
+    #[test]
+    fn a_script_with_other_arguments_is_unknown() {
+        let (_, alone) = both("/entry.sh tool");
+        assert!(alone.unknowns.iter().any(|unknown| unknown.place == "/entry.sh"), "{:?}", alone.unknowns);
+    }
+
+    #[test]
+    fn what_a_deployment_lays_over_is_read() {
+        let (analysis, limits) = (analysis(), Limits::default());
+        let mut mounted = Mounted::default();
+        mounted.files.insert("/entry.sh".parse().expect("a path"), Some(b"#!/bin/sh\nexec tool\n".to_vec()));
+        mounted.files.insert("/etc/secret".parse().expect("a path"), None);
+        mounted.env.insert("MODE".to_owned(), "x".to_owned());
+        let refined = analyzer::refine(&analysis.dna, &mounted, &limits);
+        let programs: Vec<String> = refined.behavior.exec.iter().map(|item| item.what.path.to_string()).collect();
+        assert_eq!(programs, ["/bin/sh", "/entry.sh", "/usr/bin/tool"]);
+        assert!(refined.unknowns.iter().any(|unknown| unknown.place == "/etc/secret"), "{:?}", refined.unknowns);
+        assert!(refined.start.env.iter().any(|known| known.name == "MODE"));
+    }
+}

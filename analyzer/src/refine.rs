@@ -1,0 +1,330 @@
+//! What a DNA answers by itself, and what a deployment lays over an image: a DNA with files and environment variables in, an
+//! answer or another DNA out. The image is not at hand.
+//!
+//! A stand-in for the root file system is made of what the DNA knows: its programs under all their names, and the files laid over
+//! it, with their text. The exec closure and the readers of configuration run on it as on an image. Each program that comes to be
+//! executed then does what the DNA says of it. The text of the image's own scripts and configuration is not in a DNA, so
+//!
+//! - a script of the image runs what its edges say; what it does with other arguments is an unknown;
+//! - a program that the image's own start never executes has no behavior in the DNA: its dimensions are not worked out;
+//! - a server that is told to read another file of the image keeps what it was configured to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dna::{
+    Behavior, Completeness, Completenesses, Condition, Confidence, Dna, EnvVar, Evidence, Exec, ImagePath, Kind, Known,
+    Limits, Program, Subject, Unknown,
+};
+
+use crate::{
+    Answer, Content, File, Inode, InodeKind, Metadata, Rootfs, closure,
+    closure::{Closure, Launch},
+    merge,
+    shell::{World, matches, with_stack},
+};
+
+/// What a deployment lays over an image: ConfigMaps, volumes, environment variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mounted {
+    /// Files by their place in the container; none where one cannot be read: a secret, or a volume filled at run time.
+    pub files: BTreeMap<ImagePath, Option<Vec<u8>>>,
+    /// Environment variables set in place of the image's.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Mounted {
+    /// Nothing is laid over the image.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.env.is_empty()
+    }
+
+    /// Puts the files in place. They belong to `layer`, one past the image's last.
+    pub(crate) fn lay_over(&self, rootfs: &mut Rootfs, layer: u32, unknowns: &mut BTreeSet<Unknown>) {
+        for (path, body) in &self.files {
+            let mut unknown = |why: String| {
+                unknowns.insert(Unknown { place: path.to_string(), subject: Subject::File, why });
+            };
+            let known = rootfs.resolve(path).ok();
+            let place = known.as_ref().map_or(path, |known| &known.path).clone();
+            let old = known.map(|known| rootfs.inode(known.inode));
+            // A file keeps the mode of the one it hides; Kubernetes gives others 0644.
+            let mode =
+                old.filter(|inode| matches!(inode.kind, InodeKind::File(_))).map_or(0o644, |inode| inode.meta.mode);
+            let is_folder = old.is_some_and(|inode| matches!(inode.kind, InodeKind::Directory(_)));
+            let kind = match body {
+                Some(body) => file(body),
+                None if is_folder => InodeKind::Directory(BTreeMap::new()),
+                None => InodeKind::File(File { size: 0, sha256: None, content: Content::Dropped(UNREADABLE) }),
+            };
+            if body.is_none() {
+                unknown(UNREADABLE.to_owned());
+            }
+            let mode = if matches!(kind, InodeKind::Directory(_)) { 0o755 } else { mode };
+            if let Err(why) = put(rootfs, &place, Metadata { mode, layer, ..Metadata::default() }, kind) {
+                unknown(format!("cannot be laid over the image: {why}"));
+            }
+        }
+    }
+
+    /// The environment with the variables set.
+    pub(crate) fn environment(&self, env: &[String]) -> Vec<String> {
+        let is_set =
+            |entry: &&String| !self.env.contains_key(entry.split_once('=').map_or(entry.as_str(), |(name, _)| name));
+        let set = self.env.iter().map(|(name, value)| format!("{name}={value}"));
+        env.iter().filter(is_set).cloned().chain(set).collect()
+    }
+}
+
+/// What a command would do in a container of the image that a DNA is about, from the DNA alone.
+pub fn answer(dna: &Dna, command: &[String], mounted: &Mounted, limits: &Limits) -> Answer {
+    if mounted.is_empty() && command == dna.start.argv {
+        return Answer { behavior: dna.behavior.clone(), unknowns: dna.unknowns.clone() };
+    }
+    let mut unknowns = BTreeSet::new();
+    let rootfs = stand_in(dna, mounted, limits, &mut unknowns);
+    let world = World { rootfs: &rootfs, accounts: &dna.accounts, text_bytes: limits.text_bytes };
+    let mut env: BTreeMap<String, String> = BTreeMap::new();
+    env.extend(dna.start.env.iter().filter_map(|known| Some((known.name.clone(), known.value.clone()?))));
+    env.extend(mounted.env.clone());
+    let launch = Launch {
+        argv: command.to_vec(),
+        env: env.clone().into_iter().collect(),
+        uid: dna.start.uid,
+        cwd: dna.start.workdir.clone().unwrap_or_else(ImagePath::root),
+        confidence: Confidence::Certain,
+        evidence: Evidence::Config { key: "command line".to_owned() },
+    };
+    let closure = with_stack(|| closure::reach(&[launch], world, limits));
+    unknowns.extend(closure.unknowns.iter().cloned());
+    if closure.exec.is_empty() {
+        let name = command.first().map(|name| dna::redact(name).into_owned()).unwrap_or_default();
+        let why = format!("`{name}` is no executable file of the image");
+        unknowns.insert(Unknown { place: "command line".to_owned(), subject: Subject::Start, why });
+    }
+    let executed = executed(dna, command, mounted, &env, &closure, &mut unknowns);
+    let behavior = joined(dna, mounted, &closure, &executed, world, &mut unknowns);
+    Answer { behavior, unknowns: unknowns.into_iter().collect() }
+}
+
+/// The DNA of the image as a deployment runs it: its own start command, with what is laid over.
+pub fn refine(dna: &Dna, mounted: &Mounted, limits: &Limits) -> Dna {
+    let Answer { behavior, mut unknowns } = answer(dna, &dna.start.argv, mounted, limits);
+    if !mounted.is_empty() {
+        // What was not known of the image stays so.
+        unknowns.extend(dna.unknowns.iter().cloned());
+        unknowns.sort();
+        unknowns.dedup();
+    }
+    let mut refined = Dna { behavior, unknowns, ..dna.clone() };
+    refined.start.env.retain(|known| !mounted.env.contains_key(&known.name));
+    let shown = |name: &str, value: &str| !dna::is_secret_name(name) && dna::redact(value) == value;
+    refined.start.env.extend(
+        mounted
+            .env
+            .iter()
+            .map(|(name, value)| EnvVar { name: name.clone(), value: shown(name, value).then(|| value.clone()) }),
+    );
+    refined
+}
+
+/// A root file system of what the DNA knows.
+fn stand_in(dna: &Dna, mounted: &Mounted, limits: &Limits, unknowns: &mut BTreeSet<Unknown>) -> Rootfs {
+    let mut rootfs = Rootfs::new(limits.symlinks);
+    // Merged folders, as every current distribution has them, where no program of the image says otherwise.
+    let has = |folder: &str| dna.programs.iter().any(|one| one.path.as_bytes().starts_with(folder.as_bytes()));
+    for (folder, inside, target) in [("/bin", "/usr/bin/", "usr/bin"), ("/sbin", "/usr/sbin/", "usr/sbin")] {
+        if !has(&format!("{folder}/")) && has(inside) {
+            link(&mut rootfs, folder, target);
+        }
+    }
+    for program in &dna.programs {
+        let body: Vec<u8> = match &program.kind {
+            Kind::Elf(_) => b"\x7fELF".to_vec(),
+            Kind::Script(script) if !script.shebang.is_empty() => {
+                format!("#!{}\n", script.shebang.join(" ")).into_bytes()
+            }
+            Kind::Jar { .. } => b"PK\x03\x04".to_vec(),
+            _ => Vec::new(),
+        };
+        let meta = Metadata {
+            mode: program.mode,
+            uid: program.uid,
+            gid: program.gid,
+            layer: program.layer,
+            ..Metadata::default()
+        };
+        // A name that a file of the image stands in the way of is not there.
+        let _ = put(&mut rootfs, &program.path, meta, file(&body));
+        for alias in &program.aliases {
+            let kind = InodeKind::Symlink(program.path.as_bytes().into());
+            let _ = put(&mut rootfs, alias, Metadata { mode: 0o777, ..Metadata::default() }, kind);
+        }
+    }
+    mounted.lay_over(&mut rootfs, u32::try_from(dna.layers.len()).unwrap_or(u32::MAX), unknowns);
+    rootfs
+}
+
+/// The programs executed: those of the closure, and those that the DNA's edges lead to from scripts without text and from
+/// compiled programs.
+fn executed(
+    dna: &Dna,
+    command: &[String],
+    mounted: &Mounted,
+    env: &BTreeMap<String, String>,
+    closure: &Closure,
+    unknowns: &mut BTreeSet<Unknown>,
+) -> BTreeMap<ImagePath, Known<Exec>> {
+    let programs: BTreeMap<&ImagePath, &Program> = dna.programs.iter().map(|one| (&one.path, one)).collect();
+    let mut executed = closure.exec.clone();
+    let mut ahead: Vec<ImagePath> = executed.keys().cloned().collect();
+    while let Some(path) = ahead.pop() {
+        let Some(program) = programs.get(&path) else { continue };
+        let is_script = matches!(program.kind, Kind::Script(_));
+        if is_script && mounted.files.get(&path).is_some_and(Option::is_some) {
+            continue; // Its new text was walked.
+        }
+        let arguments = closure.processes.iter().find(|process| process.program == path).map(|process| &process.argv);
+        let own = dna.start.program.as_ref() == Some(&path) && command == dna.start.argv;
+        if is_script && !own && arguments.is_some_and(|argv| argv.len() > 1) {
+            let why = "its text is not in the DNA: what it does with these arguments is not known".to_owned();
+            unknowns.insert(Unknown { place: path.to_string(), subject: Subject::Exec, why });
+        }
+        let sureness = executed.get(&path).map_or(Confidence::Possible, |known| known.confidence);
+        for run in &program.runs {
+            // The closure followed these itself, with the arguments of now.
+            if run.reason == closure::TOLD || run.reason.starts_with("argument of") || run.reason.starts_with("#!") {
+                continue;
+            }
+            let holds = run.when.iter().all(|condition| may_hold(condition, arguments, env, dna));
+            let confidence = if holds { run.confidence.max(sureness) } else { Confidence::Possible };
+            let better = executed.get(&run.program).is_none_or(|known| confidence < known.confidence);
+            if better {
+                let what = Exec { path: run.program.clone() };
+                let evidence = run.evidence.clone();
+                let item = Known { what, confidence, probability: None, when: Vec::new(), evidence };
+                executed.insert(run.program.clone(), item);
+                ahead.push(run.program.clone());
+            }
+        }
+    }
+    executed
+}
+
+/// Whether a condition may hold; what is not known may.
+fn may_hold(
+    condition: &Condition,
+    arguments: Option<&Vec<Option<String>>>,
+    env: &BTreeMap<String, String>,
+    dna: &Dna,
+) -> bool {
+    match condition {
+        Condition::Argv { index, matches: pattern, negated } => {
+            let Some(arguments) = arguments else { return true };
+            let word = arguments.get(*index as usize).map_or(Some(""), |word| word.as_deref());
+            word.is_none_or(|word| matches(pattern, word) != *negated)
+        }
+        Condition::Env { name, matches: pattern, negated } => {
+            let is_hidden = dna.start.env.iter().any(|known| known.name == *name && known.value.is_none());
+            match env.get(name) {
+                None if is_hidden => true,
+                value => matches(pattern, value.map_or("", String::as_str)) != *negated,
+            }
+        }
+        Condition::Uid { equals, negated } => dna.start.uid.is_none_or(|uid| (uid == *equals) != *negated),
+        _ => true,
+    }
+}
+
+/// The behavior of all that is executed: each program's own, and what the files laid over configure.
+fn joined(
+    dna: &Dna,
+    mounted: &Mounted,
+    closure: &Closure,
+    executed: &BTreeMap<ImagePath, Known<Exec>>,
+    world: World<'_>,
+    unknowns: &mut BTreeSet<Unknown>,
+) -> Behavior {
+    let mut all = Behavior { exec: executed.values().cloned().collect(), ..Behavior::default() };
+    let mut is_whole = !executed.is_empty();
+    let hidden: BTreeSet<&ImagePath> = mounted.files.keys().collect();
+    let (mut loads, mut syscalls) = (BTreeMap::new(), BTreeMap::new());
+    for path in executed.keys() {
+        let program = dna.programs.iter().find(|program| program.path == *path);
+        if program.is_some_and(|program| matches!(program.kind, Kind::Script(_))) {
+            continue; // Its interpreter does it.
+        }
+        let Some(behavior) = program.and_then(|program| program.behavior.as_ref()) else {
+            is_whole = false;
+            let why = "what it does is not worked out in the DNA: the image's own start does not execute it".to_owned();
+            unknowns.insert(Unknown { place: path.to_string(), subject: Subject::Program, why });
+            continue;
+        };
+        loads.insert(path.clone(), behavior.load.clone());
+        syscalls.insert(path.clone(), behavior.syscalls.clone());
+        merge::join(&mut all.capabilities, &behavior.capabilities);
+        merge::join(&mut all.listen, &shown(&behavior.listen, &hidden));
+        merge::join(&mut all.connect, &shown(&behavior.connect, &hidden));
+        merge::join(&mut all.write, &shown(&behavior.write, &hidden));
+        merge::join(&mut all.read, &shown(&behavior.read, &hidden));
+    }
+    let sureness = |path: &ImagePath| executed.get(path).map_or(Confidence::Possible, |known| known.confidence);
+    all.load = merge::union_by(&loads, sureness);
+    all.syscalls = merge::union_by(&syscalls, sureness);
+    if !mounted.is_empty() {
+        let (configured, more) = merge::configured(closure, world);
+        unknowns.extend(more);
+        let mut claimed = Behavior::default();
+        configured.add_all(Vec::new(), &mut claimed);
+        merge::join(&mut all.listen, &laid_over(&claimed.listen, &hidden));
+        merge::join(&mut all.connect, &laid_over(&claimed.connect, &hidden));
+        merge::join(&mut all.write, &laid_over(&claimed.write, &hidden));
+        merge::join(&mut all.read, &laid_over(&claimed.read, &hidden));
+    }
+    all.completeness = if is_whole { dna.behavior.completeness.clone() } else { exec_only(dna) };
+    all
+}
+
+/// The items that rest on more than files which are hidden now.
+fn shown<T: Clone>(items: &[Known<T>], hidden: &BTreeSet<&ImagePath>) -> Vec<Known<T>> {
+    let stays = |item: &&Known<T>| item.evidence.is_empty() || !item.evidence.iter().all(|one| is_in(one, hidden));
+    items.iter().filter(stays).cloned().collect()
+}
+
+/// The items that rest on the files laid over.
+fn laid_over<T: Clone>(items: &[Known<T>], over: &BTreeSet<&ImagePath>) -> Vec<Known<T>> {
+    items.iter().filter(|item| item.evidence.iter().any(|one| is_in(one, over))).cloned().collect()
+}
+
+fn is_in(evidence: &Evidence, files: &BTreeSet<&ImagePath>) -> bool {
+    matches!(evidence, Evidence::File { path, .. } if files.contains(path))
+}
+
+/// Where a program's behavior is missing, nothing follows from what is not listed.
+fn exec_only(dna: &Dna) -> Completenesses {
+    let exec = match &dna.behavior.completeness.exec {
+        Completeness::Complete => Completeness::Partial { reason: "some programs are not worked out".to_owned() },
+        known => known.clone(),
+    };
+    Completenesses { exec, ..Completenesses::default() }
+}
+
+fn file(body: &[u8]) -> InodeKind {
+    InodeKind::File(File { size: body.len() as u64, sha256: None, content: Content::Memory(body.into()) })
+}
+
+fn put(rootfs: &mut Rootfs, path: &ImagePath, meta: Metadata, kind: InodeKind) -> Result<(), &'static str> {
+    let parent = path.parent().ok_or("it is the root")?;
+    let folder = rootfs.make_directories(&parent, meta.layer)?;
+    let inode = rootfs.add(Inode { meta, kind });
+    rootfs.name(folder, path.file_name(), inode);
+    Ok(())
+}
+
+fn link(rootfs: &mut Rootfs, path: &str, target: &str) {
+    if let Ok(path) = path.parse() {
+        let kind = InodeKind::Symlink(target.as_bytes().into());
+        let _ = put(rootfs, &path, Metadata { mode: 0o777, ..Metadata::default() }, kind);
+    }
+}
+
+const UNREADABLE: &str = "laid over by the deployment, and cannot be read";
