@@ -19,6 +19,7 @@ use crate::{
     loader::Loader,
     merge::{self, Configured},
     programs,
+    reader::Reader,
     refine::Mounted,
     shell::{World, with_stack},
     squash::squash_with,
@@ -103,17 +104,18 @@ fn work_out(
     let mut config = image.config.config.clone();
     config.env = mounted.environment(&config.env);
     let mut started = start::read(&config, world, &mut doubts);
-    let closure = with_stack(|| closure::reach(&launches(image, &started), world, limits));
-    progress.done("reach")?;
     let loader = Loader::new(&rootfs, limits);
+    let mut reader = Reader::new(&loader, &rootfs, limits, kept, progress);
+    let closure = with_stack(|| closure::reach(&launches(image, &started), world, limits, &mut reader));
+    progress.done("reach")?;
     let owner = |path: &ImagePath| inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned());
     let survey = programs::survey(&loader, &rootfs, limits, &closure.scripts, owner);
     progress.done("survey")?;
-    let (configured, config_unknowns) = merge::configured(&closure, world);
-    let (loads, load_unknowns) = load(&loader, &closure, &configured);
+    let (mut configured, config_unknowns) = merge::configured(&closure, world);
+    let (loads, load_unknowns) = load(&loader, &closure, &configured, &reader);
     progress.done("load")?;
-    let mut code = Code::new(&rootfs, limits, kept);
-    let calls = syscalls::of_closure(&mut code, &rootfs, &closure, &loads, progress)?;
+    let calls = syscalls::of_closure(&mut reader.code, &rootfs, &closure, &loads, progress)?;
+    configured.add_acts(&closure, &calls.acts);
     progress.done("code")?;
     let listen = claimed(&started.start);
     let (exposed, touched) = (listen.as_slice(), touched(&started));
@@ -203,12 +205,13 @@ impl Analysis {
         let world = World { rootfs: &self.rootfs, accounts: &self.dna.accounts, text_bytes: self.limits.text_bytes };
         let evidence = Evidence::Config { key: "command line".to_owned() };
         let launch = launch(&self.started, command.to_vec(), Confidence::Certain, evidence);
-        let closure = with_stack(|| closure::reach(&[launch], world, &self.limits));
         let loader = Loader::new(&self.rootfs, &self.limits);
-        let (configured, config_unknowns) = merge::configured(&closure, world);
-        let (loads, load_unknowns) = load(&loader, &closure, &configured);
-        let mut code = Code::new(&self.rootfs, &self.limits, &self.kept);
-        let calls = syscalls::of_closure(&mut code, &self.rootfs, &closure, &loads, progress)?;
+        let mut reader = Reader::new(&loader, &self.rootfs, &self.limits, &self.kept, progress);
+        let closure = with_stack(|| closure::reach(&[launch], world, &self.limits, &mut reader));
+        let (mut configured, config_unknowns) = merge::configured(&closure, world);
+        let (loads, load_unknowns) = load(&loader, &closure, &configured, &reader);
+        let calls = syscalls::of_closure(&mut reader.code, &self.rootfs, &closure, &loads, progress)?;
+        configured.add_acts(&closure, &calls.acts);
         let (exposed, folders) = (&[][..], &touched(&self.started)[..]);
         let seen = Seen { closure: &closure, loads: &loads, calls: &calls, configured: &configured, exposed, folders };
         let needed = capabilities::needed(seen, world);
@@ -264,11 +267,12 @@ fn launch(started: &Started, argv: Vec<String>, confidence: Confidence, evidence
 type Loads = BTreeMap<ImagePath, Vec<Known<Load>>>;
 
 /// What each executed program maps.
-fn load(loader: &Loader<'_>, closure: &Closure, configured: &Configured) -> (Loads, Vec<Unknown>) {
+fn load(loader: &Loader<'_>, closure: &Closure, configured: &Configured, reader: &Reader<'_>) -> (Loads, Vec<Unknown>) {
     let (mut loads, mut unknowns) = (Loads::new(), Vec::new());
     for path in closure.exec.keys() {
         let env = closure.env.get(path).into_iter().flatten().cloned().collect();
-        let loaded = loader.load_opening(path, &env, configured.opened(path));
+        let opened = [configured.opened(path), reader.opened(path)].concat();
+        let loaded = loader.load_opening(path, &env, &opened);
         loads.insert(path.clone(), loaded.items);
         unknowns.extend(loaded.unknowns);
     }
@@ -325,7 +329,7 @@ fn behavior(
     is_linux: bool,
 ) -> Behavior {
     let mut behavior = Behavior {
-        exec: closure.exec.values().cloned().collect(),
+        exec: executed(closure),
         load: merge::union(loads, closure),
         syscalls: merge::union(&calls.programs, closure),
         capabilities: needed.all.clone(),
@@ -336,12 +340,22 @@ fn behavior(
     behavior
 }
 
+/// Every program executed, and those that users of sessions may ask for.
+fn executed(closure: &Closure) -> Vec<Known<Exec>> {
+    let offered = closure.offered.iter().filter(|(path, _)| !closure.exec.contains_key(*path));
+    let mut all: Vec<Known<Exec>> = closure.exec.values().chain(offered.map(|(_, item)| item)).cloned().collect();
+    all.sort();
+    all
+}
+
 /// How far this version looks.
 fn completeness(needed: &Needed) -> Completenesses {
     let partial = |reason: &str| Completeness::Partial { reason: reason.to_owned() };
     merge::completeness(Completenesses {
-        exec: partial("what a compiled program executes by itself is not followed; of scripts, only constants are"),
-        load: partial("libraries that a compiled program opens at run time (dlopen) are not followed"),
+        exec: partial("of what programs and scripts execute by themselves, only constants are followed"),
+        load: partial(
+            "of the libraries that a program opens at run time, only those that constants or configuration name are followed",
+        ),
         syscalls: partial("code of libraries not known to be loaded, and code made at run time, is not followed"),
         capabilities: needed.completeness.clone(),
         ..Completenesses::default()

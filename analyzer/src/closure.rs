@@ -2,19 +2,42 @@
 //!
 //! A work list of (program, arguments, user). Scripts are walked by [`crate::shell`], wrappers and supervisors hand on their
 //! argument, interpreters their script, whose own commands [`crate::scripts`] finds. What a compiled program executes by itself is
-//! not followed.
+//! asked of an [`Oracle`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use dna::{Condition, Confidence, Evidence, Exec, ImagePath, Known, Limits, Run, Subject, Unknown};
 
 use crate::{
-    Resolved, programs,
+    Resolved,
+    acts::Acts,
+    operands::{self, How, Written},
+    places, programs,
     scripts::{self, Findings, Scripts},
+    sessions,
     shell::{self, Arg, Circumstances, DEFAULT_PATH, Source, World},
     start, supervisors,
     wrappers::{self, Inner},
 };
+
+/// Tells what compiled code does.
+pub(crate) trait Oracle: Send {
+    /// What the code of a process's program does by constants.
+    fn acts(&mut self, process: &Process) -> Arc<Acts>;
+}
+
+/// Knows no code: what is told of programs elsewhere.
+#[derive(Debug)]
+pub(crate) struct Silent;
+
+impl Oracle for Silent {
+    fn acts(&mut self, _: &Process) -> Arc<Acts> {
+        Arc::default()
+    }
+}
 
 /// A command to start with.
 #[derive(Debug, Clone)]
@@ -46,6 +69,8 @@ pub(crate) struct Closure {
     pub(crate) reads: BTreeSet<String>,
     /// Commands that no folder holds.
     pub(crate) missing: BTreeSet<String>,
+    /// Programs that users of a session may ask for: nothing of theirs but the names is worked out.
+    pub(crate) offered: BTreeMap<ImagePath, Known<Exec>>,
     pub(crate) unknowns: BTreeSet<Unknown>,
 }
 
@@ -54,8 +79,7 @@ impl Closure {
     /// calls may take a command that stands in no folder for a call of its own (busybox's `FEATURE_SH_STANDALONE`).
     pub(crate) fn called(&self, program: &ImagePath) -> BTreeSet<String> {
         let processes = self.processes.iter().filter(|process| process.program == *program);
-        let name =
-            |process: &Process| Some(base_name(process.argv.first()?.as_deref()?).trim_start_matches('-').to_owned());
+        let name = |process: &Process| process.called().map(str::to_owned);
         let mut called: BTreeSet<String> = processes.map(name).collect::<Option<_>>().unwrap_or_default();
         if called.iter().any(|name| is_shell(name)) {
             called.extend(self.missing.iter().cloned());
@@ -75,6 +99,13 @@ pub(crate) struct Process {
     pub(crate) confidence: Confidence,
 }
 
+impl Process {
+    /// The name it is called by, where that is known.
+    pub(crate) fn called(&self) -> Option<&str> {
+        Some(base_name(self.argv.first()?.as_deref()?).trim_start_matches('-'))
+    }
+}
+
 /// Why a process comes about.
 struct Edge {
     from: Option<ImagePath>,
@@ -84,9 +115,10 @@ struct Edge {
 }
 
 /// Follows the given commands.
-pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits) -> Closure {
+pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits, oracle: &mut dyn Oracle) -> Closure {
     let mut reach = Reach {
         world,
+        oracle,
         limits,
         closure: Closure::default(),
         ahead: VecDeque::new(),
@@ -116,6 +148,7 @@ type Key = (ImagePath, Vec<Arg>, Option<u32>);
 
 struct Reach<'a> {
     world: World<'a>,
+    oracle: &'a mut dyn Oracle,
     limits: &'a Limits,
     closure: Closure,
     ahead: VecDeque<Process>,
@@ -271,8 +304,38 @@ impl Reach<'_> {
             when: Vec::new(),
         };
         match self.world.resolve(&process.cwd, interpreter) {
-            Ok(found) => self.execute(Process { program: found.path, argv, ..process }, edge),
+            Ok(found) => {
+                self.follow_namesakes(&process);
+                self.execute(Process { program: found.path, argv, ..process }, edge);
+            }
             Err(error) => self.unknown(&edge, format!("its interpreter cannot run: {error}")),
+        }
+    }
+
+    /// A script that links of other names lead to mostly chooses by its name what it runs: another program of that name, as
+    /// wrappers for several installed versions do.
+    fn follow_namesakes(&mut self, process: &Process) {
+        let invoked = process.argv.first().cloned().flatten().unwrap_or_default();
+        let called = base_name(&invoked).as_bytes();
+        if called.is_empty() || called == process.program.file_name() {
+            return;
+        }
+        let rootfs = self.world.rootfs;
+        let evidence = Evidence::File {
+            path: process.program.clone(),
+            line: None,
+            layer: rootfs.layer_of(&process.program),
+            detail: Some("chosen by the name it is called by".to_owned()),
+        };
+        for found in rootfs.walk().filter(|found| found.path.file_name() == called).take(MAX_NAMESAKES) {
+            let inode = rootfs.inode(found.inode);
+            if rootfs.file(found.inode).is_some() && inode.meta.mode & 0o111 != 0 && found.path != process.program {
+                let reason = "of the same name".to_owned();
+                let (from, when) = (Some(process.program.clone()), Vec::new());
+                let edge = Edge { from, reason, evidence: evidence.clone(), when };
+                let next = Process { program: found.path, confidence: Confidence::Possible, ..process.clone() };
+                self.execute(next, edge);
+            }
         }
     }
 
@@ -292,6 +355,9 @@ impl Reach<'_> {
             let argv: Vec<Arg> = process.argv.iter().skip(1).skip_while(|word| is_option(word)).cloned().collect();
             self.hand_on(&process, "ld.so", Inner { argv, ..Inner::default() }, None);
             return;
+        }
+        for name in BTreeSet::from([invoked.as_str(), own.as_str()]) {
+            self.write_operands(&process, name);
         }
         // `sh` may be a link to `dash` or to `busybox`; the file's own name decides where the link's says nothing.
         for name in [invoked.as_str(), own.as_str()] {
@@ -318,6 +384,71 @@ impl Reach<'_> {
             break;
         }
         self.follow_interpreter(&process);
+        // What a multi-call binary does depends on what it is called.
+        if !matches!(own.as_str(), "busybox" | "toybox") {
+            self.follow_code(&process);
+        }
+    }
+
+    /// What a program's code runs by itself.
+    fn follow_code(&mut self, process: &Process) {
+        let acts = self.oracle.acts(process);
+        for scripts::Command { argv, env, confidence, evidence } in acts.commands.iter().cloned() {
+            let edge =
+                Edge { from: Some(process.program.clone()), reason: EXECUTES.to_owned(), evidence, when: Vec::new() };
+            let mut variables = process.env.clone();
+            variables.extend(env);
+            let confidence = confidence.max(process.confidence);
+            self.launch(Process { argv, env: variables, confidence, ..process.clone() }, edge);
+        }
+        // An interpreter offers its scripts what a login service needs, and is none.
+        let own = String::from_utf8_lossy(process.program.file_name()).into_owned();
+        if let Some(evidence) = acts.sessions.as_ref().filter(|_| !scripts::is_interpreter(&own)) {
+            self.follow_sessions(process, evidence, acts.runs_unknown);
+        }
+    }
+
+    /// A program that starts sessions runs the shells of those who may log in, and these what their users ask for: any program on
+    /// their path. Only the names of those are told. A seccomp profile of their system calls would allow everything; which of
+    /// them a service's users need, nobody but its owner knows.
+    fn follow_sessions(&mut self, process: &Process, evidence: &Evidence, has_shells: bool) {
+        let sessions = sessions::of(self.world);
+        for home in &sessions.homes {
+            if let Ok(under) = home.join(b"**") {
+                self.write(process, &under, Confidence::Possible, Vec::new(), evidence.clone());
+            }
+        }
+        if !has_shells {
+            return;
+        }
+        let edge = |evidence: &Evidence, reason: &str| Edge {
+            from: Some(process.program.clone()),
+            reason: reason.to_owned(),
+            evidence: evidence.clone(),
+            when: Vec::new(),
+        };
+        for shell in sessions.shells {
+            let argv = vec![Some(shell.path)];
+            let confidence = Confidence::Possible;
+            let next = Process { argv, uid: Some(shell.uid), confidence, ..process.clone() };
+            self.launch(next, edge(&shell.evidence, "login shell"));
+        }
+        for (argv, evidence) in sessions.subsystems {
+            let argv = argv.into_iter().map(Some).collect();
+            let next = Process { argv, confidence: Confidence::Possible, ..process.clone() };
+            self.launch(next, edge(&evidence, "subsystem"));
+        }
+        for path in sessions.programs {
+            let (confidence, evidence) = (Confidence::Possible, vec![evidence.clone()]);
+            let item =
+                Known { what: Exec { path: path.clone() }, confidence, probability: None, when: Vec::new(), evidence };
+            self.closure.offered.entry(path).or_insert(item);
+        }
+        let place = process.program.as_bytes().escape_ascii().to_string();
+        for (subject, what) in [(Subject::Exec, "runs"), (Subject::Syscalls, "needs")] {
+            let why = format!("starts sessions: what a user of one {what} is not followed beyond the shell");
+            self.closure.unknowns.insert(Unknown { place: place.clone(), subject, why });
+        }
     }
 
     /// What the script of an interpreter does by itself: its commands are started, the rest is kept.
@@ -453,6 +584,13 @@ impl Reach<'_> {
             };
             self.closure.unknowns.insert(Unknown { place, subject: Subject::Exec, why });
         }
+        for shell::Written { path, file, line, confidence, when } in outcome.writes {
+            let evidence = match file {
+                Some(path) => Evidence::File { layer: self.world.rootfs.layer_of(&path), path, line, detail: None },
+                None => Evidence::Config { key: "command line".to_owned() },
+            };
+            self.write(process, &path, confidence.max(Confidence::Likely), when, evidence);
+        }
         for call in outcome.calls {
             let evidence = match call.file {
                 Some(path) => {
@@ -472,6 +610,74 @@ impl Reach<'_> {
             };
             self.launch(next, edge);
         }
+    }
+
+    /// Notes a file that a process writes.
+    fn write(
+        &mut self,
+        process: &Process,
+        path: &ImagePath,
+        confidence: Confidence,
+        when: Vec<Condition>,
+        evidence: Evidence,
+    ) {
+        let path = places::real(self.world.rootfs, path);
+        let text = path.to_string_lossy();
+        if !places::is_kept(&path) || dna::redact(&text) != text {
+            return;
+        }
+        let confidence = confidence.max(process.confidence);
+        let writes = &mut self.closure.findings.entry(process.program.clone()).or_default().write;
+        if writes.len() < MAX_WRITES {
+            writes.push(Known {
+                what: dna::Write { path },
+                confidence,
+                probability: None,
+                when,
+                evidence: vec![evidence],
+            });
+        }
+    }
+
+    /// What a file tool writes by its operands.
+    fn write_operands(&mut self, process: &Process, name: &str) {
+        for Written { path, how } in operands::written(name, &process.argv) {
+            let Ok(path) = process.cwd.join(path.as_bytes()) else { continue };
+            if path.is_root() {
+                continue;
+            }
+            let exists = self.world.rootfs.resolve(&path).is_ok();
+            let evidence = Evidence::Binary {
+                path: process.program.clone(),
+                offset: None,
+                layer: self.world.rootfs.layer_of(&process.program),
+                detail: Some(format!("argument of {name}")),
+            };
+            // What is there already is not made, and what is not there is not removed.
+            let is_expected = match how {
+                How::Folder => !exists,
+                How::Removed | How::Changed | How::Tree => exists,
+                How::File => self.world.rootfs.resolve(&path).is_ok_and(|found| self.is_file(found.inode)) || !exists,
+            };
+            let confidence = if is_expected { Confidence::Likely } else { Confidence::Possible };
+            if how == How::Folder {
+                let mut above = path.parent();
+                while let Some(folder) = above.filter(|folder| self.world.rootfs.resolve(folder).is_err()) {
+                    self.write(process, &folder, confidence, Vec::new(), evidence.clone());
+                    above = folder.parent();
+                }
+            }
+            if how == How::Tree
+                && let Ok(under) = path.join(b"**")
+            {
+                self.write(process, &under, Confidence::Possible, Vec::new(), evidence.clone());
+            }
+            self.write(process, &path, confidence, Vec::new(), evidence);
+        }
+    }
+
+    fn is_file(&self, inode: crate::InodeId) -> bool {
+        self.world.rootfs.file(inode).is_some()
     }
 
     /// Notes a file that an interpreter is told to run.
@@ -499,10 +705,17 @@ impl Reach<'_> {
 /// The reason of an edge to a file that an interpreter reads: no execve(2).
 pub(crate) const TOLD: &str = "script argument";
 
+/// The reason of an edge from a compiled program.
+const EXECUTES: &str = "executes";
+
 /// The reason of an edge from a script to what it calls.
 const CALLS: &str = "calls";
 
 const MAX_EVIDENCE: usize = 4;
+/// Programs of one name: a few versions.
+const MAX_NAMESAKES: usize = 20;
+/// Files written that are kept of one program's processes: a start script writes some ten.
+const MAX_WRITES: usize = 2_000;
 /// The kernel reads this much of a file to find its interpreter (`BINPRM_BUF_SIZE`).
 const SHEBANG_BYTES: u64 = 256;
 
@@ -610,7 +823,7 @@ mod tests {
             confidence: Confidence::Certain,
             evidence: Evidence::Config { key: "Cmd".to_owned() },
         };
-        let closure = reach(&[launch], world, &limits);
+        let closure = reach(&[launch], world, &limits, &mut Silent);
         let shown = |item: &Known<Exec>| {
             let mark = match item.confidence {
                 Confidence::Certain => "",

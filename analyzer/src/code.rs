@@ -34,6 +34,7 @@ use crate::{InodeId, InodeKind, Progress, Rootfs, elf::ElfError, kept::Kept};
 use binary::Binary;
 use link::{Place, Process, Reached};
 use module::Module;
+pub(crate) use sites::Argument;
 use sites::Site;
 
 /// The code of an image, file by file, each worked out when it is first asked for.
@@ -43,6 +44,9 @@ pub(crate) struct Code<'a> {
     limits: &'a Limits,
     kept: &'a Kept,
     modules: BTreeMap<InodeId, Summary>,
+    /// Processes worked out, by their files and names; they are asked about more than once.
+    reached: BTreeMap<(Vec<ImagePath>, BTreeSet<String>), Arc<Reach>>,
+    nodes: usize,
 }
 
 /// The summary of a file, none where it is no ELF file of a machine we decode; or why there is none.
@@ -99,12 +103,40 @@ pub(crate) fn call_names() -> BTreeSet<&'static str> {
     numbers::names()
 }
 
+/// What reachable code asks a function of interest for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Act {
+    /// The function's name, as in `open`, `execve`, `socket`.
+    pub(crate) name: String,
+    pub(crate) arguments: Vec<Argument>,
+    /// How it is reached.
+    pub(crate) way: Way,
+}
+
+/// A path that reachable code or data names.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NamedPath {
+    /// `*` stands for what a format fills in.
+    pub(crate) path: String,
+    pub(crate) way: Way,
+}
+
+/// How a place is reached in one process.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Way {
+    /// The same as in [`Call`].
+    pub(crate) calm_distance: Option<u32>,
+    /// It is in the program's own file.
+    pub(crate) is_own: bool,
+    pub(crate) place: Nearest,
+}
+
 /// Functions that end a program in despair; what only they reach is not expected.
 const FATAL: &[&str] = &["abort", "__assert_fail", "__stack_chk_fail", "__chk_fail", "__fortify_fail", "__libc_fatal"];
 
 impl<'a> Code<'a> {
     pub(crate) fn new(rootfs: &'a Rootfs, limits: &'a Limits, kept: &'a Kept) -> Self {
-        Self { rootfs, limits, kept, modules: BTreeMap::new() }
+        Self { rootfs, limits, kept, modules: BTreeMap::new(), reached: BTreeMap::new(), nodes: 0 }
     }
 
     fn module(&mut self, inode: InodeId) -> Summary {
@@ -148,7 +180,7 @@ impl<'a> Code<'a> {
         &mut self,
         files: impl IntoIterator<Item = ImagePath>,
         called: BTreeSet<String>,
-    ) -> (Reach, Vec<(ImagePath, String)>) {
+    ) -> (Arc<Reach>, Vec<(ImagePath, String)>) {
         let (mut modules, mut names, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         for file in files {
             let Ok(found) = self.rootfs.resolve(&file) else { continue };
@@ -161,9 +193,22 @@ impl<'a> Code<'a> {
                 Err(why) => failed.push((file, why)),
             }
         }
-        let process = Process::new(modules, called);
+        // Which name it is called by matters only to a program that looks its own functions up by it.
+        let is_lookup = modules.first().is_some_and(|module: &Arc<Module>| !module.tables.is_empty());
+        let called = if is_lookup { called } else { BTreeSet::new() };
+        let key = (names, called);
+        if let Some(known) = self.reached.get(&key) {
+            return (known.clone(), failed);
+        }
+        let nodes: usize = modules.iter().map(|module| module.edges.len()).sum();
+        let process = Process::new(modules, key.1.clone());
         let (reached, calm) = (process.reach(&[]), process.reach(FATAL));
-        (Reach { process, reached, calm, files: names }, failed)
+        let reach = Arc::new(Reach { process, reached, calm, files: key.0.clone() });
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes <= MAX_KEPT_NODES {
+            self.reached.insert(key, reach.clone());
+        }
+        (reach, failed)
     }
 }
 
@@ -258,8 +303,8 @@ impl Reach {
             for call in module.calls.iter().filter(|call| call.name == "syscall") {
                 let place: Place = (index, call.node);
                 let Some(step) = self.reached.step(place) else { continue };
-                match call.arguments.first() {
-                    Some(Some(numbers)) => {
+                match call.arguments.first().and_then(Argument::numbers) {
+                    Some(numbers) => {
                         for number in numbers {
                             let number = u32::try_from(*number).ok();
                             let name = number.and_then(|number| numbers::name(module.machine, number));
@@ -267,7 +312,7 @@ impl Reach {
                             self.note(&mut calls, name, place, call.at, step.distance.saturating_add(1));
                         }
                     }
-                    _ => open.extend(self.nearest(place, call.at)),
+                    None => open.extend(self.nearest(place, call.at)),
                 }
             }
         }
@@ -283,6 +328,50 @@ impl Reach {
             }
         }
         (calls, open)
+    }
+
+    /// What reachable code asks functions of interest for; the C library's own calls say nothing about the program.
+    pub(crate) fn acts(&self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for (index, module) in self.modules_but_libc() {
+            for call in module.calls.iter().filter(|call| call.name != "syscall") {
+                let Some(way) = self.way_to((index, call.node), call.at) else { continue };
+                acts.push(Act { name: call.name.clone(), arguments: call.arguments.clone(), way });
+            }
+        }
+        acts
+    }
+
+    /// The paths that reachable code and data name.
+    pub(crate) fn paths(&self) -> Vec<NamedPath> {
+        let mut paths = Vec::new();
+        for (index, module) in self.modules_but_libc() {
+            for named in &module.paths {
+                let Some(way) = self.way_to((index, named.node), named.at) else { continue };
+                paths.push(NamedPath { path: named.path.clone(), way });
+            }
+        }
+        paths
+    }
+
+    /// Whether some file but the C library binds to a function of this name.
+    pub(crate) fn binds(&self, name: &str) -> bool {
+        self.modules_but_libc().any(|(_, module)| module.imports.iter().any(|import| import == name))
+    }
+
+    fn modules_but_libc(&self) -> impl Iterator<Item = (usize, &Arc<Module>)> {
+        self.process.modules.iter().enumerate().filter(|(_, module)| !module.exports.contains_key("execve"))
+    }
+
+    fn way_to(&self, place: Place, at: u64) -> Option<Way> {
+        self.reached.step(place)?;
+        let calm_distance = self.calm.step(place).map(|step| step.distance);
+        let found = match self.nearest(place, at) {
+            Some(found) => found,
+            // A data object.
+            None => Nearest { file: self.files.get(place.0)?.clone(), offset: 0, function: None },
+        };
+        Some(Way { calm_distance, is_own: place.0 == 0, place: found })
     }
 
     fn note(&self, calls: &mut BTreeMap<&'static str, Call>, name: &'static str, place: Place, at: u64, distance: u32) {
@@ -329,6 +418,9 @@ impl Reach {
         })
     }
 }
+
+/// Functions and objects of the processes kept, each with two distances of eight bytes.
+const MAX_KEPT_NODES: usize = 1_500_000;
 
 /// Reads any bytes as the code of a file, for fuzzing: how many system calls it makes.
 pub fn count_calls(bytes: &[u8]) -> usize {

@@ -15,6 +15,7 @@
 //! [`analyze`] is these steps, one call each. [`answer`] and [`refine`] ask the DNA alone.
 
 mod accounts;
+mod acts;
 mod analyze;
 mod archive;
 mod capabilities;
@@ -30,13 +31,17 @@ mod language;
 mod layer;
 pub mod loader;
 mod merge;
+mod operands;
+mod places;
 pub mod programs;
 mod progress;
+mod reader;
 mod refine;
 mod rootfs;
 pub mod sbom;
 mod scripts;
 mod servers;
+mod sessions;
 mod shell;
 mod squash;
 mod start;

@@ -236,6 +236,32 @@ impl<'a> Loader<'a> {
         closure
     }
 
+    /// Where the loader finds each of some names that a program opens by dlopen(3).
+    pub(crate) fn search<'n>(
+        &self,
+        path: &ImagePath,
+        env: &BTreeMap<String, String>,
+        names: impl Iterator<Item = &'n str>,
+    ) -> Vec<Option<ImagePath>> {
+        let program = self.rootfs.resolve(path).ok();
+        let elf = program.as_ref().and_then(|program| self.elf(program.inode).ok().flatten());
+        let interpreter = elf.as_ref().and_then(|elf| elf.facts.interpreter.clone());
+        let loader = interpreter
+            .as_ref()
+            .and_then(|interpreter| self.rootfs.resolve_from(&ImagePath::root(), interpreter.as_bytes()).ok());
+        let (Some(program), Some(elf), Some(interpreter), Some(loader)) = (program, elf, interpreter, loader) else {
+            return names.map(|_| None).collect();
+        };
+        let search = Search::new(self, &program, &loader, &elf, &interpreter, env);
+        let (path, inode, confidence) = (program.path, program.inode, Confidence::Certain);
+        let objects = [Object { path, inode, elf, loader: None, names: Vec::new(), confidence }];
+        let find = |name: &str| match search.find(&objects, 0, name) {
+            Found::File { file, .. } => Some(file.path),
+            _ => None,
+        };
+        names.map(find).collect()
+    }
+
     /// Maps a library that the program opens by its path.
     fn open(&self, known: &Known<Load>, objects: &mut Vec<Object>, items: &mut BTreeMap<ImagePath, Known<Load>>) {
         let Ok(found) = self.rootfs.resolve(&known.what.path) else { return };

@@ -3,17 +3,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{Behavior, Completeness, Completenesses, Confidence, ImagePath, Known, Listen, Load, Subject, Unknown};
+use dna::{
+    Behavior, Completeness, Completenesses, Confidence, Evidence, ImagePath, Known, Listen, Load, Subject, Unknown,
+    Write,
+};
 
 use crate::{
+    InodeKind,
+    acts::Acts,
     closure::Closure,
     scripts::php,
     servers::{self, Claims},
     shell::World,
+    start,
 };
 
 /// Pieces of evidence that one item keeps.
 const MAX_EVIDENCE: usize = 4;
+
+/// Folders given to users: an image has some ten.
+const MAX_GIVEN: usize = 200;
 
 /// Processes of one program whose configuration is read: a start script starts its server in a few ways.
 const MAX_PROCESSES: u32 = 100;
@@ -30,6 +39,7 @@ pub(crate) struct Configured {
 pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Vec<Unknown>) {
     let (mut configured, mut unknowns) = (Configured::default(), BTreeSet::new());
     let mut read: BTreeMap<&ImagePath, u32> = BTreeMap::new();
+    let mut users: BTreeMap<u32, &ImagePath> = BTreeMap::new();
     for (index, process) in closure.processes.iter().enumerate() {
         let times = read.entry(&process.program).or_default();
         *times = times.saturating_add(1);
@@ -44,6 +54,10 @@ pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Ve
         if process.uid.unwrap_or(0) == 0 {
             let (connect, load) = (Vec::new(), Vec::new());
             configured.of_root.insert(index, Claims { connect, load, ..claims.clone() });
+        }
+        let named = claims.users.iter().filter_map(|(user, _)| start::uid_of(user, world.accounts));
+        for uid in named.chain(process.uid).filter(|uid| *uid != 0) {
+            users.entry(uid).or_insert(&process.program);
         }
         let known = configured.programs.entry(process.program.clone()).or_default();
         known.listen.append(&mut claims.listen);
@@ -64,10 +78,52 @@ pub(crate) fn configured(closure: &Closure, world: World<'_>) -> (Configured, Ve
         known.write.extend(findings.write.iter().cloned());
         known.load.extend(findings.load.iter().cloned());
     }
+    for (program, write) in given(&users, world) {
+        configured.programs.entry(program.clone()).or_default().write.push(write);
+    }
     (configured, unknowns.into_iter().collect())
 }
 
+/// Folders that belong to a user other than root, whom a process becomes: who built the image gave them to be written in. Of
+/// folders in one another the outermost stands for all.
+fn given<'a>(users: &BTreeMap<u32, &'a ImagePath>, world: World<'_>) -> Vec<(&'a ImagePath, Known<Write>)> {
+    let mut found: Vec<(&ImagePath, Known<Write>)> = Vec::new();
+    let mut last: Option<ImagePath> = None;
+    if users.is_empty() {
+        return found;
+    }
+    for place in world.rootfs.walk() {
+        let inode = world.rootfs.inode(place.inode);
+        let Some(program) = users.get(&inode.meta.uid).filter(|_| matches!(inode.kind, InodeKind::Directory(_))) else {
+            continue;
+        };
+        if last.as_ref().is_some_and(|last| place.path.starts_with(last)) || found.len() >= MAX_GIVEN {
+            continue;
+        }
+        let Ok(path) = place.path.join(b"**") else { continue };
+        let detail = Some(format!("belongs to user {}", inode.meta.uid));
+        let evidence = Evidence::File { path: place.path.clone(), line: None, layer: Some(inode.meta.layer), detail };
+        let (what, confidence) = (Write { path }, Confidence::Possible);
+        found
+            .push((program, Known { what, confidence, probability: None, when: Vec::new(), evidence: vec![evidence] }));
+        last = Some(place.path);
+    }
+    found
+}
+
 impl Configured {
+    /// Takes what the code of the executed programs writes and reads by constants; no claim is surer than its program.
+    pub(crate) fn add_acts(&mut self, closure: &Closure, acts: &BTreeMap<ImagePath, Acts>) {
+        for (program, acts) in acts {
+            let sureness = closure.exec.get(program).map_or(Confidence::Possible, |exec| exec.confidence);
+            let known = self.programs.entry(program.clone()).or_default();
+            let write = |item: &Known<_>| Known { confidence: item.confidence.max(sureness), ..item.clone() };
+            known.write.extend(acts.writes.iter().map(write));
+            let read = |item: &Known<_>| Known { confidence: item.confidence.max(sureness), ..item.clone() };
+            known.read.extend(acts.reads.iter().map(read));
+        }
+    }
+
     /// The libraries that a program is told to open.
     pub(crate) fn opened(&self, program: &ImagePath) -> &[Known<Load>] {
         self.programs.get(program).map(|claims| claims.load.as_slice()).unwrap_or_default()
@@ -159,7 +215,7 @@ pub(crate) fn join<T: Ord + Clone>(items: &mut Vec<Known<T>>, more: &[Known<T>])
 /// How far configuration tells the dimensions it is read for.
 pub(crate) fn completeness(others: Completenesses) -> Completenesses {
     let partial = |what: &str| Completeness::Partial {
-        reason: format!("{what}; what a program does by its code is not followed"),
+        reason: format!("{what}; of what a program does by its code, only constants are followed"),
     };
     Completenesses {
         listen: partial("ports are those of command lines, known servers' configuration and EXPOSE"),
@@ -172,7 +228,7 @@ pub(crate) fn completeness(others: Completenesses) -> Completenesses {
 
 #[cfg(test)]
 mod tests {
-    use dna::{Evidence, Protocol};
+    use dna::Protocol;
 
     use super::*;
 

@@ -94,7 +94,7 @@ pub fn answer(dna: &Dna, command: &[String], mounted: &Mounted, limits: &Limits)
         confidence: Confidence::Certain,
         evidence: Evidence::Config { key: "command line".to_owned() },
     };
-    let closure = with_stack(|| closure::reach(&[launch], world, limits));
+    let closure = with_stack(|| closure::reach(&[launch], world, limits, &mut closure::Silent));
     unknowns.extend(closure.unknowns.iter().cloned());
     if closure.exec.is_empty() {
         let name = command.first().map(|name| dna::redact(name).into_owned()).unwrap_or_default();

@@ -67,6 +67,19 @@ pub(crate) struct Command {
     pub(crate) evidence: Evidence,
 }
 
+/// Whether a program of this name runs scripts that are read here.
+pub(crate) fn is_interpreter(name: &str) -> bool {
+    matches!(
+        without_version(name),
+        "python" | "pypy" | "node" | "nodejs" | "bun" | "perl" | "java" | "ruby" | "php" | "php-fpm" | "php-cgi"
+    )
+}
+
+/// `python3.11`, `php-fpm8.2`: versions are part of many interpreters' names.
+fn without_version(name: &str) -> &str {
+    name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-')
+}
+
 /// Reads scripts of one image; what all of them cost together is bounded, and a file is read once.
 #[derive(Debug)]
 pub(crate) struct Scripts {
@@ -83,12 +96,11 @@ impl Scripts {
 
     /// What a process does by its script; nothing where its program is no interpreter.
     pub(crate) fn findings(&mut self, process: &Process, world: World<'_>) -> Findings {
-        // `python3.11`, `php8.2`, `php-fpm8.2`: versions are part of many interpreters' names.
         let invoked = process.argv.first().cloned().flatten().unwrap_or_default();
         let own = process.program.to_string_lossy();
         for name in [own.as_ref(), invoked.as_str()] {
             let name = name.rsplit('/').next().unwrap_or_default();
-            let mut findings = match name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-') {
+            let mut findings = match without_version(name) {
                 "python" | "pypy" => python::findings(self, process, world),
                 "node" | "nodejs" | "bun" => node::findings(self, process, world),
                 "perl" => perl::findings(self, process, world),

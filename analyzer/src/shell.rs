@@ -68,10 +68,24 @@ pub(crate) struct Call {
     pub(crate) when: Vec<Condition>,
 }
 
+/// A file that a redirection writes.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    /// The path, `*` in place of what is not known.
+    pub(crate) path: ImagePath,
+    /// The file the redirection stands in; none for `sh -c`.
+    pub(crate) file: Option<ImagePath>,
+    pub(crate) line: Option<u32>,
+    pub(crate) confidence: Confidence,
+    pub(crate) when: Vec<Condition>,
+}
+
 /// What a script does, as far as it can be told.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) calls: Vec<Call>,
+    /// Files that its redirections write.
+    pub(crate) writes: Vec<Written>,
     /// Files it reads commands from.
     pub(crate) sourced: Vec<ImagePath>,
     /// Names of environment variables that it reads.

@@ -10,6 +10,7 @@ use dna::{Confidence, Evidence, ImagePath, Known, Load, Subject, Syscall, Unknow
 
 use crate::{
     Error, Progress, Rootfs,
+    acts::{self, Acts},
     closure::Closure,
     code::{Call, Code, Nearest},
 };
@@ -21,6 +22,8 @@ pub(crate) struct Calls {
     pub(crate) programs: BTreeMap<ImagePath, Vec<Known<Syscall>>>,
     /// Those that a program's own file asks for: it imports the function, or makes the call itself close by.
     pub(crate) asked: BTreeMap<ImagePath, BTreeSet<String>>,
+    /// What they do by constants, by program.
+    pub(crate) acts: BTreeMap<ImagePath, Acts>,
     pub(crate) unknowns: BTreeSet<Unknown>,
 }
 
@@ -49,6 +52,7 @@ pub(crate) fn of_closure(
         if reach.is_empty() {
             continue;
         }
+        calls.acts.insert(path.clone(), acts::of_reach(&reach, rootfs));
         let (found, open) = reach.syscalls();
         let more = open.len().saturating_sub(MAX_OPEN);
         if more != 0 {

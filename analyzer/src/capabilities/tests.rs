@@ -93,7 +93,7 @@ impl Case {
             confidence: Confidence::Certain,
             evidence: Evidence::Config { key: "Cmd".to_owned() },
         };
-        let closure = closure::reach(&[launch], world, &limits);
+        let closure = closure::reach(&[launch], world, &limits, &mut closure::Silent);
         let (configured, _) = merge::configured(&closure, world);
         let path = |program: &str| program.parse::<ImagePath>().expect("a path");
         let mut calls = Calls::default();

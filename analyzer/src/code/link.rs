@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use super::module::{Edge, Export, Module, Node, Table};
+use super::{
+    module::{Edge, Export, Module, Node, Table},
+    sites::Argument,
+};
 
 /// A function or data object of a process: the file's number and the node in it.
 pub(crate) type Place = (usize, Node);
@@ -211,7 +214,8 @@ impl Search<'_> {
         // Names that it asks the loader for at run time.
         let from = module.calls.partition_point(|call| call.node < place.1);
         for call in module.calls.get(from..).unwrap_or_default().iter().take_while(|call| call.node == place.1) {
-            for name in call.texts.iter().filter(|_| call.name != "syscall") {
+            let is_bound = matches!(call.name.as_str(), "dlsym" | "dlvsym");
+            for name in call.arguments.iter().filter(|_| is_bound).flat_map(Argument::texts) {
                 self.bind_name(name, distance.saturating_add(TAKEN));
             }
         }

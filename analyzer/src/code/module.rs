@@ -37,6 +37,8 @@ pub(crate) struct Module {
     pub(super) sites: BTreeMap<Node, Vec<Site>>,
     /// Arguments given to functions of interest, by the function that calls.
     pub(super) calls: Vec<sites::Call>,
+    /// Paths that functions and objects name.
+    pub(super) paths: Vec<sites::Named>,
     /// Functions looked up by name.
     pub(super) tables: Vec<Table>,
     pub(super) scheduling: Scheduling,
@@ -133,7 +135,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         let list = exports.entry(symbol.name.clone()).or_default();
         list.push(Export { node, is_resolver, is_old_version: symbol.is_old_version });
     }
-    let (sites, calls) = sites::find(binary, &layout, &steps, &functions);
+    let sites::Found { sites, calls, paths } = sites::find(binary, &layout, &steps, &functions);
     let scheduling = scheduling(binary.machine, &exports, &sites, &functions);
     Some(Module {
         scheduling,
@@ -148,6 +150,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         exports,
         sites,
         calls,
+        paths,
         tables: tables.into_iter().map(|table| held(table, &layout)).collect(),
     })
 }
@@ -259,7 +262,7 @@ impl Layout {
     }
 
     /// The object that an address lies in.
-    fn object(&self, at: u64) -> Option<Node> {
+    pub(super) fn object(&self, at: u64) -> Option<Node> {
         let after = self.objects.partition_point(|start| *start <= at);
         Node::try_from(self.functions.len().checked_add(after.checked_sub(1)?)?).ok()
     }

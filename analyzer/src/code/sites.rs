@@ -3,6 +3,9 @@
 //! A number is found by evaluating the function around the instruction. Where it comes from the function's caller - `syscall(2)`
 //! itself, musl's cancellation points, Go's runtime forms - the function is a *wrapper*, and its callers are evaluated in turn.
 
+mod calls;
+mod paths;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,9 @@ use super::{
     values::{self, Atom, Convention, Entry, Line, State, Value},
     x86,
 };
+
+pub(crate) use calls::{Argument, Call};
+pub(crate) use paths::Named;
 
 /// A place that makes a system call, or that calls a wrapper that does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,30 +35,19 @@ pub(crate) struct Site {
     pub(super) is_32_bit: bool,
 }
 
-/// A call of a function of interest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Call {
-    /// The function that calls.
-    pub(super) node: Node,
-    pub(super) at: u64,
-    /// The name of what it calls.
-    pub(super) name: String,
-    /// Its first arguments, as far as they are constants; none where they may be anything.
-    pub(super) arguments: Vec<Option<Vec<u64>>>,
-    /// The texts that its last argument of those points to.
-    pub(super) texts: Vec<String>,
-}
-
 /// How a function takes the number it passes on.
 type Parameters = BTreeSet<Atom>;
 
+/// What a file does by itself.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) sites: BTreeMap<Node, Vec<Site>>,
+    pub(super) calls: Vec<Call>,
+    pub(super) paths: Vec<Named>,
+}
+
 /// Finds the sites and calls of a file.
-pub(super) fn find(
-    binary: &Binary,
-    layout: &Layout,
-    steps: &[Step],
-    functions: &[Function],
-) -> (BTreeMap<Node, Vec<Site>>, Vec<Call>) {
+pub(super) fn find(binary: &Binary, layout: &Layout, steps: &[Step], functions: &[Function]) -> Found {
     let mut search =
         Search { binary, layout, functions, sites: BTreeMap::new(), by_reference: BTreeSet::new(), work: MAX_WORK };
     // First the instructions themselves.
@@ -135,6 +130,7 @@ pub(super) fn find(
     }
     search.close();
     let found = search.calls(&calls);
+    let paths = search.paths(steps);
     if search.work == 0 {
         // What was not evaluated is not known.
         for step in direct {
@@ -143,7 +139,7 @@ pub(super) fn find(
             }
         }
     }
-    (search.sites, found)
+    Found { sites: search.sites, calls: found, paths }
 }
 
 /// Functions that hand a wrapper on, which nobody calls by itself, together with a structure that holds its number: musl's `__setxid`
@@ -285,12 +281,15 @@ impl Search<'_> {
         let bytes = self.binary.bytes_at(at);
         let bytes = bytes.get(..TEXT_BYTES).unwrap_or(bytes);
         let text = bytes.get(..memchr::memchr(0, bytes)?)?;
-        let is_text = !text.is_empty() && text.iter().all(|byte| (b' '..=b'~').contains(byte));
+        let is_text = !text.is_empty() && text.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\n'));
         is_text.then(|| String::from_utf8_lossy(text).into_owned())
     }
 
-    /// What a variable holds at start, where that may be a system call's number: Go keeps that of `fcntl` in one.
+    /// What a variable holds at start, where that may be a system call's number: Go keeps that of `fcntl` in one. Or the text that a variable points to at start.
     fn initial(&self, at: u64, bits: u32) -> Option<u64> {
+        if let Some(Pointer::Here(to)) = self.binary.pointer(at) {
+            return Some(to).filter(|to| bits == 64 && !self.binary.is_code(*to) && self.text(*to).is_some());
+        }
         let value = self.binary.bytes_at(at).first_chunk().copied().map(u64::from_le_bytes)?;
         let value = if bits == 32 { value & 0xffff_ffff } else { value };
         (1..u64::from(HIGHEST_NUMBER)).contains(&value).then_some(value)
@@ -364,58 +363,6 @@ impl Search<'_> {
         for site in self.sites.values_mut().flatten().filter(|site| site.is_open && site.numbers.is_empty()) {
             site.is_open = false;
         }
-    }
-
-    /// The arguments given to functions of interest.
-    fn calls(&mut self, callers: &Callers) -> Vec<Call> {
-        let mut by_caller = BTreeMap::<Node, BTreeMap<u64, String>>::new();
-        let mut add = |name: &str, places: Vec<(Node, u64)>| {
-            if arguments_of(name).is_some() {
-                for (node, at) in places {
-                    by_caller.entry(node).or_default().insert(at, name.to_owned());
-                }
-            }
-        };
-        for (import, places) in &callers.imports {
-            let name = usize::try_from(*import).ok().and_then(|index| self.binary.imports.get(index));
-            add(name.map_or("", String::as_str), places.clone());
-        }
-        for symbol in &self.binary.symbols {
-            if arguments_of(&symbol.name).is_some()
-                && let Some(node) = self.layout.function(symbol.at)
-            {
-                add(&symbol.name, callers.of(node).collect());
-            }
-        }
-        let mut found = Vec::new();
-        for (node, places) in by_caller {
-            self.evaluate(
-                node,
-                |step| places.contains_key(&step.at),
-                |search, step, state| {
-                    let Some(name) = places.get(&step.at) else { return };
-                    let count = arguments_of(name).unwrap_or(0);
-                    let registers: &[Register] = search.binary.machine.arguments();
-                    let arguments: Vec<_> =
-                        registers.iter().take(count).map(|register| constants(state.register(*register))).collect();
-                    let last = arguments.last().and_then(Option::as_deref).unwrap_or_default();
-                    let texts = last.iter().filter_map(|at| search.text(*at)).collect();
-                    found.push(Call { node, at: step.at, name: name.clone(), arguments, texts });
-                },
-            );
-        }
-        found
-    }
-}
-
-/// How many of a function's first arguments say what a program does; none where nothing about it does.
-fn arguments_of(name: &str) -> Option<usize> {
-    match name {
-        // syscall(2): the number.
-        "syscall" => Some(1),
-        // dlsym(3), dlvsym(3): the name.
-        "dlsym" | "dlvsym" => Some(2),
-        _ => None,
     }
 }
 

@@ -53,12 +53,17 @@ impl Value {
         }
     }
 
-    fn join(&self, other: &Self) -> Self {
+    pub(super) fn join(&self, other: &Self) -> Self {
         match (self.atoms(), other.atoms()) {
             (Some(one), Some(two)) if one == two => self.clone(),
             (Some(one), Some(two)) => Self::of([one, two].concat()),
             _ => Self::Any,
         }
+    }
+
+    /// The value plus a constant.
+    pub(super) fn plus(&self, plus: i64) -> Self {
+        self.map(|atom| add(atom, plus, 64))
     }
 
     fn map(&self, change: impl Fn(Atom) -> Option<Atom>) -> Self {

@@ -177,6 +177,11 @@ fn read(tokens: &Tokens<'_>, reading: &Reading<'_>, summary: &mut Summary) {
                         let (value, _) = reader.expression(at + 2, end.unwrap_or(at + 2), 0);
                         summary.scope.assign(name, value);
                     }
+                    // perldoc -f glob: it is File::Glob's.
+                    "glob" if !tokens.is_sign(at + 1, "=>") => {
+                        let name = "File::Glob".to_owned();
+                        summary.imports.push(Import { name, items: Vec::new(), level: 0, line, place });
+                    }
                     _ => {
                         let Some((callee, _)) = reader.dotted(at) else { continue };
                         if reading.may_matter(&callee, &summary.scope)

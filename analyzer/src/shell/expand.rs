@@ -109,6 +109,15 @@ impl Walk<'_> {
         all
     }
 
+    /// The word of a redirection: its value, and the path it leads to, `*` in place of what is not known.
+    pub(super) fn target(&mut self, text: &str, state: &mut State) -> (Arg, Option<String>) {
+        match self.quoted_fields(text, state).as_slice() {
+            [field] if field.unknown => (None, Some(field.pattern.replace('\\', ""))),
+            [field] => (Some(field.text.clone()), Some(field.text.clone())),
+            _ => (None, None),
+        }
+    }
+
     /// A word as a pattern, quoted characters escaped; none where a part of it is not known.
     pub(super) fn as_pattern(&mut self, text: &str, state: &mut State) -> Arg {
         let mut fields = Fields::default();

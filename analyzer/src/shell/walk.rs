@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use brush_parser::{SourceSpan, ast};
 use dna::{Condition, Confidence, ImagePath};
 
-use super::{Arg, Call, Circumstances, Outcome, Source, World, matches, output, syntax};
+use super::{Arg, Call, Circumstances, Outcome, Source, World, Written, matches, output, syntax};
 
 /// Commands looked at in one script, branches not taken included.
 const MAX_STEPS: usize = 20_000;
@@ -663,14 +663,37 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks only for commands inside the words of a redirection, and for input that is known.
+    /// Notes a file that is opened for writing.
+    fn write(&mut self, place: Option<String>, state: &State) {
+        let path = place.and_then(|place| state.cwd.join(place.as_bytes()).ok());
+        // What starts unknown may be anywhere.
+        let Some(path) = path.filter(|path| path.components().next().is_some_and(|first| !first.contains(&b'*')))
+        else {
+            return;
+        };
+        let (file, line) = (self.file().cloned(), self.line);
+        self.outcome.writes.push(Written { path, file, line, confidence: state.confidence, when: state.when.clone() });
+    }
+
+    /// Looks only for commands inside the words of a redirection, for input that is known and for files written.
     fn redirect(&mut self, redirect: &ast::IoRedirect, state: &mut State) {
         match redirect {
             ast::IoRedirect::File(_, kind, ast::IoFileRedirectTarget::Filename(word)) => {
-                let path = self.single(&word.value, state);
-                if matches!(kind, ast::IoFileRedirectKind::Read) {
-                    state.input = path.and_then(|path| output::file_lines(&path, state, self.world));
+                let (path, place) = self.target(&word.value, state);
+                match kind {
+                    ast::IoFileRedirectKind::Read => {
+                        state.input = path.and_then(|path| output::file_lines(&path, state, self.world));
+                    }
+                    ast::IoFileRedirectKind::Write
+                    | ast::IoFileRedirectKind::Append
+                    | ast::IoFileRedirectKind::Clobber
+                    | ast::IoFileRedirectKind::ReadAndWrite => self.write(place, state),
+                    _ => {}
                 }
+            }
+            ast::IoRedirect::OutputAndError(word, _) => {
+                let (_, place) = self.target(&word.value, state);
+                self.write(place, state);
             }
             ast::IoRedirect::File(_, _, ast::IoFileRedirectTarget::ProcessSubstitution(_, inner)) => {
                 self.list(&inner.list, vec![state.clone()]);

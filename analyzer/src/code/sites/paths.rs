@@ -1,0 +1,106 @@
+//! Absolute paths that a file's code and data refer to: weaker evidence than an argument, since nobody is seen to use them.
+
+use serde::{Deserialize, Serialize};
+
+use super::Search;
+use crate::code::{
+    binary::Pointer,
+    insn::{Effect, Step, Use},
+    module::Node,
+};
+
+/// A path that a function or data object refers to; `*` stands for what a format fills in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(in crate::code) node: Node,
+    /// Virtual address of the reference.
+    pub(in crate::code) at: u64,
+    pub(in crate::code) path: String,
+}
+
+impl Search<'_> {
+    /// The paths referred to.
+    pub(super) fn paths(&mut self, steps: &[Step]) -> Vec<Named> {
+        let mut found = Vec::new();
+        for step in steps {
+            let to = match step.refers() {
+                Some((Use::Take, to)) => to,
+                Some((Use::Constant, to)) if !self.binary.is_movable => to,
+                _ => continue,
+            };
+            if !self.starts_path(to) {
+                continue;
+            }
+            let Some(node) = self.layout.function(step.at) else { continue };
+            let path = self.closed_path(to).or_else(|| self.measured_path(node, step.at, to));
+            found.extend(path.map(|path| Named { node, at: step.at, path }));
+            if found.len() >= MAX_PATHS {
+                return found;
+            }
+        }
+        for (at, pointer) in &self.binary.pointers {
+            let Pointer::Here(to) = *pointer else { continue };
+            if self.binary.is_code(*at) || !self.starts_path(to) {
+                continue;
+            }
+            // Rust and Go keep the length beside the pointer.
+            let len = self.binary.bytes_at(at.saturating_add(8)).first_chunk().copied().map(u64::from_le_bytes);
+            let path = self.closed_path(to).or_else(|| self.path(to, usize::try_from(len?).ok()?));
+            if let (Some(path), Some(node)) = (path, self.layout.object(*at)) {
+                found.push(Named { node, at: *at, path });
+            }
+            if found.len() >= MAX_PATHS {
+                break;
+            }
+        }
+        found.sort();
+        found.dedup_by(|next, kept| next.node == kept.node && next.path == kept.path);
+        found
+    }
+
+    fn starts_path(&self, at: u64) -> bool {
+        let bytes = self.binary.bytes_at(at);
+        bytes.first() == Some(&b'/') && bytes.get(1).is_some_and(u8::is_ascii_alphanumeric) && !self.binary.is_code(at)
+    }
+
+    /// A path that a zero byte closes.
+    fn closed_path(&self, at: u64) -> Option<String> {
+        let bytes = self.binary.bytes_at(at);
+        let bytes = bytes.get(..PATH_BYTES).unwrap_or(bytes);
+        self.path(at, memchr::memchr(0, bytes)?)
+    }
+
+    fn path(&self, at: u64, len: usize) -> Option<String> {
+        let bytes = self.binary.bytes_at(at).get(..len).filter(|_| (2..PATH_BYTES).contains(&len))?;
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@%".contains(byte);
+        if !bytes.iter().all(is_part) {
+            return None;
+        }
+        Some(super::calls::glob_of(&String::from_utf8_lossy(bytes)))
+    }
+
+    /// A path whose length the code holds beside its address, as Rust's and Go's does.
+    fn measured_path(&mut self, node: Node, at: u64, to: u64) -> Option<String> {
+        let function = self.functions.get(node as usize).filter(|_| self.work != 0)?;
+        let lines = self.lines(function);
+        self.work = self.work.saturating_sub(lines.len());
+        let index = lines.binary_search_by_key(&at, |(step, _)| step.at).ok()?;
+        let near = |distance: usize| {
+            let after = lines.get(index.saturating_add(distance));
+            [after, index.checked_sub(distance).and_then(|before| lines.get(before))]
+        };
+        let lens = (1..NEAR).flat_map(near).flatten().flat_map(|(_, effects)| effects);
+        lens.filter_map(|effect| match effect {
+            Effect::Set { value, .. } => usize::try_from(*value).ok(),
+            _ => None,
+        })
+        .find_map(|len| self.path(to, len))
+    }
+}
+
+/// Paths kept of one file: interpreters name some hundreds.
+const MAX_PATHS: usize = 10_000;
+/// Longer ones are no constants.
+const PATH_BYTES: usize = 256;
+/// Instructions between an address and its length.
+const NEAR: usize = 5;
