@@ -14,7 +14,7 @@ use crate::{
     closure,
     closure::{Closure, Launch},
     code::{Code, Nearest},
-    inventory,
+    expect, inventory,
     kept::Kept,
     loader::Loader,
     merge::{self, Configured},
@@ -35,6 +35,8 @@ pub struct Analysis {
     pub dna: Dna,
     /// The packages.
     pub inventory: Inventory,
+    /// How code leads to the system calls, by program: what their probabilities rest on.
+    pub traits: Vec<expect::Program>,
     rootfs: Rootfs,
     started: Started,
     limits: Limits,
@@ -114,7 +116,7 @@ fn work_out(
     let (mut configured, config_unknowns) = merge::configured(&closure, world);
     let (loads, load_unknowns) = load(&loader, &closure, &configured, &reader);
     progress.done("load")?;
-    let calls = syscalls::of_closure(&mut reader.code, &rootfs, &closure, &loads, progress)?;
+    let calls = syscalls::of_closure(&mut reader.code, &rootfs, &closure, &loads, is_root(&started), progress)?;
     configured.add_acts(&closure, &calls.acts);
     progress.done("code")?;
     let listen = claimed(&started.start);
@@ -153,6 +155,7 @@ fn work_out(
     Ok(Analysis {
         dna,
         inventory,
+        traits: calls.traits,
         rootfs,
         started,
         limits: limits.clone(),
@@ -210,7 +213,8 @@ impl Analysis {
         let closure = with_stack(|| closure::reach(&[launch], world, &self.limits, &mut reader));
         let (mut configured, config_unknowns) = merge::configured(&closure, world);
         let (loads, load_unknowns) = load(&loader, &closure, &configured, &reader);
-        let calls = syscalls::of_closure(&mut reader.code, &self.rootfs, &closure, &loads, progress)?;
+        let is_root = is_root(&self.started);
+        let calls = syscalls::of_closure(&mut reader.code, &self.rootfs, &closure, &loads, is_root, progress)?;
         configured.add_acts(&closure, &calls.acts);
         let (exposed, folders) = (&[][..], &touched(&self.started)[..]);
         let seen = Seen { closure: &closure, loads: &loads, calls: &calls, configured: &configured, exposed, folders };
@@ -262,6 +266,10 @@ fn launches(image: &Image, started: &Started) -> Vec<Launch> {
 
 fn launch(started: &Started, argv: Vec<String>, confidence: Confidence, evidence: Evidence) -> Launch {
     Launch { argv, env: started.env.clone(), uid: started.start.uid, cwd: started.cwd.clone(), confidence, evidence }
+}
+
+fn is_root(started: &Started) -> bool {
+    started.start.uid.is_none_or(|uid| uid == 0)
 }
 
 type Loads = BTreeMap<ImagePath, Vec<Known<Load>>>;
@@ -331,7 +339,7 @@ fn behavior(
     let mut behavior = Behavior {
         exec: executed(closure),
         load: merge::union(loads, closure),
-        syscalls: merge::union(&calls.programs, closure),
+        syscalls: calls.of_all(closure),
         capabilities: needed.all.clone(),
         completeness: if is_linux { completeness(needed) } else { Completenesses::default() },
         ..Behavior::default()

@@ -11,6 +11,7 @@
 
 mod aarch64;
 mod binary;
+mod depth;
 mod golang;
 mod insn;
 mod link;
@@ -32,6 +33,7 @@ use dna::{Digest, ImagePath, Limits};
 
 use crate::{InodeId, InodeKind, Progress, Rootfs, elf::ElfError, kept::Kept};
 use binary::Binary;
+use depth::Depths;
 use link::{Place, Process, Reached};
 use module::Module;
 pub(crate) use sites::Argument;
@@ -83,6 +85,15 @@ pub(crate) struct Call {
     pub(crate) calm_distance: Option<u32>,
     /// The program's own file binds to a function of this name.
     pub(crate) is_imported: bool,
+    /// The files outside the C library that do.
+    pub(crate) importers: u16,
+    /// Reached places that make it, and those outside the C library.
+    pub(crate) sites: u16,
+    pub(crate) own_sites: u16,
+    /// Steps inside the C library from what the program's own code asks it for, and from what any file's code does; with no way
+    /// through despair.
+    pub(crate) program_depth: Option<u16>,
+    pub(crate) any_depth: Option<u16>,
     /// The nearest place: the file's number, the offset of the instruction, the function.
     pub(crate) nearest: Option<Nearest>,
     /// The same in the process.
@@ -271,6 +282,22 @@ fn summarize(rootfs: &Rootfs, inode: InodeId, limits: &Limits) -> Result<Option<
 }
 
 impl Reach {
+    /// The program is Go's own: its runtime starts it.
+    pub(crate) fn is_go(&self) -> bool {
+        let functions = self.process.modules.first().map(|module| module.functions.as_slice()).unwrap_or_default();
+        functions.iter().any(|function| function.name.as_deref() == Some("runtime.main"))
+    }
+
+    /// The program brings its C library along, or has none.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.process.modules.len() == 1
+    }
+
+    /// The program is x86-64 code.
+    pub(crate) fn is_x86(&self) -> bool {
+        self.process.modules.first().is_some_and(|module| module.machine == insn::Machine::X86_64)
+    }
+
     /// No file of the process could be decoded.
     pub(crate) fn is_empty(&self) -> bool {
         self.files.is_empty()
@@ -280,6 +307,10 @@ impl Reach {
     pub(crate) fn syscalls(&self) -> (BTreeMap<&'static str, Call>, Vec<Nearest>) {
         let mut calls = BTreeMap::<&'static str, Call>::new();
         let mut open = Vec::new();
+        let depths = Depths::of(&self.process, &self.calm);
+        let note = |calls: &mut BTreeMap<&'static str, Call>, name, place, at, distance| {
+            self.note(calls, &depths, name, place, at, distance);
+        };
         for (index, module) in self.process.modules.iter().enumerate() {
             for (node, sites) in &module.sites {
                 let place: Place = (index, *node);
@@ -296,7 +327,7 @@ impl Reach {
                             numbers::name(module.machine, *number)
                         };
                         let Some(name) = name else { continue };
-                        self.note(&mut calls, name, place, site.at, step.distance);
+                        note(&mut calls, name, place, site.at, step.distance);
                     }
                 }
             }
@@ -309,7 +340,7 @@ impl Reach {
                             let number = u32::try_from(*number).ok();
                             let name = number.and_then(|number| numbers::name(module.machine, number));
                             let Some(name) = name else { continue };
-                            self.note(&mut calls, name, place, call.at, step.distance.saturating_add(1));
+                            note(&mut calls, name, place, call.at, step.distance.saturating_add(1));
                         }
                     }
                     None => open.extend(self.nearest(place, call.at)),
@@ -325,6 +356,13 @@ impl Reach {
             let imported: BTreeSet<&str> = program.imports.iter().map(String::as_str).collect();
             for (name, call) in &mut calls {
                 call.is_imported = imported.contains(name);
+            }
+        }
+        for module in self.process.modules.iter().filter(|module| !depth::is_c_library(module)) {
+            for name in &module.imports {
+                if let Some(call) = calls.get_mut(name.as_str()) {
+                    call.importers = call.importers.saturating_add(1);
+                }
             }
         }
         (calls, open)
@@ -374,8 +412,23 @@ impl Reach {
         Some(Way { calm_distance, is_own: place.0 == 0, place: found })
     }
 
-    fn note(&self, calls: &mut BTreeMap<&'static str, Call>, name: &'static str, place: Place, at: u64, distance: u32) {
+    fn note(
+        &self,
+        calls: &mut BTreeMap<&'static str, Call>,
+        depths: &Depths,
+        name: &'static str,
+        place: Place,
+        at: u64,
+        distance: u32,
+    ) {
         let call = calls.entry(name).or_insert_with(|| Call { distance: u32::MAX, ..Call::default() });
+        call.sites = call.sites.saturating_add(1);
+        if !self.process.modules.get(place.0).is_some_and(|module| depth::is_c_library(module)) {
+            call.own_sites = call.own_sites.saturating_add(1);
+        }
+        let (program, any) = depths.at(place);
+        call.program_depth = nearer(call.program_depth, program);
+        call.any_depth = nearer(call.any_depth, any);
         if let Some(calm) = self.calm.step(place) {
             let calm = calm.distance;
             call.calm_distance = Some(call.calm_distance.map_or(calm, |known| known.min(calm)));
@@ -421,6 +474,10 @@ impl Reach {
 
 /// Functions and objects of the processes kept, each with two distances of eight bytes.
 const MAX_KEPT_NODES: usize = 1_500_000;
+
+fn nearer(one: Option<u16>, other: Option<u16>) -> Option<u16> {
+    one.into_iter().chain(other).min()
+}
 
 /// Reads any bytes as the code of a file, for fuzzing: how many system calls it makes.
 pub fn count_calls(bytes: &[u8]) -> usize {

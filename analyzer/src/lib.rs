@@ -24,6 +24,7 @@ mod code;
 mod directory;
 pub mod elf;
 mod error;
+pub mod expect;
 pub mod filecaps;
 pub mod inventory;
 mod kept;

@@ -13,6 +13,8 @@ use crate::{
     acts::{self, Acts},
     closure::Closure,
     code::{Call, Code, Nearest},
+    expect::{self, Traits},
+    merge,
 };
 
 /// What the code of the executed programs does.
@@ -24,7 +26,18 @@ pub(crate) struct Calls {
     pub(crate) asked: BTreeMap<ImagePath, BTreeSet<String>>,
     /// What they do by constants, by program.
     pub(crate) acts: BTreeMap<ImagePath, Acts>,
+    /// How the code leads to them.
+    pub(crate) traits: Vec<expect::Program>,
     pub(crate) unknowns: BTreeSet<Unknown>,
+}
+
+impl Calls {
+    /// The calls of all programs together: what to expect of a container is judged of them as a whole.
+    pub(crate) fn of_all(&self, closure: &Closure) -> Vec<Known<Syscall>> {
+        let mut all = merge::union(&self.programs, closure);
+        expect::judge(&self.traits, &mut all);
+        all
+    }
 }
 
 /// The calls of every program executed.
@@ -36,12 +49,13 @@ pub(crate) fn of_closure(
     rootfs: &Rootfs,
     closure: &Closure,
     loads: &BTreeMap<ImagePath, Vec<Known<Load>>>,
+    is_root: bool,
     progress: &Progress,
 ) -> Result<Calls, Error> {
     let mut calls = Calls::default();
     let mapped = |path| loads.get(path).into_iter().flatten().map(|load| &load.what.path);
     code.prepare(closure.exec.keys().flat_map(|path| std::iter::once(path).chain(mapped(path))), progress);
-    for path in closure.exec.keys() {
+    for (path, exec) in &closure.exec {
         progress.check()?;
         let loaded = loads.get(path).into_iter().flatten().map(|load| load.what.path.clone());
         let (reach, failed) = code.reach([path.clone()].into_iter().chain(loaded), closure.called(path));
@@ -65,6 +79,15 @@ pub(crate) fn of_closure(
                 format!("a system call in {function} at offset {:#x} whose number could not be found", nearest.offset);
             calls.unknowns.insert(Unknown { place: place(&nearest.file), subject: Subject::Syscalls, why });
         }
+        let program = expect::Program {
+            path: path.clone(),
+            confidence: exec.confidence,
+            is_go: reach.is_go(),
+            is_alone: reach.is_alone(),
+            is_x86: reach.is_x86(),
+            is_root,
+            calls: found.iter().map(|(name, call)| (*name, traits(call))).collect(),
+        };
         let mut list: Vec<Known<Syscall>> = found.iter().map(|(name, call)| item(name, call, rootfs)).collect();
         // What starts the program is a call itself.
         if !found.contains_key(STARTS) {
@@ -80,6 +103,8 @@ pub(crate) fn of_closure(
             });
             list.sort();
         }
+        expect::judge(std::slice::from_ref(&program), &mut list);
+        calls.traits.push(program);
         calls.programs.insert(path.clone(), list);
         let asks = |call: &Call| {
             let is_own = call.nearest.as_ref().is_some_and(|nearest| nearest.file == *path);
@@ -106,6 +131,20 @@ fn item(name: &str, call: &Call, rootfs: &Rootfs) -> Known<Syscall> {
     };
     let what = Syscall { name: name.to_owned() };
     Known { what, confidence, probability: None, when: Vec::new(), evidence: evidence.into_iter().collect() }
+}
+
+fn traits(call: &Call) -> Traits {
+    Traits {
+        distance: call.distance,
+        calm_distance: call.calm_distance,
+        is_imported: call.is_imported,
+        importers: call.importers,
+        sites: call.sites,
+        own_sites: call.own_sites,
+        program_depth: call.program_depth,
+        any_depth: call.any_depth,
+        programs: 0,
+    }
 }
 
 fn place(path: &ImagePath) -> String {

@@ -91,6 +91,12 @@ impl Process {
         self.exports.get(name).into_iter().flatten().map(|(module, export)| (*module, export.node))
     }
 
+    /// What a name that a file asks for stands for.
+    pub(super) fn imported(&self, module: usize, index: u32) -> impl Iterator<Item = Place> + '_ {
+        let name = self.modules.get(module).and_then(|module| module.imports.get(index as usize));
+        name.into_iter().flat_map(|name| self.named(name))
+    }
+
     /// Follows all code from the program's entry and the files' start-up functions, but enters no function of the given names.
     pub(crate) fn reach(&self, avoided: &[&str]) -> Reached {
         self.search(avoided, None).reached

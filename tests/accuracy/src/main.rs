@@ -1,0 +1,305 @@
+//! How well the prediction matches what the kernel saw, and the training of the model for system calls. docs/accuracy.md is the
+//! page to it; everything it needs but the images is in this folder.
+//!
+//! ```text
+//! accuracy score IMAGES       analyzes the images of a folder and judges the prediction, beside two controls
+//! accuracy traits IMAGES      analyzes the images of a folder and keeps how their code leads to calls (traits/)
+//! accuracy train              makes the model (analyzer/data/syscall-model.toml) from truth/ and traits/
+//! accuracy import RESULTS     keeps recorded runs (truth/), RESULTS as the recorder writes them: LIST/NAME.json
+//! ```
+
+mod glob;
+mod score;
+mod train;
+mod traits;
+mod truth;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use analyzer::{
+    Analysis,
+    expect::{Container, Model},
+};
+use anyhow::{Context as _, bail, ensure};
+use score::{DIMENSIONS, Lists, Score};
+use train::Example;
+use truth::Truth;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["score", images] => judge(Path::new(images)),
+        ["traits", images] => keep_traits(Path::new(images)),
+        ["train"] => train(),
+        ["import", results] => import(Path::new(results)),
+        _ => bail!("accuracy score IMAGES | traits IMAGES | train | import RESULTS"),
+    }
+}
+
+/// Figures that the prediction must not fall below, over the open images: what this version reaches. docs/accuracy.md has the aims.
+const FLOORS: &[(&str, f64)] = &[
+    ("exec recall", 0.90),
+    ("load recall", 0.95),
+    ("syscalls recall", 0.98),
+    ("syscalls f1", 0.80),
+    ("syscalls f1 left out", 0.80),
+    ("syscalls f1 over the control", 0.03),
+];
+
+/// Calls that are possible, on average: no more than this.
+const MAX_SIZE: f64 = 150.0;
+
+fn here() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The image layouts of a folder that the kernel's record is kept of.
+fn layouts(folder: &Path) -> anyhow::Result<Vec<(Truth, PathBuf)>> {
+    let all = Truth::all(&here().join("truth"))?.into_iter().map(|truth| {
+        let layout = folder.join(&truth.image);
+        (truth, layout)
+    });
+    let found: Vec<_> = all.filter(|(_, layout)| layout.join("index.json").exists()).collect();
+    ensure!(!found.is_empty(), "no image in {}", folder.display());
+    Ok(found)
+}
+
+fn analyze(layout: &Path) -> anyhow::Result<Analysis> {
+    let options = oci::Options::default();
+    let images = oci::open(&format!("oci:{}", layout.display()).parse()?, &options)?;
+    let image = images.first().context("no image")?;
+    let progress = analyzer::Progress::start(&options.limits);
+    Ok(analyzer::analyze(image, &options.limits, &progress)?)
+}
+
+/// Images with kept traits.
+fn examples() -> anyhow::Result<Vec<Example>> {
+    let mut examples = Vec::new();
+    for truth in Truth::all(&here().join("truth"))? {
+        let file = here().join("traits").join(format!("{}.txt", truth.image));
+        if file.exists() {
+            examples.push(Example::new(truth, traits::read(&file)?));
+        }
+    }
+    Ok(examples)
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn keep_traits(images: &Path) -> anyhow::Result<()> {
+    let folder = here().join("traits");
+    fs::create_dir_all(&folder)?;
+    for (truth, layout) in layouts(images)? {
+        let text = traits::write(&Container::new(&analyze(&layout)?.traits));
+        fs::write(folder.join(format!("{}.txt", truth.image)), text)?;
+        println!("{}", truth.image);
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn train() -> anyhow::Result<()> {
+    let examples = examples()?;
+    let predicted = train::left_out(&examples)?;
+    let open = train::figures(&examples, &predicted, "open");
+    print_figures(&open);
+    let about = "System calls of containers: logistic regression over how code leads to a call and how often containers of other \
+                 families make it. Made by `cargo run --release -p accuracy -- train` from tests/accuracy/truth and \
+                 tests/accuracy/traits (Debian 12 packages, x86-64, Linux 6.18, recorded in November 2026). The figures are of \
+                 families left out.";
+    let model = train::model(&examples, &predicted, about.to_owned())?;
+    let file = here().join("../../analyzer/data/syscall-model.toml");
+    fs::write(&file, text(&model))?;
+    println!("{} images, threshold {}, written to {}", examples.len(), model.threshold, file.display());
+    for (name, weight) in analyzer::expect::FEATURES.iter().zip(&model.weights) {
+        println!("{weight:>10.4}  {name}");
+    }
+    Ok(())
+}
+
+/// The model as text: the same model gives the same bytes.
+fn text(model: &Model) -> String {
+    let list = |names: &BTreeSet<String>| {
+        let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+        quoted.join(", ")
+    };
+    let mut text = format!("about = {:?}\nthreshold = {:?}\n", model.about, model.threshold);
+    text += &format!("constant = {:?}\nweights = {:?}\n\n[metrics]\n", model.constant, model.weights);
+    for (name, value) in &model.metrics {
+        text += &format!("{name} = {value:?}\n");
+    }
+    for seen in &model.seen {
+        text += &format!("\n[[seen]]\nimage = {:?}\nkind = {:?}\n", seen.image, seen.kind);
+        text += &format!("made = [{}]\nnear = [{}]\n", list(&seen.made), list(&seen.near));
+    }
+    text
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn print_figures(figures: &train::Figures) {
+    println!("system calls, family left out: F1 {:.3}, Brier score {:.3}", figures.f1, figures.brier);
+    println!("  probability   calls  mean  made");
+    for (index, (count, mean, made)) in figures.reliability.iter().enumerate() {
+        println!("  0.{index} and more {count:>6}  {mean:.2}  {made:.2}");
+    }
+    let by_image: Vec<String> = figures.by_image.iter().map(|(image, f1)| format!("{image} {f1:.2}")).collect();
+    println!("  {}", by_image.join(", "));
+}
+
+/// Keeps recorded runs, with the families that the corpora name.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn import(results: &Path) -> anyhow::Result<()> {
+    let families = families()?;
+    for list in fs::read_dir(results)? {
+        let list = list?.path();
+        let name = list.file_name().unwrap_or_default().to_owned();
+        let mut files: Vec<PathBuf> = fs::read_dir(&list)?.filter_map(|file| Some(file.ok()?.path())).collect();
+        files.sort();
+        let folder = here().join("truth").join(name);
+        fs::create_dir_all(&folder)?;
+        for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+            let Some(mut truth) = Truth::recorded(file)? else {
+                println!("{}: its workload failed", file.display());
+                continue;
+            };
+            truth.family = families.get(&truth.image).cloned().unwrap_or_default();
+            fs::write(folder.join(format!("{}.json", truth.image)), serde_json::to_string(&truth)?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Families by image: of the open images by `families.toml`, of the others by their corpus.
+fn families() -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    #[derive(serde::Deserialize)]
+    struct Corpus {
+        image: Vec<Image>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Image {
+        name: String,
+        family: BTreeSet<String>,
+    }
+    let mut families: BTreeMap<String, BTreeSet<String>> =
+        toml::from_str(&fs::read_to_string(here().join("families.toml"))?)?;
+    let corpus: Corpus = toml::from_str(&fs::read_to_string(here().join("corpus-more.toml"))?)?;
+    families.extend(corpus.image.into_iter().map(|image| (image.name, image.family)));
+    Ok(families)
+}
+
+/// Docker's default profile: the calls it allows with the default capabilities.
+fn docker() -> anyhow::Result<BTreeSet<String>> {
+    let table: toml::Table = toml::from_str(&fs::read_to_string(here().join("../../cli/src/profile/seccomp.toml"))?)?;
+    let names = table.get("docker").and_then(|docker| docker.get("names")).and_then(toml::Value::as_array);
+    let names: BTreeSet<String> =
+        names.into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+    ensure!(!names.is_empty(), "no list of what Docker allows");
+    Ok(names)
+}
+
+/// Means over images, by dimension.
+#[derive(Default)]
+struct Mean {
+    count: f64,
+    recall: f64,
+    precision: f64,
+    f1: f64,
+    size: f64,
+}
+
+impl Mean {
+    fn add(&mut self, score: &Score) {
+        self.count += 1.0;
+        self.recall += score.recall;
+        self.precision += score.precision;
+        self.f1 += score.f1;
+        self.size += score.size as f64;
+    }
+
+    fn of(&self, sum: f64) -> f64 {
+        if self.count > 0.0 { sum / self.count } else { 0.0 }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn judge(images: &Path) -> anyhow::Result<()> {
+    let (examples, docker) = (examples()?, docker()?);
+    let mut means = BTreeMap::<&str, Mean>::new();
+    let (mut prior, mut allowed) = (Mean::default(), Mean::default());
+    let mut missed = Vec::new();
+    print!("{:16}", "image");
+    DIMENSIONS.iter().for_each(|dimension| print!(" {:15}", format!("{dimension} R P F1")));
+    println!();
+    for (truth, layout) in layouts(images)?.into_iter().filter(|(truth, _)| truth.list == "open") {
+        let dna = serde_json::to_value(&analyze(&layout)?.dna)?;
+        let (wide, sure) = score::lists(&dna);
+        let scores = score::score(&wide, &sure, &truth);
+        print!("{:16}", truth.image);
+        for (dimension, score) in &scores.iter().collect::<BTreeMap<_, _>>() {
+            means.entry(dimension).or_default().add(score);
+        }
+        for dimension in DIMENSIONS {
+            let Some(score) = scores.get(dimension) else { continue };
+            print!(" {:15}", format!("{:.2} {:.2} {:.2}", score.recall, score.precision, score.f1));
+            if !score.missed.is_empty() {
+                let named: Vec<&str> = score.missed.iter().take(20).map(String::as_str).collect();
+                missed.push(format!("  {} misses {dimension}: {}", truth.image, named.join(" ")));
+            }
+        }
+        println!();
+        if let Some(example) = examples.iter().find(|example| example.truth.image == truth.image) {
+            let of = |names: BTreeSet<String>| -> Lists { [("syscalls", names)].into() };
+            let names = of(train::control(&examples, example));
+            score::score(&names, &names, &truth).values().for_each(|score| prior.add(score));
+            let names = of(docker.clone());
+            score::score(&names, &names, &truth).values().for_each(|score| allowed.add(score));
+        }
+    }
+    print!("{:16}", "MEAN");
+    for dimension in DIMENSIONS {
+        let Some(mean) = means.get(dimension) else { continue };
+        let (recall, precision, f1) = (mean.of(mean.recall), mean.of(mean.precision), mean.of(mean.f1));
+        print!(" {:15}", format!("{recall:.3} {precision:.2} {f1:.2}"));
+    }
+    println!("\n{}", missed.join("\n"));
+    let left_out = train::figures(&examples, &train::left_out(&examples)?, "open");
+    let calls = means.get("syscalls").context("no image")?;
+    println!(
+        "system calls possible, on average {:.1}; F1 of the shipped model, which knows these images, {:.3}",
+        calls.of(calls.size),
+        calls.of(calls.f1)
+    );
+    print_figures(&left_out);
+    let control = prior.of(prior.f1);
+    println!("control: what half of the other families call, no image opened: F1 {control:.3}");
+    println!(
+        "control: Docker's default profile, {} calls: F1 {:.3}, recall {:.3}",
+        docker.len(),
+        allowed.of(allowed.f1),
+        allowed.of(allowed.recall)
+    );
+    let reached = |name: &str| match name {
+        "syscalls f1 left out" => left_out.f1,
+        "syscalls f1 over the control" => left_out.f1 - control,
+        name => name
+            .split_once(' ')
+            .and_then(|(dimension, what)| {
+                let mean = means.get(dimension)?;
+                Some(mean.of(if what == "recall" { mean.recall } else { mean.f1 }))
+            })
+            .unwrap_or_default(),
+    };
+    let mut under: Vec<String> = FLOORS
+        .iter()
+        .filter(|(name, floor)| reached(name) < *floor)
+        .map(|(name, floor)| format!("{name} is {:.3}, the floor {floor}", reached(name)))
+        .collect();
+    if calls.of(calls.size) > MAX_SIZE {
+        under.push(format!("{:.1} possible calls on average, at most {MAX_SIZE}", calls.of(calls.size)));
+    }
+    ensure!(under.is_empty(), "{}", under.join("; "));
+    Ok(())
+}
