@@ -66,6 +66,12 @@ pub(super) fn find(binary: &Binary, layout: &Layout, steps: &[Step], functions: 
             },
         );
     }
+    // Go's way to have all threads make a call passes the number through the scheduler.
+    for (node, function) in (0..).zip(functions) {
+        if function.name.as_deref().is_some_and(|name| GO_ALL_THREADS.contains(&name)) {
+            wrappers.entry(node).or_default().insert(Atom::Entry(GO_FIRST_ARGUMENT, 0));
+        }
+    }
     search.look_again();
     // Then the callers of wrappers, and theirs.
     let calls = Callers::new(binary, layout, steps);
@@ -434,6 +440,10 @@ impl Callers {
     }
 }
 
+/// Functions of Go's package `syscall` whose first argument is a number (pkg.go.dev/syscall).
+const GO_ALL_THREADS: [&str; 2] = ["syscall.AllThreadsSyscall", "syscall.AllThreadsSyscall6"];
+/// RAX on x86-64, R0 on AArch64 (Go's internal ABI specification).
+const GO_FIRST_ARGUMENT: Register = 0;
 /// PATH_MAX; names are shorter.
 const TEXT_BYTES: usize = 4 << 10;
 /// Wrappers of wrappers: Go's system packages have three levels.
