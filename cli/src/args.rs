@@ -133,7 +133,7 @@ pub(crate) struct Explain {
     #[arg(value_name = "SOURCE")]
     pub(crate) source: String,
     /// syscall:NAME, capability:CAP_NAME, port:NUMBER[/PROTOCOL], exec:/PATH, load:/PATH, write:/PATH, read:/PATH or
-    /// connect:HOST[:PORT]
+    /// connect:HOST or connect:HOST:PORT
     #[arg(value_name = "WHAT")]
     pub(crate) what: String,
     /// What to print
