@@ -31,7 +31,12 @@ use std::{
 
 use dna::{Digest, ImagePath, Limits};
 
-use crate::{InodeId, InodeKind, Progress, Rootfs, elf::ElfError, kept::Kept};
+use crate::{
+    InodeId, InodeKind, Progress, Rootfs,
+    elf::ElfError,
+    kept::Kept,
+    words::{self, Words},
+};
 use binary::Binary;
 use depth::Depths;
 use link::{Place, Process, Reached};
@@ -49,6 +54,8 @@ pub(crate) struct Code<'a> {
     /// Processes worked out, by their files and names; they are asked about more than once.
     reached: BTreeMap<(Vec<ImagePath>, BTreeSet<String>), Arc<Reach>>,
     nodes: usize,
+    /// The words of Python's sources, once a process asks.
+    words: Option<Option<Arc<Words>>>,
 }
 
 /// The summary of a file, none where it is no ELF file of a machine we decode; or why there is none.
@@ -147,7 +154,7 @@ const FATAL: &[&str] = &["abort", "__assert_fail", "__stack_chk_fail", "__chk_fa
 
 impl<'a> Code<'a> {
     pub(crate) fn new(rootfs: &'a Rootfs, limits: &'a Limits, kept: &'a Kept) -> Self {
-        Self { rootfs, limits, kept, modules: BTreeMap::new(), reached: BTreeMap::new(), nodes: 0 }
+        Self { rootfs, limits, kept, modules: BTreeMap::new(), reached: BTreeMap::new(), nodes: 0, words: None }
     }
 
     fn module(&mut self, inode: InodeId) -> Summary {
@@ -212,7 +219,10 @@ impl<'a> Code<'a> {
             return (known.clone(), failed);
         }
         let nodes: usize = modules.iter().map(|module| module.edges.len()).sum();
-        let process = Process::new(modules, key.1.clone());
+        let is_python = modules.iter().any(|module| !module.python.is_empty());
+        let words = || words::python(self.rootfs).map(Arc::new);
+        let words = if is_python { self.words.get_or_insert_with(words).clone() } else { None };
+        let process = Process::new(modules, key.1.clone(), words);
         let (reached, calm) = (process.reach(&[]), process.reach(FATAL));
         let reach = Arc::new(Reach { process, reached, calm, files: key.0.clone() });
         self.nodes = self.nodes.saturating_add(nodes);
@@ -485,7 +495,7 @@ pub fn count_calls(bytes: &[u8]) -> usize {
     let limits = Limits::default();
     let kept = Kept::default();
     let module = Code::new(&rootfs, &limits, &kept).module(inode).ok().flatten();
-    let process = Process::new(module.into_iter().collect(), BTreeSet::new());
+    let process = Process::new(module.into_iter().collect(), BTreeSet::new(), None);
     let reached = process.reach(FATAL);
     Reach { calm: process.reach(&[]), process, reached, files: vec![ImagePath::root()] }.syscalls().0.len()
 }

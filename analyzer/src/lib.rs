@@ -48,6 +48,7 @@ mod squash;
 mod start;
 mod supervisors;
 mod syscalls;
+mod words;
 mod wrappers;
 
 pub use analyze::{Analysis, Answer, CallStep, analyze, analyze_with};

@@ -13,6 +13,7 @@ use super::{
     module::{Edge, Export, Module, Node, Table},
     sites::Argument,
 };
+use crate::words::Words;
 
 /// A function or data object of a process: the file's number and the node in it.
 pub(crate) type Place = (usize, Node);
@@ -24,6 +25,8 @@ pub(crate) struct Process {
     /// Tables of the program, by number, in which a name that it is called by stands: only such names are looked up.
     closed: BTreeSet<usize>,
     called: BTreeSet<String>,
+    /// The words of Python's sources; none where they are not known, and any function of its modules may be called.
+    words: Option<Arc<Words>>,
     exports: BTreeMap<String, Vec<(usize, Export)>>,
 }
 
@@ -43,8 +46,9 @@ pub(crate) struct Step {
 }
 
 impl Process {
-    /// Binds files to each other. The program is called by the given names; none where they are not known.
-    pub(crate) fn new(modules: Vec<Arc<Module>>, called: BTreeSet<String>) -> Self {
+    /// Binds files to each other. The program is called by the given names; none where they are not known. Python's sources use
+    /// the given words.
+    pub(crate) fn new(modules: Vec<Arc<Module>>, called: BTreeSet<String>, words: Option<Arc<Words>>) -> Self {
         let mut exports = BTreeMap::<String, Vec<(usize, Export)>>::new();
         for (index, module) in modules.iter().enumerate() {
             for (name, list) in &module.exports {
@@ -65,7 +69,7 @@ impl Process {
             called.iter().any(has)
         };
         let closed = tables.iter().enumerate().filter(|(_, table)| is_closed(table)).map(|(index, _)| index).collect();
-        Self { modules, closed, called, exports }
+        Self { modules, closed, called, words, exports }
     }
 
     /// The files that no other needs from the start: the program and its interpreter apart.
@@ -86,9 +90,27 @@ impl Process {
         modules.filter(|(index, module)| !bound.contains(index) && !is_loader(module)).map(|(index, _)| index).collect()
     }
 
+    /// Whether anything may look a function of a Python module up that a file of this number defines.
+    fn is_used(&self, module: usize, name: &str) -> bool {
+        let Some(words) = &self.words else { return true };
+        let mut others = self.modules.iter().enumerate().filter(|(other, _)| *other != module);
+        words.contains(name) || others.any(|(_, other)| other.words.contains(name))
+    }
+
     /// The functions that a name stands for in a process.
     fn named(&self, name: &str) -> impl Iterator<Item = Place> + '_ {
         self.exports.get(name).into_iter().flatten().map(|(module, export)| (*module, export.node))
+    }
+
+    /// The functions of that name in a program that brings its C library along.
+    fn inner(&self, name: &str) -> impl Iterator<Item = Place> {
+        let program = self.modules.first().filter(|_| self.modules.len() == 1);
+        let functions = program.map(|program| program.functions.as_slice()).unwrap_or_default();
+        functions
+            .iter()
+            .zip(0..)
+            .filter(move |(function, _)| function.name.as_deref() == Some(name))
+            .map(|(_, node)| (0, node))
     }
 
     /// What a name that a file asks for stands for.
@@ -126,7 +148,7 @@ impl Process {
             avoided: avoided.iter().flat_map(|name| self.named(name)).collect(),
             trail,
             from: None,
-            guards: GUARDS.iter().flat_map(|name| self.named(name)).collect(),
+            guards: GUARDS.iter().flat_map(|name| self.named(name).chain(self.inner(name))).collect(),
             held: BTreeMap::new(),
         };
         for (index, module) in self.modules.iter().enumerate() {
@@ -176,7 +198,7 @@ impl Search<'_> {
         if self.avoided.contains(&place) {
             return;
         }
-        if self.guards.contains(&place) {
+        if self.guards.contains(&place) && !self.is_library_s_own(place) {
             self.reached.is_scheduled = true;
             self.guards.clear();
             std::mem::take(&mut self.held).into_iter().for_each(|(place, distance)| self.visit(place, distance));
@@ -194,6 +216,14 @@ impl Search<'_> {
         if let Some(class) = self.ahead.get_mut(distance as usize % CLASSES) {
             class.push_back((place, distance));
         }
+    }
+
+    /// A C library calls its own function for attributes that only others could have set.
+    fn is_library_s_own(&self, guard: Place) -> bool {
+        let Some((module, node)) = self.from else { return false };
+        let function = self.process.modules.get(module).and_then(|module| module.functions.get(node as usize));
+        let name = function.and_then(|function| function.name.as_deref()).unwrap_or_default();
+        module == guard.0 && (module != 0 || name.trim_start_matches('_').starts_with("pthread_"))
     }
 
     fn run(&mut self) {
@@ -241,6 +271,13 @@ impl Search<'_> {
                 }
             }
         }
+        for table in &module.python {
+            let from = table.partition_point(|(object, _, _)| *object < place.1);
+            let entries = table.get(from..).unwrap_or_default().iter().take_while(|(object, _, _)| *object == place.1);
+            for (_, _, node) in entries.filter(|(_, name, _)| process.is_used(place.0, name)) {
+                self.visit((place.0, *node), distance.saturating_add(POINTED));
+            }
+        }
         let is_entry = place.0 == 0 && module.entry == Some(place.1);
         for edge in module.edges.get(place.1 as usize).into_iter().flatten() {
             match *edge {
@@ -283,7 +320,7 @@ impl Search<'_> {
 const LOADER_NAMES: [&str; 2] = ["_rtld_global", "_dlstart"];
 /// What asks for another scheduling than a thread has by itself: the protocol of a mutex (pthread_mutexattr_setprotocol(3p)), the
 /// attributes of a thread (pthread_attr_setinheritsched(3)) or of a program to start (posix_spawn(3)).
-const GUARDS: [&str; 9] = [
+const GUARDS: [&str; 10] = [
     "pthread_mutexattr_setprotocol",
     "pthread_mutexattr_setprioceiling",
     "pthread_mutex_setprioceiling",
@@ -291,6 +328,7 @@ const GUARDS: [&str; 9] = [
     "pthread_attr_setschedpolicy",
     "pthread_attr_setschedparam",
     "pthread_attr_setaffinity_np",
+    "pthread_setattr_default_np",
     "posix_spawnattr_setschedpolicy",
     "posix_spawnattr_setschedparam",
 ];

@@ -11,8 +11,10 @@ use super::{
     insn::{Flow, Machine, Step, Use},
     numbers,
     sites::{self, Site},
-    tables, x86,
+    tables::{self, Tables},
+    x86,
 };
+use crate::words::Words;
 
 /// A summary. Nodes are numbered: functions first, by address, then objects, by address.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,8 +41,12 @@ pub(crate) struct Module {
     pub(super) calls: Vec<sites::Call>,
     /// Paths that functions and objects name.
     pub(super) paths: Vec<sites::Named>,
-    /// Functions looked up by name.
+    /// Functions that the program looks up by a name it is called by.
     pub(super) tables: Vec<Table>,
+    /// Functions of Python's modules, by the names that scripts use.
+    pub(super) python: Vec<Table>,
+    /// The words in the data of a file that is written for Python: it may look functions of others up by them.
+    pub(super) words: Words,
     pub(super) scheduling: Scheduling,
 }
 
@@ -105,6 +111,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
     let layout = Layout::new(binary, starts, &extents, &steps);
     let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
     let tables = tables::find(binary, &layout);
+    let held = |tables: &[tables::Table]| tables.iter().map(|table| held(table, &layout)).collect();
     code_edges(binary, &layout, &steps, &mut edges);
     data_edges(binary, &layout, &tables, &mut edges);
     for list in &mut edges {
@@ -151,7 +158,9 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         sites,
         calls,
         paths,
-        tables: tables.into_iter().map(|table| held(table, &layout)).collect(),
+        tables: held(&tables.own),
+        python: held(&tables.python),
+        words: python_words(binary),
     })
 }
 
@@ -163,29 +172,46 @@ fn scheduling(
     sites: &BTreeMap<Node, Vec<Site>>,
     functions: &[Function],
 ) -> Scheduling {
-    if !["pthread_create", "sched_setscheduler"].iter().all(|name| exports.contains_key(*name)) {
+    // A program that brings its C library along exports nothing of it.
+    let nodes = |is_meant: &dyn Fn(&str) -> bool| -> BTreeSet<Node> {
+        let exported = exports.iter().filter(|(name, _)| is_meant(name)).flat_map(|(_, list)| list);
+        let inner = functions.iter().zip(0..).filter(|(function, _)| function.name.as_deref().is_some_and(is_meant));
+        exported.map(|export| export.node).chain(inner.map(|(_, node)| node)).collect()
+    };
+    if ["pthread_create", "sched_setscheduler"].iter().any(|name| nodes(&|found| found == *name).is_empty()) {
         return Scheduling::default();
     }
-    let is_named = |name: &str| name.contains("sched") || name.contains("affinity");
-    let named = exports.iter().filter(|(name, _)| is_named(name)).flat_map(|(_, list)| list);
-    let named: BTreeSet<Node> = named.map(|export| export.node).collect();
+    let named = nodes(&|name| name.contains("sched") || name.contains("affinity"));
     let asks = |site: &Site| {
         let asked = |number: &u32| numbers::name(machine, *number).is_some_and(|name| SCHEDULING.contains(&name));
         !site.numbers.is_empty() && site.numbers.iter().all(asked)
     };
     let inlined = sites.iter().filter(|(node, _)| !named.contains(node));
     let places = inlined.flat_map(|(_, sites)| sites).filter(|site| asks(site)).map(|site| site.at).collect();
-    let called = SCHEDULING.iter().filter_map(|name| exports.get(*name)).flatten().map(|export| export.node).collect();
+    let called = nodes(&|name| SCHEDULING.contains(&name));
     let callers = (0..).take(functions.len()).filter(|node| !named.contains(node)).collect();
     Scheduling { called, callers, places }
 }
 
 /// A table with the objects that hold its pointers.
-fn held(table: tables::Table, layout: &Layout) -> Table {
-    let mut held: Table =
-        table.entries.into_iter().filter_map(|(at, name, to)| Some((layout.object(at)?, name, to))).collect();
+fn held(table: &tables::Table, layout: &Layout) -> Table {
+    let object = |(at, name, to): &(u64, String, Node)| Some((layout.object(*at)?, name.clone(), *to));
+    let mut held: Table = table.entries.iter().filter_map(object).collect();
     held.sort_unstable();
     held
+}
+
+/// Texts that are names, in the data of a file that binds to Python.
+fn python_words(binary: &Binary) -> Words {
+    let is_for_python = binary.imports.iter().any(|name| name.starts_with("Py") || name.starts_with("_Py"));
+    let segments = binary.segments.iter().filter(|segment| is_for_python && !segment.is_code);
+    let texts = segments.flat_map(|segment| segment.bytes.split(|byte| *byte == 0));
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
+    let names = texts.filter(|text| (3..=40).contains(&text.len()) && text.iter().all(is_part));
+    names
+        .flat_map(|text| text.split(|byte| *byte == b'.'))
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect()
 }
 
 /// Where functions and objects begin and end.
@@ -465,9 +491,9 @@ fn through(binary: &Binary, layout: &Layout, slot: u64, mut add: impl FnMut(Edge
     }
 }
 
-fn data_edges(binary: &Binary, layout: &Layout, tables: &[tables::Table], edges: &mut [Vec<Edge>]) {
+fn data_edges(binary: &Binary, layout: &Layout, tables: &Tables, edges: &mut [Vec<Edge>]) {
     // What is looked up by name is followed by name.
-    let listed: BTreeSet<u64> = tables.iter().flat_map(|table| &table.entries).map(|(at, _, _)| *at).collect();
+    let listed: BTreeSet<u64> = tables.pointers().collect();
     let mut add = |at: u64, edge: Edge| {
         if let Some(list) = layout.object(at).and_then(|node| edges.get_mut(node as usize)) {
             list.push(edge);

@@ -3,8 +3,11 @@
 //!
 //! Two shapes are known: records that begin with a pointer to the name and one to the function (toybox's `toy_list`), and a list of
 //! sorted names with an array of as many pointers beside it (busybox's `applet_names` and `applet_main`).
+//!
+//! An interpreter offers its native functions to scripts in the same way: Python's modules list theirs in `PyMethodDef` records
+//! (`Include/methodobject.h`), which a `PyModuleDef` points to (`Include/moduleobject.h`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     binary::{Binary, Pointer},
@@ -18,8 +21,24 @@ pub(super) struct Table {
     pub(super) entries: Vec<(u64, String, Node)>,
 }
 
+/// The tables of a file.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    /// What the program itself looks up.
+    pub(super) own: Vec<Table>,
+    /// Functions of Python's modules.
+    pub(super) python: Vec<Table>,
+}
+
+impl Tables {
+    /// Where their pointers stand.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = u64> + '_ {
+        self.own.iter().chain(&self.python).flat_map(|table| &table.entries).map(|(at, _, _)| *at)
+    }
+}
+
 /// Finds the tables of a file.
-pub(super) fn find(binary: &Binary, layout: &Layout) -> Vec<Table> {
+pub(super) fn find(binary: &Binary, layout: &Layout) -> Tables {
     let mut pointers: Vec<(u64, u64)> = binary
         .pointers
         .iter()
@@ -33,9 +52,48 @@ pub(super) fn find(binary: &Binary, layout: &Layout) -> Vec<Table> {
         pointers.sort_unstable();
         pointers.dedup_by_key(|(at, _)| *at);
     }
-    let mut tables = records(binary, layout, &pointers);
-    tables.extend(lists(binary, layout, &pointers));
-    tables
+    let python = modules(binary, layout, &pointers);
+    let known: BTreeSet<u64> = python.iter().flat_map(|table| &table.entries).map(|(at, _, _)| *at).collect();
+    let mut own = records(binary, layout, &pointers);
+    own.retain(|table| !table.entries.iter().any(|(at, _, _)| known.contains(at)));
+    own.extend(lists(binary, layout, &pointers));
+    Tables { own, python }
+}
+
+/// The functions of Python's modules: where a definition names a module, and what it lists.
+fn modules(binary: &Binary, layout: &Layout, pointers: &[(u64, u64)]) -> Vec<Table> {
+    let pointer = |at: u64| {
+        let index = pointers.binary_search_by_key(&at, |(at, _)| *at).ok()?;
+        pointers.get(index).map(|(_, to)| *to)
+    };
+    let text = |at: u64| pointer(at).and_then(|text| name_at(binary, text));
+    let table = |(holder, table): &(u64, u64)| {
+        // `m_name`, `m_doc`, `m_size`, `m_methods`.
+        text(holder.checked_sub(3 * WORD)?)?;
+        let size = number(binary, holder.checked_sub(WORD)?)?;
+        if binary.is_code(*table) || !(-1..MAX_STATE).contains(&size) {
+            return None;
+        }
+        let mut entries = Vec::new();
+        let records = (0..MAX_METHODS).map_while(|index| table.checked_add(index.checked_mul(METHOD)?));
+        for at in records {
+            let Some(name) = text(at) else { break };
+            let to = at.saturating_add(WORD);
+            let flags = number(binary, at.saturating_add(2 * WORD))? & 0xffff_ffff;
+            if !(1..=METHOD_FLAGS).contains(&flags) {
+                return None;
+            }
+            if let Some(node) = pointer(to).filter(|to| binary.is_code(*to)).and_then(|to| layout.function(to)) {
+                entries.push((to, name, node));
+            }
+        }
+        Some(Table { entries }).filter(|table| !table.entries.is_empty())
+    };
+    pointers.iter().filter_map(table).collect()
+}
+
+fn number(binary: &Binary, at: u64) -> Option<i64> {
+    Some(i64::from_le_bytes(*binary.bytes_at(at).first_chunk()?))
 }
 
 /// Records of a name and a function, all of one size.
@@ -136,5 +194,12 @@ const WORD: u64 = 8;
 /// Fewer are no program of many calls.
 const MIN_NAMES: usize = 20;
 const NAME_BYTES: usize = 32;
+/// `PyMethodDef`: a name, a function, flags, a text.
+const METHOD: u64 = 4 * WORD;
+const MAX_METHODS: u64 = 2000;
+/// All `METH_*` bits.
+const METHOD_FLAGS: i64 = 0x3ff;
+/// A module's state is no larger.
+const MAX_STATE: i64 = 1 << 24;
 /// A record of a name, a function, flags and texts.
 const MAX_RECORD: u64 = 64;

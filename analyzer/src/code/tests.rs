@@ -37,7 +37,10 @@ fn file(machine: Machine, code: &[u8], functions: &[(&str, u64)]) -> Binary {
 
 /// The numbers that reachable code of a program calls; `None` stands for one that could not be found.
 fn reached(modules: Vec<Module>) -> BTreeSet<Option<u32>> {
-    let process = Process::new(modules.into_iter().map(Arc::new).collect(), BTreeSet::new());
+    numbers_of(&Process::new(modules.into_iter().map(Arc::new).collect(), BTreeSet::new(), None))
+}
+
+fn numbers_of(process: &Process) -> BTreeSet<Option<u32>> {
     let reached = process.reach(&[]);
     let mut numbers = BTreeSet::new();
     for (index, module) in process.modules.iter().enumerate() {
@@ -200,6 +203,38 @@ fn a_pointer_lives_with_the_data_that_holds_it() {
     };
     binary.symbols.extend([object(0x8000), object(0x8040)]);
     assert_eq!(reached(vec![summary(&binary)]), found(&[39]), "only the first object is referred to");
+}
+
+#[test]
+fn a_function_of_a_python_module_is_called_by_a_name_that_scripts_use() {
+    // start: lea rax, [rip + to 0x8000]; ret / one: getpid / two: getppid
+    let mut code = vec![0x48, 0x8d, 0x05, 0xf9, 0x6f, 0, 0, 0xc3];
+    code.resize(0x10, 0xcc);
+    code.extend([0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    code.resize(0x20, 0xcc);
+    code.extend([0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    let mut binary = file(Machine::X86_64, &code, &[("start", 0x1000), ("one", 0x1010), ("two", 0x1020)]);
+    // 0x8000 a PyModuleDef, 0x8050 its functions, 0x80b0 names.
+    let data = &mut binary.segments[1].bytes;
+    data[0x38..0x40].copy_from_slice(&(-1i64).to_le_bytes());
+    data[0x60] = 1;
+    data[0x80] = 0x10;
+    data[0xb0..0xc4].copy_from_slice(b"posix\0getpid\0getppid");
+    let here = |at, to| (at, Pointer::Here(to));
+    let functions = [here(0x8050, 0x80b6), here(0x8058, 0x1010), here(0x8070, 0x80bd), here(0x8078, 0x1020)];
+    binary.pointers = [here(0x8028, 0x80b0), here(0x8040, 0x8050)].into_iter().chain(functions).collect();
+    let used = |words: &[&str]| Some(Arc::new(words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>()));
+    let with = |words, more: Option<Module>| {
+        let modules = [summary(&binary)].into_iter().chain(more).map(Arc::new).collect();
+        numbers_of(&Process::new(modules, BTreeSet::new(), words))
+    };
+    assert_eq!(with(None, None), found(&[39, 110]), "no source is known");
+    assert_eq!(with(used(&["getppid", "os"]), None), found(&[110]));
+    // An extension may call what its own data names.
+    let mut extension = file(Machine::X86_64, &[0xc3], &[("PyInit_more", 0x1000)]);
+    extension.imports = vec!["PyObject_CallMethod".to_owned()];
+    extension.segments[1].bytes[8..14].copy_from_slice(b"getpid");
+    assert_eq!(with(used(&["getppid"]), Some(summary(&extension))), found(&[39, 110]));
 }
 
 #[test]
