@@ -154,6 +154,14 @@ impl Machine {
         }
     }
 
+    /// How many general registers there are, the stack pointer among them.
+    pub(super) fn registers(self) -> usize {
+        match self {
+            Self::X86_64 => 16,
+            Self::Aarch64 => 32,
+        }
+    }
+
     /// The stack pointer.
     pub(super) fn stack(self) -> Register {
         match self {
@@ -194,6 +202,3 @@ impl Machine {
         }
     }
 }
-
-/// Registers of the widest machine, the stack pointer among them.
-pub(super) const REGISTERS: usize = 32;

@@ -3,9 +3,9 @@
 //! A forward data-flow analysis over basic blocks. Values are small sets: constants, what a register or stack slot held when the
 //! function was entered, addresses in the own frame. No memory but the own frame is followed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::insn::{Effect, Flow, Machine, REGISTERS, Register, Step};
+use super::insn::{Effect, Flow, Machine, Register, Step};
 
 /// What a register or stack slot may hold: one of some atoms, or anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,7 +76,8 @@ impl Value {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct State {
     registers: Vec<Value>,
-    frame: BTreeMap<i64, Value>,
+    /// Slots of the own frame, sorted.
+    frame: Vec<(i64, Value)>,
 }
 
 impl State {
@@ -85,11 +86,11 @@ impl State {
             let index = Register::try_from(index).unwrap_or(0);
             Value::One(if index == machine.stack() { Atom::Frame(0) } else { Atom::Entry(index, 0) })
         };
-        Self { registers: (0..REGISTERS).map(register).collect(), frame: BTreeMap::new() }
+        Self { registers: (0..machine.registers()).map(register).collect(), frame: Vec::new() }
     }
 
-    fn unknown() -> Self {
-        Self { registers: vec![Value::Any; REGISTERS], frame: BTreeMap::new() }
+    fn unknown(machine: Machine) -> Self {
+        Self { registers: vec![Value::Any; machine.registers()], frame: Vec::new() }
     }
 
     /// What a register may hold.
@@ -111,8 +112,8 @@ impl State {
             let value = match atom {
                 Atom::Frame(at) => {
                     let at = at.wrapping_add(offset);
-                    match self.frame.get(&at) {
-                        Some(value) => value.clone(),
+                    match self.slot(at).ok().and_then(|index| self.frame.get(index)) {
+                        Some((_, value)) => value.clone(),
                         // At and above the entry's stack pointer is the caller's frame.
                         None if at >= 0 => Value::One(Atom::Stacked(at)),
                         None => Value::One(Atom::Memory),
@@ -126,11 +127,22 @@ impl State {
         all.unwrap_or(Value::Any)
     }
 
+    /// Where a slot of the frame is kept, or would be.
+    fn slot(&self, at: i64) -> Result<usize, usize> {
+        self.frame.binary_search_by_key(&at, |(at, _)| *at)
+    }
+
     fn store(&mut self, base: &Value, offset: i64, value: Value) {
-        if let Value::One(Atom::Frame(at)) = base
-            && (self.frame.len() < MAX_SLOTS || self.frame.contains_key(&at.wrapping_add(offset)))
-        {
-            self.frame.insert(at.wrapping_add(offset), value);
+        let Value::One(Atom::Frame(at)) = base else { return };
+        let at = at.wrapping_add(offset);
+        match self.slot(at) {
+            Ok(index) => {
+                if let Some((_, known)) = self.frame.get_mut(index) {
+                    *known = value;
+                }
+            }
+            Err(index) if self.frame.len() < MAX_SLOTS => self.frame.insert(index, (at, value)),
+            Err(_) => {}
         }
     }
 
@@ -176,19 +188,25 @@ impl State {
     /// What may hold at a place reached from two; whether that is news to the first.
     fn merge(&mut self, other: &Self) -> bool {
         let mut changed = false;
+        let mut join = |mine: &mut Value, theirs: &Value| {
+            if *mine != Value::Any && mine != theirs {
+                let joined = mine.join(theirs);
+                changed |= joined != *mine;
+                *mine = joined;
+            }
+        };
         for (mine, theirs) in self.registers.iter_mut().zip(&other.registers) {
-            let joined = mine.join(theirs);
-            changed |= joined != *mine;
-            *mine = joined;
+            join(mine, theirs);
         }
         let before = self.frame.len();
-        self.frame.retain(|at, _| other.frame.contains_key(at));
+        let mut theirs = other.frame.iter().peekable();
+        self.frame.retain_mut(|(at, mine)| {
+            while theirs.next_if(|(other, _)| other < at).is_some() {}
+            let Some((_, theirs)) = theirs.next_if(|(other, _)| other == at) else { return false };
+            join(mine, theirs);
+            true
+        });
         changed |= before != self.frame.len();
-        for (at, mine) in &mut self.frame {
-            let joined = other.frame.get(at).map_or(Value::Any, |theirs| mine.join(theirs));
-            changed |= joined != *mine;
-            *mine = joined;
-        }
         changed
     }
 }
@@ -235,50 +253,61 @@ pub(super) fn evaluate(
     mut on: impl FnMut(&Step, &State),
 ) -> usize {
     let blocks = blocks(lines);
-    let mut states: BTreeMap<usize, State> = BTreeMap::new();
+    let of = |block: &Block| lines.get(block.begin..block.end).unwrap_or_default();
+    let asked: Vec<bool> = blocks.iter().map(|block| of(block).iter().any(|(step, _)| wanted(step))).collect();
+    // What leads to no wanted place says nothing about it.
+    let mut matters = leading_to(&blocks, asked.clone());
+    let is_table = |block: &Block| of(block).last().is_some_and(|(step, _)| step.flow() == Flow::JumpIndirect);
+    // What no direct jump reaches: targets of jump tables, landing pads of exceptions, padding. It counts with what holds where
+    // a jump table is used.
+    if blocks.iter().any(is_table) {
+        let reached = led_to(&blocks);
+        if matters.iter().zip(&reached).any(|(matters, reached)| *matters && !reached) {
+            let tables = blocks.iter().zip(&matters).map(|(block, matters)| *matters || is_table(block)).collect();
+            matters = leading_to(&blocks, tables);
+        }
+    }
+    let matters = |index: usize| matters.get(index).copied().unwrap_or_default();
+    let mut states: Vec<Option<State>> = vec![None; blocks.len()];
     // Lowest first, as control mostly runs: states settle in few visits.
     let mut ahead: BTreeSet<usize> = BTreeSet::new();
-    let mut visits: BTreeMap<usize, u32> = BTreeMap::new();
+    let mut visits: Vec<u32> = vec![0; blocks.len()];
     let mut budget = MAX_LINES;
-    // What no direct jump reaches: targets of jump tables, landing pads of exceptions, padding.
-    let mut apart: Vec<usize> = blocks.keys().copied().filter(|begin| *begin != 0).collect();
-    // What holds where a jump table is used.
     let mut at_tables: Option<State> = None;
-    if !lines.is_empty() {
-        states.insert(
-            0,
-            match entry {
-                Entry::Function => State::entry(convention.machine),
-                Entry::Amid => State::unknown(),
-            },
-        );
+    if let Some(first) = states.first_mut().filter(|_| matters(0)) {
+        *first = Some(match entry {
+            Entry::Function => State::entry(convention.machine),
+            Entry::Amid => State::unknown(convention.machine),
+        });
         ahead.insert(0);
     }
     loop {
-        let Some(begin) = ahead.pop_first() else {
+        let Some(index) = ahead.pop_first() else {
             let Some(tables) = at_tables.take() else { break };
-            apart.retain(|begin| !states.contains_key(begin));
-            for begin in &apart {
-                if lines.get(*begin).is_some_and(|(step, _)| step.flow() != Flow::Padding) {
-                    states.insert(*begin, tables.clone());
-                    ahead.insert(*begin);
+            for (index, (block, state)) in blocks.iter().zip(&mut states).enumerate().skip(1) {
+                let is_padding = of(block).first().is_none_or(|(step, _)| step.flow() == Flow::Padding);
+                if state.is_none() && matters(index) && !is_padding {
+                    *state = Some(tables.clone());
+                    ahead.insert(index);
                 }
             }
             continue;
         };
-        let (Some(state), Some(block)) = (states.get(&begin), blocks.get(&begin)) else { continue };
-        let visit = visits.entry(begin).or_default();
+        let (Some(Some(state)), Some(block), Some(visit)) =
+            (states.get(index), blocks.get(index), visits.get_mut(index))
+        else {
+            continue;
+        };
         *visit = visit.saturating_add(1);
         if *visit > MAX_VISITS || budget == 0 {
             continue;
         }
         let mut state = state.clone();
-        for (step, effects) in lines.get(begin..block.end).unwrap_or_default() {
+        for (step, effects) in of(block) {
             budget = budget.saturating_sub(1);
             pass(&mut state, step, effects, convention);
         }
-        let last = block.end.checked_sub(1).and_then(|last| lines.get(last));
-        if last.is_some_and(|(step, _)| step.flow() == Flow::JumpIndirect) {
+        if is_table(block) {
             match &mut at_tables {
                 Some(known) => {
                     known.merge(&state);
@@ -286,29 +315,26 @@ pub(super) fn evaluate(
                 None => at_tables = Some(state.clone()),
             }
         }
-        for next in &block.next {
+        for next in block.next.into_iter().flatten().filter(|next| matters(*next)) {
             let is_new = match states.get_mut(next) {
-                Some(known) => known.merge(&state),
-                None => {
-                    states.insert(*next, state.clone());
+                Some(Some(known)) => known.merge(&state),
+                Some(slot) => {
+                    *slot = Some(state.clone());
                     true
                 }
+                None => false,
             };
             if is_new {
-                ahead.insert(*next);
+                ahead.insert(next);
             }
         }
     }
-    for begin in apart {
-        states.entry(begin).or_insert_with(State::unknown);
-    }
-    for (begin, block) in &blocks {
-        let Some(mut state) = states.get(begin).cloned() else { continue };
-        // A block whose state did not settle says nothing.
-        if visits.get(begin).is_some_and(|count| *count > MAX_VISITS) || budget == 0 {
-            state = State::unknown();
-        }
-        for (step, effects) in lines.get(*begin..block.end).unwrap_or_default() {
+    for (index, block) in blocks.iter().enumerate().filter(|(index, _)| asked.get(*index) == Some(&true)) {
+        // A block whose state did not settle says nothing, nor one that nothing reaches.
+        let is_settled = visits.get(index).is_some_and(|count| *count <= MAX_VISITS) && budget != 0;
+        let state = states.get_mut(index).and_then(Option::take).filter(|_| is_settled);
+        let mut state = state.unwrap_or_else(|| State::unknown(convention.machine));
+        for (step, effects) in of(block) {
             if wanted(step) {
                 on(step, &state);
             }
@@ -347,43 +373,81 @@ fn pass(state: &mut State, step: &Step, effects: &[Effect], convention: Conventi
     }
 }
 
+/// Instructions that run in a row.
 #[derive(Debug)]
 struct Block {
+    /// The first line, and the one after the last.
+    begin: usize,
     end: usize,
-    next: Vec<usize>,
+    /// The blocks that may follow.
+    next: [Option<usize>; 2],
 }
 
-/// Basic blocks by the index of their first line.
-fn blocks(lines: &[Line]) -> BTreeMap<usize, Block> {
+/// The basic blocks, in order.
+fn blocks(lines: &[Line]) -> Vec<Block> {
     let index = |at: u64| lines.binary_search_by_key(&at, |(step, _)| step.at).ok();
-    let mut begins: BTreeSet<usize> = BTreeSet::from([0]);
+    let mut begins: Vec<usize> = vec![0];
     for (number, (step, _)) in lines.iter().enumerate() {
         match step.flow() {
             Flow::Jump(to) | Flow::Branch(to) => {
                 begins.extend(index(to));
-                begins.insert(number.saturating_add(1));
+                begins.push(number.saturating_add(1));
             }
-            Flow::JumpIndirect | Flow::Stop => {
-                begins.insert(number.saturating_add(1));
-            }
+            Flow::JumpIndirect | Flow::Stop => begins.push(number.saturating_add(1)),
             _ => {}
         }
     }
     begins.retain(|begin| *begin < lines.len());
+    begins.sort_unstable();
+    begins.dedup();
     let ends = begins.iter().skip(1).copied().chain([lines.len()]);
-    let mut blocks = BTreeMap::new();
-    for (begin, end) in begins.iter().copied().zip(ends) {
+    let block = |(number, (begin, end)): (usize, (usize, usize))| {
         let last = end.checked_sub(1).and_then(|last| lines.get(last)).map(|(step, _)| step.flow());
-        let on = (end < lines.len()).then_some(end);
+        let on = (end < lines.len()).then_some(number.saturating_add(1));
+        let there = |to: u64| begins.binary_search(&index(to)?).ok();
         let next = match last {
-            Some(Flow::Jump(to)) => index(to).into_iter().collect(),
-            Some(Flow::Branch(to)) => index(to).into_iter().chain(on).collect(),
-            Some(Flow::JumpIndirect | Flow::Stop) | None => Vec::new(),
-            Some(_) => on.into_iter().collect(),
+            Some(Flow::Jump(to)) => [there(to), None],
+            Some(Flow::Branch(to)) => [there(to), on],
+            Some(Flow::JumpIndirect | Flow::Stop) | None => [None, None],
+            Some(_) => [on, None],
         };
-        blocks.insert(begin, Block { end, next });
+        Block { begin, end, next }
+    };
+    begins.iter().copied().zip(ends).enumerate().map(block).collect()
+}
+
+/// The blocks from which control may come to the given ones, these among them.
+fn leading_to(blocks: &[Block], mut found: Vec<bool>) -> Vec<bool> {
+    let mut before: Vec<(usize, usize)> = Vec::new();
+    for (index, block) in blocks.iter().enumerate() {
+        before.extend(block.next.into_iter().flatten().map(|next| (next, index)));
     }
-    blocks
+    before.sort_unstable();
+    let ahead = found.iter().enumerate().filter(|(_, found)| **found).map(|(index, _)| index).collect();
+    follow(ahead, &mut found, |index| {
+        let from = before.partition_point(|(next, _)| *next < index);
+        before.get(from..).unwrap_or_default().iter().take_while(move |(next, _)| *next == index).map(|(_, at)| *at)
+    });
+    found
+}
+
+/// The blocks that control comes to from the first one without a jump table.
+fn led_to(blocks: &[Block]) -> Vec<bool> {
+    let mut found: Vec<bool> = (0..blocks.len()).map(|index| index == 0).collect();
+    follow(vec![0], &mut found, |index| blocks.get(index).into_iter().flat_map(|block| block.next).flatten());
+    found
+}
+
+/// Marks what can be come to.
+fn follow<I: Iterator<Item = usize>>(mut ahead: Vec<usize>, found: &mut [bool], to: impl Fn(usize) -> I) {
+    while let Some(index) = ahead.pop() {
+        for next in to(index) {
+            if let Some(found) = found.get_mut(next).filter(|found| !**found) {
+                *found = true;
+                ahead.push(next);
+            }
+        }
+    }
 }
 
 /// A system call's number is chosen among two or three; tables of more are not followed.

@@ -1,8 +1,8 @@
 //! x86-64: bytes in, [`Step`]s and [`Effect`]s out. Decoding is iced-x86's.
 
 use iced_x86::{
-    Code, ConditionCode, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
-    OpKind, Register as Name,
+    Code, ConditionCode, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
+    InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register as Name,
 };
 
 use super::insn::{Effect, Flow, Register, Step, Use};
@@ -204,7 +204,8 @@ fn effect(instruction: &Instruction, info: &mut InstructionInfoFactory, out: &mu
         }
         _ => {}
     }
-    for used in info.info(instruction).used_registers() {
+    let registers = info.info_options(instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
+    for used in registers.used_registers() {
         let writes = matches!(
             used.access(),
             OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
