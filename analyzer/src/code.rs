@@ -223,7 +223,11 @@ impl<'a> Code<'a> {
         let words = || words::python(self.rootfs).map(Arc::new);
         let words = if is_python { self.words.get_or_insert_with(words).clone() } else { None };
         let process = Process::new(modules, key.1.clone(), words);
-        let (reached, calm) = (process.reach(&[]), process.reach(FATAL));
+        let (reached, calm) = thread::scope(|scope| {
+            let calm = scope.spawn(|| process.reach(FATAL));
+            let reached = process.reach(&[]);
+            (reached, calm.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
         let reach = Arc::new(Reach { process, reached, calm, files: key.0.clone() });
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes <= MAX_KEPT_NODES {

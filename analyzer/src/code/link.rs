@@ -5,7 +5,7 @@
 //! reached; the prediction of what really happens rests on it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -27,14 +27,25 @@ pub(crate) struct Process {
     called: BTreeSet<String>,
     /// The words of Python's sources; none where they are not known, and any function of its modules may be called.
     words: Option<Arc<Words>>,
-    exports: BTreeMap<String, Vec<(usize, Export)>>,
+    /// What the names that each file asks for stand for.
+    bound: Vec<Bound>,
+    /// The calls of each file, by their numbers, that ask the loader for names at run time; by the function that calls.
+    asking: Vec<Vec<(Node, usize)>>,
+}
+
+/// What the names that a file asks for stand for, name after name.
+#[derive(Debug, Default)]
+struct Bound {
+    places: Vec<Place>,
+    /// Where those of each name end.
+    ends: Vec<usize>,
 }
 
 /// What can be reached.
 #[derive(Debug)]
 pub(crate) struct Reached {
-    /// By module and node.
-    nodes: Vec<Vec<Option<Step>>>,
+    /// Distances by module and node; [`FAR`] where it is not reached.
+    nodes: Vec<Vec<u32>>,
     /// Something asks for another scheduling of threads.
     pub(super) is_scheduled: bool,
 }
@@ -49,27 +60,27 @@ impl Process {
     /// Binds files to each other. The program is called by the given names; none where they are not known. Python's sources use
     /// the given words.
     pub(crate) fn new(modules: Vec<Arc<Module>>, called: BTreeSet<String>, words: Option<Arc<Words>>) -> Self {
-        let mut exports = BTreeMap::<String, Vec<(usize, Export)>>::new();
+        let mut exports = HashMap::<&str, Vec<Place>>::new();
         for (index, module) in modules.iter().enumerate() {
             for (name, list) in &module.exports {
                 // The first file in the loader's order that defines a name has it.
-                let known = exports.entry(name.clone()).or_default();
-                if known.is_empty() {
-                    let current = list.iter().filter(|export| !export.is_old_version);
-                    known.extend(current.map(|export| (index, export.clone())));
-                    if known.is_empty() {
-                        known.extend(list.iter().map(|export| (index, export.clone())));
-                    }
-                }
+                exports.entry(name).or_insert_with(|| current(list).map(|export| (index, export.node)).collect());
             }
         }
+        let bound = modules.iter().map(|module| Bound::of(&module.imports, &exports)).collect();
+        let asks = |module: &Arc<Module>| {
+            let calls = module.calls.iter().enumerate();
+            let asking = calls.filter(|(_, call)| matches!(call.name.as_str(), "dlsym" | "dlvsym"));
+            asking.map(|(index, call)| (call.node, index)).collect()
+        };
+        let asking = modules.iter().map(asks).collect();
         let tables = modules.first().map(|module| module.tables.as_slice()).unwrap_or_default();
         let is_closed = |table: &Table| {
             let has = |name: &String| table.iter().any(|(_, known, _)| known == name);
             called.iter().any(has)
         };
         let closed = tables.iter().enumerate().filter(|(_, table)| is_closed(table)).map(|(index, _)| index).collect();
-        Self { modules, closed, called, words, exports }
+        Self { modules, closed, called, words, bound, asking }
     }
 
     /// The files that no other needs from the start: the program and its interpreter apart.
@@ -99,7 +110,9 @@ impl Process {
 
     /// The functions that a name stands for in a process.
     fn named(&self, name: &str) -> impl Iterator<Item = Place> + '_ {
-        self.exports.get(name).into_iter().flatten().map(|(module, export)| (*module, export.node))
+        let mut modules = self.modules.iter().enumerate();
+        let found = modules.find_map(|(index, module)| Some((index, module.exports.get(name)?)));
+        found.into_iter().flat_map(|(index, list)| current(list).map(move |export| (index, export.node)))
     }
 
     /// The functions of that name in a program that brings its C library along.
@@ -115,8 +128,7 @@ impl Process {
 
     /// What a name that a file asks for stands for.
     pub(super) fn imported(&self, module: usize, index: u32) -> impl Iterator<Item = Place> + '_ {
-        let name = self.modules.get(module).and_then(|module| module.imports.get(index as usize));
-        name.into_iter().flat_map(|name| self.named(name))
+        self.bound.get(module).map(|bound| bound.places(index)).unwrap_or_default().iter().copied()
     }
 
     /// Follows all code from the program's entry and the files' start-up functions, but enters no function of the given names.
@@ -140,7 +152,7 @@ impl Process {
 
     /// Follows the code; with a `trail`, each place is noted with the one it was reached from.
     fn search(&self, avoided: &[&str], trail: Option<BTreeMap<Place, Place>>) -> Search<'_> {
-        let nodes = self.modules.iter().map(|module| vec![None; module.edges.len()]).collect();
+        let nodes = self.modules.iter().map(|module| vec![FAR; module.edges.len()]).collect();
         let mut search = Search {
             process: self,
             reached: Reached { nodes, is_scheduled: false },
@@ -171,10 +183,34 @@ impl Process {
     }
 }
 
+impl Bound {
+    fn of(names: &[String], exports: &HashMap<&str, Vec<Place>>) -> Self {
+        let mut bound = Self::default();
+        for name in names {
+            bound.places.extend(exports.get(name.as_str()).into_iter().flatten());
+            bound.ends.push(bound.places.len());
+        }
+        bound
+    }
+
+    fn places(&self, index: u32) -> &[Place] {
+        let index = index as usize;
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or_default();
+        self.ends.get(index).and_then(|end| self.places.get(start..*end)).unwrap_or_default()
+    }
+}
+
+/// What others bind to under one name: old versions only where there is no other.
+fn current(list: &[Export]) -> impl Iterator<Item = &Export> {
+    let is_old = list.iter().all(|export| export.is_old_version);
+    list.iter().filter(move |export| is_old || !export.is_old_version)
+}
+
 impl Reached {
     /// A node's step; none where it is not reached.
     pub(crate) fn step(&self, place: Place) -> Option<Step> {
-        self.nodes.get(place.0)?.get(place.1 as usize).copied().flatten()
+        let distance = self.nodes.get(place.0)?.get(place.1 as usize).copied().filter(|distance| *distance != FAR)?;
+        Some(Step { distance })
     }
 }
 
@@ -195,21 +231,19 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn visit(&mut self, place: Place, distance: u32) {
-        if self.avoided.contains(&place) {
-            return;
-        }
         if self.guards.contains(&place) && !self.is_library_s_own(place) {
             self.reached.is_scheduled = true;
             self.guards.clear();
             std::mem::take(&mut self.held).into_iter().for_each(|(place, distance)| self.visit(place, distance));
         }
-        let Some(slot) = self.reached.nodes.get_mut(place.0).and_then(|nodes| nodes.get_mut(place.1 as usize)) else {
-            return;
-        };
-        if slot.is_some_and(|known| known.distance <= distance) {
+        let known = self.reached.nodes.get(place.0).and_then(|nodes| nodes.get(place.1 as usize));
+        if known.is_none_or(|known| *known <= distance) || self.avoided.contains(&place) {
             return;
         }
-        *slot = Some(Step { distance });
+        match self.reached.nodes.get_mut(place.0).and_then(|nodes| nodes.get_mut(place.1 as usize)) {
+            Some(slot) if distance < *slot => *slot = distance,
+            _ => return,
+        }
         if let (Some(trail), Some(from)) = (&mut self.trail, self.from) {
             trail.insert(place, from);
         }
@@ -248,11 +282,11 @@ impl Search<'_> {
         let process = self.process;
         let Some(module) = process.modules.get(place.0) else { return };
         // Names that it asks the loader for at run time.
-        let from = module.calls.partition_point(|call| call.node < place.1);
-        for call in module.calls.get(from..).unwrap_or_default().iter().take_while(|call| call.node == place.1) {
-            let is_bound = matches!(call.name.as_str(), "dlsym" | "dlvsym");
-            for name in call.arguments.iter().filter(|_| is_bound).flat_map(Argument::texts) {
-                self.bind_name(name, distance.saturating_add(TAKEN));
+        let asking = process.asking.get(place.0).map(Vec::as_slice).unwrap_or_default();
+        let from = asking.partition_point(|(node, _)| *node < place.1);
+        for (_, call) in asking.get(from..).unwrap_or_default().iter().take_while(|(node, _)| *node == place.1) {
+            for name in module.calls.get(*call).into_iter().flat_map(|call| &call.arguments).flat_map(Argument::texts) {
+                process.named(name).for_each(|to| self.visit(to, distance.saturating_add(TAKEN)));
             }
         }
         for (index, table) in module.tables.iter().enumerate() {
@@ -296,22 +330,13 @@ impl Search<'_> {
                 Edge::Take(node) => self.visit((place.0, node), distance.saturating_add(TAKEN)),
                 Edge::Data(node) => self.visit((place.0, node), distance),
                 Edge::Points(node) => self.visit((place.0, node), distance.saturating_add(POINTED)),
-                Edge::Import(index) => self.bind(place, index, distance.saturating_add(CALL)),
-                Edge::PointsImport(index) => self.bind(place, index, distance.saturating_add(POINTED)),
+                Edge::Import(index) => {
+                    process.imported(place.0, index).for_each(|to| self.visit(to, distance.saturating_add(CALL)));
+                }
+                Edge::PointsImport(index) => {
+                    process.imported(place.0, index).for_each(|to| self.visit(to, distance.saturating_add(POINTED)));
+                }
             }
-        }
-    }
-
-    fn bind(&mut self, from: Place, index: u32, distance: u32) {
-        let process = self.process;
-        let name = process.modules.get(from.0).and_then(|module| module.imports.get(index as usize));
-        name.into_iter().for_each(|name| self.bind_name(name, distance));
-    }
-
-    fn bind_name(&mut self, name: &str, distance: u32) {
-        let process = self.process;
-        for (module, export) in process.exports.get(name).into_iter().flatten() {
-            self.visit((*module, export.node), distance);
         }
     }
 }
@@ -337,5 +362,7 @@ const CALL: u32 = 1;
 const TAKEN: u32 = 4;
 /// A function that data points to.
 const POINTED: u32 = 8;
+/// No node is as far.
+const FAR: u32 = u32::MAX;
 /// More than the dearest edge.
 const CLASSES: usize = 9;
