@@ -1,6 +1,6 @@
 //! One layer, read: blob in, entries and spooled bodies out, both digests checked to the last byte.
 //!
-//! Two threads: one reads, hashes and decompresses the blob, the other hashes the archive and walks it. Chunks between them
+//! Three threads: one reads, hashes and decompresses the blob, one hashes the archive, one walks it. Chunks between them
 //! are bounded by bytes and reused. Nothing of a layer leaves here before both digests match.
 //!
 //! Of a layer that matched before, its blob is hashed again, but not inflated: what unpacks to one archive does so for ever.
@@ -114,20 +114,25 @@ fn unpack(
     queue_bytes: u64,
     progress: &Progress,
 ) -> Result<(VerifiedLayer, Spool), Error> {
-    let chunks = usize::try_from(queue_bytes / CHUNK_BYTES as u64).unwrap_or(usize::MAX).clamp(2, 4096);
-    let (full, chunk_in) = mpsc::sync_channel(chunks);
+    let chunks = usize::try_from(queue_bytes / CHUNK_BYTES as u64 / 2).unwrap_or(usize::MAX).clamp(1, 4096);
+    let (inflated_out, inflated_in) = mpsc::sync_channel(chunks);
+    let (hashed_out, hashed_in) = mpsc::sync_channel(chunks);
     let (empty, chunk_back) = mpsc::channel();
-    let (inflated, walked) = thread::scope(|scope| {
+    let (inflated, found, walked) = thread::scope(|scope| {
         let inflate = scope.spawn(move || {
             let raw = Hashing::new(layer, blob, progress);
-            inflate(layer, raw, limits, progress, full, &chunk_back)
+            inflate(layer, raw, limits, progress, inflated_out, &chunk_back)
         });
-        let chunks = Chunks::new(chunk_in, empty, Hasher::for_digest(&layer.diff_id));
-        let walked = walk(layer, chunks, spool, limits, progress);
-        (inflate.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), walked)
+        let hash = scope.spawn(move || hash(&layer.diff_id, &inflated_in, &hashed_out));
+        let walked = walk(layer, Chunks::new(hashed_in, empty), spool, limits, progress);
+        (
+            inflate.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            hash.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            walked,
+        )
     });
     let size = inflated?;
-    let (found, verified, spool) = walked?;
+    let (verified, spool) = walked?;
     if found != layer.diff_id {
         return Err(Error::DiffId { layer: layer.digest.clone(), expected: layer.diff_id.clone(), found });
     }
@@ -221,21 +226,33 @@ fn decompress<R: BufRead>(
 /// 128 MiB, what the zstd program itself accepts without being asked for more memory.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// Walks the archive and drains what follows it; gives the diff id found.
+/// Hashes the archive as it passes on to whoever walks it; gives the diff id found.
+fn hash(expected: &Digest, inflated: &Receiver<Vec<u8>>, hashed: &SyncSender<Vec<u8>>) -> Digest {
+    let mut hash = Hasher::for_digest(expected);
+    for chunk in inflated {
+        hash.update(&chunk);
+        if hashed.send(chunk).is_err() {
+            // The other side gave up, and what it says counts.
+            break;
+        }
+    }
+    hash.finish()
+}
+
+/// Walks the archive and drains what follows it.
 fn walk(
     layer: &oci::Layer,
     mut chunks: Chunks,
     spool: Spool,
     limits: &Limits,
     progress: &Progress,
-) -> Result<(Digest, VerifiedLayer, Spool), Error> {
+) -> Result<(VerifiedLayer, Spool), Error> {
     let walked = archive::read(&mut chunks, spool, limits, progress)
         .map_err(|error| error.in_layer(&layer.digest, chunks.offset()))?;
     let read = |source| Error::Decompress { layer: layer.digest.clone(), offset: 0, source };
     io::copy(&mut chunks, &mut io::sink()).map_err(read)?;
     let size = chunks.offset();
-    let digest = chunks.hash.finish();
-    Ok((digest, VerifiedLayer { entries: walked.entries, skipped: walked.skipped, size }, walked.spool))
+    Ok((VerifiedLayer { entries: walked.entries, skipped: walked.skipped, size }, walked.spool))
 }
 
 /// A digest in the making, of either registered algorithm.
@@ -293,19 +310,18 @@ impl Read for Hashing<'_> {
     }
 }
 
-/// The archive as it comes out of the channel, hashed chunk by chunk; used chunks go back to be filled again.
+/// The archive as it comes out of the channel; used chunks go back to be filled again.
 struct Chunks {
     full: Receiver<Vec<u8>>,
     empty: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     position: usize,
     before: u64,
-    hash: Hasher,
 }
 
 impl Chunks {
-    fn new(full: Receiver<Vec<u8>>, empty: Sender<Vec<u8>>, hash: Hasher) -> Self {
-        Self { full, empty, chunk: Vec::new(), position: 0, before: 0, hash }
+    fn new(full: Receiver<Vec<u8>>, empty: Sender<Vec<u8>>) -> Self {
+        Self { full, empty, chunk: Vec::new(), position: 0, before: 0 }
     }
 
     fn offset(&self) -> u64 {
@@ -320,7 +336,6 @@ impl BufRead for Chunks {
             if let Ok(next) = self.full.recv() {
                 self.before = self.before.saturating_add(self.chunk.len() as u64);
                 self.position = 0;
-                self.hash.update(&next);
                 let _ = self.empty.send(std::mem::replace(&mut self.chunk, next));
             }
         }
