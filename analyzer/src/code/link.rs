@@ -60,14 +60,8 @@ impl Process {
     /// Binds files to each other. The program is called by the given names; none where they are not known. Python's sources use
     /// the given words.
     pub(crate) fn new(modules: Vec<Arc<Module>>, called: BTreeSet<String>, words: Option<Arc<Words>>) -> Self {
-        let mut exports = HashMap::<&str, Vec<Place>>::new();
-        for (index, module) in modules.iter().enumerate() {
-            for (name, list) in &module.exports {
-                // The first file in the loader's order that defines a name has it.
-                exports.entry(name).or_insert_with(|| current(list).map(|export| (index, export.node)).collect());
-            }
-        }
-        let bound = modules.iter().map(|module| Bound::of(&module.imports, &exports)).collect();
+        let mut known = HashMap::new();
+        let bound = modules.iter().map(|module| Bound::of(module, &modules, &mut known)).collect();
         let asks = |module: &Arc<Module>| {
             let calls = module.calls.iter().enumerate();
             let asking = calls.filter(|(_, call)| matches!(call.name.as_str(), "dlsym" | "dlvsym"));
@@ -110,9 +104,7 @@ impl Process {
 
     /// The functions that a name stands for in a process.
     fn named(&self, name: &str) -> impl Iterator<Item = Place> + '_ {
-        let mut modules = self.modules.iter().enumerate();
-        let found = modules.find_map(|(index, module)| Some((index, module.exports.get(name)?)));
-        found.into_iter().flat_map(|(index, list)| current(list).map(move |export| (index, export.node)))
+        named(&self.modules, name)
     }
 
     /// The functions of that name in a program that brings its C library along.
@@ -184,10 +176,21 @@ impl Process {
 }
 
 impl Bound {
-    fn of(names: &[String], exports: &HashMap<&str, Vec<Place>>) -> Self {
+    /// Looks up the names that an edge leads to; `known` holds those of other files.
+    fn of<'a>(module: &'a Module, modules: &'a [Arc<Module>], known: &mut HashMap<&'a str, Vec<Place>>) -> Self {
+        let mut is_used = vec![false; module.imports.len()];
+        for edge in module.edges.iter().flatten() {
+            if let Edge::Import(index) | Edge::PointsImport(index) = edge
+                && let Some(is_used) = is_used.get_mut(*index as usize)
+            {
+                *is_used = true;
+            }
+        }
         let mut bound = Self::default();
-        for name in names {
-            bound.places.extend(exports.get(name.as_str()).into_iter().flatten());
+        for (name, is_used) in module.imports.iter().zip(is_used) {
+            if is_used {
+                bound.places.extend(known.entry(name).or_insert_with(|| named(modules, name).collect()).iter());
+            }
             bound.ends.push(bound.places.len());
         }
         bound
@@ -198,6 +201,13 @@ impl Bound {
         let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or_default();
         self.ends.get(index).and_then(|end| self.places.get(start..*end)).unwrap_or_default()
     }
+}
+
+/// What a name stands for in a process: the first file in the loader's order that defines it has it.
+fn named<'a>(modules: &'a [Arc<Module>], name: &str) -> impl Iterator<Item = Place> + use<'a> {
+    let mut modules = modules.iter().enumerate();
+    let found = modules.find_map(|(index, module)| Some((index, module.exports.get(name)?)));
+    found.into_iter().flat_map(|(index, list)| current(list).map(move |export| (index, export.node)))
 }
 
 /// What others bind to under one name: old versions only where there is no other.
