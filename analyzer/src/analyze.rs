@@ -1,6 +1,9 @@
 //! The steps, in order: an opened image in, its DNA and inventory out; and the answer for any other command.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+};
 
 use dna::{
     Analyzer, Behavior, Completeness, Completenesses, Confidence, Digest, Dna, Evidence, Exec, Folder, ImageFacts,
@@ -98,8 +101,6 @@ fn work_out(
     mounted.lay_over(&mut rootfs, u32::try_from(layer_sizes.len()).unwrap_or(u32::MAX), &mut unreadable);
     unknowns.extend(unreadable);
     let is_linux = image.platform.os() == "linux";
-    let inventory = inventory::inventory(&rootfs, limits);
-    progress.done("inventory")?;
     let accounts = accounts::read(&rootfs, limits, &mut unknowns);
     let world = World { rootfs: &rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
     let mut doubts = Vec::new();
@@ -108,7 +109,12 @@ fn work_out(
     let mut started = start::read(&config, world, &mut doubts);
     let loader = Loader::new(&rootfs, limits);
     let mut reader = Reader::new(&loader, &rootfs, limits, kept, progress);
-    let closure = with_stack(|| closure::reach(&launches(image, &started), world, limits, &mut reader));
+    // Neither asks the other.
+    let (inventory, closure) = thread::scope(|scope| {
+        let inventory = scope.spawn(|| inventory::inventory(&rootfs, limits));
+        let closure = with_stack(|| closure::reach(&launches(image, &started), world, limits, &mut reader));
+        (inventory.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), closure)
+    });
     progress.done("reach")?;
     let owner = |path: &ImagePath| inventory.owner(path).map(|package| dna::redact(&package.purl).into_owned());
     let survey = programs::survey(&loader, &rootfs, limits, &closure.scripts, owner);

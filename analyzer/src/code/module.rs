@@ -1,7 +1,10 @@
 //! The summary of one ELF file: its functions and data objects as nodes, what each refers to, and the system calls that each
 //! makes by itself. It depends on nothing outside the file, so one summary serves every process that maps it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -109,15 +112,6 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
     let (starts, extents) = (known_starts(binary), extents(binary));
     let steps = sweep(binary, &starts, &extents)?;
     let layout = Layout::new(binary, starts, &extents, &steps);
-    let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
-    let tables = tables::find(binary, &layout);
-    let held = |tables: &[tables::Table]| tables.iter().map(|table| held(table, &layout)).collect();
-    code_edges(binary, &layout, &steps, &mut edges);
-    data_edges(binary, &layout, &tables, &mut edges);
-    for list in &mut edges {
-        list.sort_unstable();
-        list.dedup();
-    }
     let mut names = names(binary);
     let functions: Vec<Function> = layout
         .functions
@@ -130,6 +124,12 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         })
         .collect();
     drop(names);
+    let ((edges, tables), found) = thread::scope(|scope| {
+        let edges = scope.spawn(|| edges(binary, &layout, &steps));
+        let found = sites::find(binary, &layout, &steps, &functions);
+        (edges.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), found)
+    });
+    let sites::Found { sites, calls, paths } = found;
     let mut exports = BTreeMap::<String, Vec<Export>>::new();
     for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
         let node = if symbol.kind == SymbolKind::Data && !binary.is_code(symbol.at) {
@@ -142,7 +142,6 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         let list = exports.entry(symbol.name.clone()).or_default();
         list.push(Export { node, is_resolver, is_old_version: symbol.is_old_version });
     }
-    let sites::Found { sites, calls, paths } = sites::find(binary, &layout, &steps, &functions);
     let scheduling = scheduling(binary.machine, &exports, &sites, &functions);
     Some(Module {
         scheduling,
@@ -158,10 +157,23 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         sites,
         calls,
         paths,
-        tables: held(&tables.own),
-        python: held(&tables.python),
+        tables: tables.own.iter().map(|table| held(table, &layout)).collect(),
+        python: tables.python.iter().map(|table| held(table, &layout)).collect(),
         words: python_words(binary),
     })
+}
+
+/// What each node refers to, and the functions that are looked up by name.
+fn edges(binary: &Binary, layout: &Layout, steps: &[Step]) -> (Vec<Vec<Edge>>, Tables) {
+    let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
+    let tables = tables::find(binary, layout);
+    code_edges(binary, layout, steps, &mut edges);
+    data_edges(binary, layout, &tables, &mut edges);
+    for list in &mut edges {
+        list.sort_unstable();
+        list.dedup();
+    }
+    (edges, tables)
 }
 
 /// glibc's functions that change how a thread is scheduled, and the places where other functions of it do so by themselves:
@@ -220,8 +232,29 @@ pub(super) struct Layout {
     /// Start and end, sorted.
     pub(super) functions: Vec<(u64, u64)>,
     objects: Vec<u64>,
-    /// Stubs that jump through a slot, by their addresses.
-    stubs: BTreeMap<u64, u64>,
+    /// Stubs that jump through a slot, by their addresses, sorted.
+    stubs: Vec<(u64, u64)>,
+}
+
+/// The function that was asked for last: instructions are mostly looked at one after the other.
+#[derive(Debug)]
+pub(super) struct Cursor<'a> {
+    layout: &'a Layout,
+    last: Option<(Node, (u64, u64))>,
+}
+
+impl Cursor<'_> {
+    /// The function that an address lies in, with its start and end.
+    pub(super) fn function(&mut self, at: u64) -> Option<(Node, (u64, u64))> {
+        if let Some((_, (start, end))) = self.last
+            && (start..end).contains(&at)
+        {
+            return self.last;
+        }
+        let node = self.layout.function(at)?;
+        self.last = self.layout.functions.get(node as usize).map(|extent| (node, *extent));
+        self.last
+    }
 }
 
 impl Layout {
@@ -270,6 +303,10 @@ impl Layout {
         layout
     }
 
+    pub(super) fn cursor(&self) -> Cursor<'_> {
+        Cursor { layout: self, last: None }
+    }
+
     /// The function that an address lies in.
     pub(super) fn function(&self, at: u64) -> Option<Node> {
         let after = self.functions.partition_point(|(start, _)| *start <= at);
@@ -295,7 +332,12 @@ impl Layout {
 
     /// The slot that a stub at an address jumps through.
     pub(super) fn stub(&self, at: u64) -> Option<u64> {
-        self.stubs.get(&at).copied()
+        let ((first, _), (last, _)) = self.stubs.first().zip(self.stubs.last())?;
+        if !(*first..=*last).contains(&at) {
+            return None;
+        }
+        let index = self.stubs.binary_search_by_key(&at, |(at, _)| *at).ok()?;
+        self.stubs.get(index).map(|(_, slot)| *slot)
     }
 }
 
@@ -331,9 +373,7 @@ fn extent_of(extents: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
 
 /// Decodes all code once, in order, set right again at each known start.
 fn sweep(binary: &Binary, starts: &[u64], extents: &[(u64, u64)]) -> Option<Vec<Step>> {
-    // One instruction in three or four is kept; growing by doubling would hold three times the memory.
-    let code: usize = binary.code().map(|segment| segment.bytes.len()).sum();
-    let mut steps = Vec::with_capacity((code / 14).min(MAX_STEPS));
+    let mut pieces: Vec<(u64, u64)> = Vec::new();
     for segment in binary.code() {
         let end = segment.start.saturating_add(segment.bytes.len() as u64);
         let within = starts.partition_point(|at| *at < segment.start)..starts.partition_point(|at| *at < end);
@@ -341,44 +381,71 @@ fn sweep(binary: &Binary, starts: &[u64], extents: &[(u64, u64)]) -> Option<Vec<
         let mut cuts: Vec<u64> = [segment.start].into_iter().chain(inside).collect();
         cuts.dedup();
         let ends = cuts.iter().skip(1).copied().chain([end]);
-        for (from, to) in cuts.iter().zip(ends) {
-            let bytes = binary.bytes_at(*from);
-            let len = usize::try_from(to.saturating_sub(*from)).unwrap_or(0);
-            let bytes = bytes.get(..len).unwrap_or(bytes);
-            // What stays inside a function and refers to nothing says nothing; but the last instruction tells whether control
-            // runs on.
-            let inside = extent_of(extents, *from).map_or(*from..*from, |(start, end)| start..end);
-            let mut last = None;
-            let keep = |step: Step| {
-                let stays = match step.flow() {
-                    Flow::Next | Flow::Padding => true,
-                    Flow::Jump(target) | Flow::Branch(target) => inside.contains(&target),
-                    _ => false,
-                };
-                if !stays || step.refers().is_some() {
-                    if steps.len() < MAX_STEPS {
-                        steps.push(step);
-                    }
-                    last = None;
-                } else if step.flow() != Flow::Padding {
-                    last = Some(step);
-                }
+        pieces.extend(cuts.iter().copied().zip(ends));
+    }
+    // One half beside the other.
+    let bytes = |pieces: &[(u64, u64)]| pieces.iter().map(|(from, to)| to.saturating_sub(*from)).sum::<u64>();
+    let all = bytes(&pieces);
+    let mut before = 0u64;
+    let half = pieces.partition_point(|(from, to)| {
+        before = before.saturating_add(to.saturating_sub(*from));
+        before <= all / 2
+    });
+    let (first, second) = pieces.split_at(half);
+    // One instruction in three or four is kept; growing by doubling would hold three times the memory.
+    let room = |bytes: u64| usize::try_from(bytes / 14).unwrap_or(0).min(MAX_STEPS);
+    let mut steps = Vec::with_capacity(room(all));
+    let more = thread::scope(|scope| {
+        let more = scope.spawn(|| {
+            let mut steps = Vec::with_capacity(room(bytes(second)));
+            decode(binary, second, extents, &mut steps);
+            steps
+        });
+        decode(binary, first, extents, &mut steps);
+        more.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    steps.extend(more);
+    (steps.len() < MAX_STEPS).then_some(steps)
+}
+
+/// Decodes pieces of code, each from its start.
+fn decode(binary: &Binary, pieces: &[(u64, u64)], extents: &[(u64, u64)], steps: &mut Vec<Step>) {
+    for (from, to) in pieces {
+        let bytes = binary.bytes_at(*from);
+        let len = usize::try_from(to.saturating_sub(*from)).unwrap_or(0);
+        let bytes = bytes.get(..len).unwrap_or(bytes);
+        // What stays inside a function and refers to nothing says nothing; but the last instruction tells whether control
+        // runs on.
+        let inside = extent_of(extents, *from).map_or(*from..*from, |(start, end)| start..end);
+        let mut last = None;
+        let keep = |step: Step| {
+            let stays = match step.flow() {
+                Flow::Next | Flow::Padding => true,
+                Flow::Jump(target) | Flow::Branch(target) => inside.contains(&target),
+                _ => false,
             };
-            match binary.machine {
-                Machine::X86_64 => x86::sweep(bytes, *from, keep),
-                Machine::Aarch64 => aarch64::sweep(bytes, *from, keep),
+            if !stays || step.refers().is_some() {
+                if steps.len() < MAX_STEPS {
+                    steps.push(step);
+                }
+                last = None;
+            } else if step.flow() != Flow::Padding {
+                last = Some(step);
             }
-            steps.extend(last);
-            if steps.len() >= MAX_STEPS {
-                return None;
-            }
+        };
+        match binary.machine {
+            Machine::X86_64 => x86::sweep(bytes, *from, keep),
+            Machine::Aarch64 => aarch64::sweep(bytes, *from, keep),
+        }
+        steps.extend(last);
+        if steps.len() >= MAX_STEPS {
+            return;
         }
     }
-    Some(steps)
 }
 
 /// `jmp *slot`, alone or after a landing mark, is how code reaches another file (psABI, procedure linkage table).
-fn stubs(binary: &Binary, steps: &[Step]) -> BTreeMap<u64, u64> {
+fn stubs(binary: &Binary, steps: &[Step]) -> Vec<(u64, u64)> {
     let mut stubs = BTreeMap::new();
     for step in steps {
         let (Flow::JumpIndirect, Some((Use::Access, slot))) = (step.flow(), step.refers()) else { continue };
@@ -397,7 +464,7 @@ fn stubs(binary: &Binary, steps: &[Step]) -> BTreeMap<u64, u64> {
             stubs.insert(before, slot);
         }
     }
-    stubs
+    stubs.into_iter().collect()
 }
 
 /// Objects begin where a symbol does, where code takes an address, where a pointer leads, and at each slot.
@@ -426,9 +493,9 @@ fn objects(binary: &Binary, steps: &[Step], layout: &Layout) -> Vec<u64> {
 
 fn code_edges(binary: &Binary, layout: &Layout, steps: &[Step], edges: &mut [Vec<Edge>]) {
     let mut last: Option<(Node, Flow)> = None;
+    let mut cursor = layout.cursor();
     for step in steps {
-        let Some(node) = layout.function(step.at) else { continue };
-        let (start, end) = layout.functions.get(node as usize).copied().unwrap_or_default();
+        let Some((node, (start, end))) = cursor.function(step.at) else { continue };
         let mut add = |node: Node, edge: Edge| {
             if let Some(list) = edges.get_mut(node as usize) {
                 list.push(edge);

@@ -394,12 +394,14 @@ impl Callers {
         for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
             names.extend(layout.function(symbol.at).map(|node| (symbol.name.as_str(), node)));
         }
+        let mut cursor = layout.cursor();
         for step in steps {
+            let mut caller = || cursor.function(step.at).map(|(node, _)| node);
             let slot = match step.flow() {
                 Flow::Call(to) | Flow::Jump(to) | Flow::Branch(to) => match layout.stub(to) {
                     Some(slot) => slot,
                     None => {
-                        if let (Some(callee), Some(caller)) = (layout.function(to), layout.function(step.at))
+                        if let (Some(callee), Some(caller)) = (layout.function(to), caller())
                             && layout.functions.get(callee as usize).is_some_and(|(start, _)| *start == to)
                         {
                             callers.direct.push((callee, caller, step.at));
@@ -413,7 +415,7 @@ impl Callers {
                 },
                 _ => continue,
             };
-            let Some(caller) = layout.function(step.at) else { continue };
+            let Some(caller) = caller() else { continue };
             match binary.pointer(slot) {
                 Some(Pointer::Import(index)) => {
                     callers.imports.entry(index).or_default().push((caller, step.at));

@@ -458,3 +458,57 @@ const MAX_SLOTS: usize = 256;
 const MAX_VISITS: u32 = 60;
 /// Instructions evaluated in one function: the largest interpreters' loops have some 50,000.
 const MAX_LINES: usize = 400_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(at: u64, flow: Flow, set: Option<(Register, u64)>) -> Line {
+        (Step::new(at, flow, None), set.map(|(to, value)| Effect::Set { to, value }).into_iter().collect())
+    }
+
+    /// What a register may hold before the system call, and the instructions evaluated.
+    fn at_call(lines: &[Line], register: Register) -> (Vec<Atom>, usize) {
+        let convention = Convention { machine: Machine::X86_64, keeps_nothing: false };
+        let mut found = Vec::new();
+        let is_call = |step: &Step| step.flow() == Flow::Syscall;
+        let done = evaluate(lines, convention, Entry::Function, is_call, |_, state| {
+            found.extend(state.register(register).atoms().unwrap_or_default());
+        });
+        (found, done)
+    }
+
+    #[test]
+    fn what_leads_to_no_wanted_place_is_not_evaluated() {
+        let mut lines = vec![
+            line(0, Flow::Next, Some((0, 1))),
+            line(1, Flow::Branch(3), None),
+            line(2, Flow::Next, Some((0, 2))),
+            line(3, Flow::Syscall, None),
+            line(4, Flow::Stop, None),
+        ];
+        let both = vec![Atom::Constant(1), Atom::Constant(2)];
+        let (found, done) = at_call(&lines, 0);
+        assert_eq!(found, both);
+        lines.extend([line(5, Flow::Next, Some((0, 3))), line(6, Flow::Branch(5), None), line(7, Flow::Stop, None)]);
+        let (found, more) = at_call(&lines, 0);
+        // The lines themselves are counted, and nothing else.
+        assert_eq!((found, more), (both.clone(), done + 3));
+        // What nothing comes to, as padding, adds nothing.
+        lines.push(line(8, Flow::Jump(3), Some((0, 4))));
+        assert_eq!(at_call(&lines, 0).0, both);
+    }
+
+    #[test]
+    fn at_the_target_of_a_jump_table_holds_what_held_at_the_table() {
+        let lines = [
+            line(0, Flow::Branch(2), None),
+            line(1, Flow::Stop, None),
+            line(2, Flow::Next, Some((3, 7))),
+            line(3, Flow::JumpIndirect, None),
+            line(4, Flow::Syscall, None),
+            line(5, Flow::Stop, None),
+        ];
+        assert_eq!(at_call(&lines, 3).0, vec![Atom::Constant(7)]);
+    }
+}

@@ -7,6 +7,7 @@ use crate::code::{
     binary::Pointer,
     insn::{Effect, Step, Use},
     module::Node,
+    values::Line,
 };
 
 /// A path that a function or data object refers to; `*` stands for what a format fills in.
@@ -22,6 +23,7 @@ impl Search<'_> {
     /// The paths referred to.
     pub(super) fn paths(&mut self, steps: &[Step]) -> Vec<Named> {
         let mut found = Vec::new();
+        let mut decoded = None;
         for step in steps {
             let to = match step.refers() {
                 Some((Use::Take, to)) => to,
@@ -32,7 +34,7 @@ impl Search<'_> {
                 continue;
             }
             let Some(node) = self.layout.function(step.at) else { continue };
-            let path = self.closed_path(to).or_else(|| self.measured_path(node, step.at, to));
+            let path = self.closed_path(to).or_else(|| self.measured_path(node, step.at, to, &mut decoded));
             found.extend(path.map(|path| Named { node, at: step.at, path }));
             if found.len() >= MAX_PATHS {
                 return found;
@@ -80,9 +82,19 @@ impl Search<'_> {
     }
 
     /// A path whose length the code holds beside its address, as Rust's and Go's does.
-    fn measured_path(&mut self, node: Node, at: u64, to: u64) -> Option<String> {
+    /// The function that was decoded last often has the next one too.
+    fn measured_path(
+        &mut self,
+        node: Node,
+        at: u64,
+        to: u64,
+        decoded: &mut Option<(Node, Vec<Line>)>,
+    ) -> Option<String> {
         let function = self.functions.get(node as usize).filter(|_| self.work != 0)?;
-        let lines = self.lines(function);
+        let (_, lines) = match decoded.take().filter(|(known, _)| *known == node) {
+            Some(known) => decoded.insert(known),
+            None => decoded.insert((node, self.lines(function))),
+        };
         self.work = self.work.saturating_sub(lines.len());
         let index = lines.binary_search_by_key(&at, |(step, _)| step.at).ok()?;
         let near = |distance: usize| {
