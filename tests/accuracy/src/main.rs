@@ -5,10 +5,12 @@
 //! accuracy score IMAGES       analyzes the images of a folder and judges the prediction, beside two controls
 //! accuracy traits IMAGES      analyzes the images of a folder and keeps how their code leads to calls (traits/)
 //! accuracy train              makes the model (analyzer/data/syscall-model.toml) from truth/ and traits/
+//! accuracy machines FOLDER    makes the same images for two machines in a folder, and compares the predictions
 //! accuracy import RESULTS     keeps recorded runs (truth/), RESULTS as the recorder writes them: LIST/NAME.json
 //! ```
 
 mod glob;
+mod machines;
 mod score;
 mod train;
 mod traits;
@@ -35,8 +37,9 @@ fn main() -> anyhow::Result<()> {
         ["score", images] => judge(Path::new(images)),
         ["traits", images] => keep_traits(Path::new(images)),
         ["train"] => train(),
+        ["machines", folder] => compare_machines(Path::new(folder)),
         ["import", results] => import(Path::new(results)),
-        _ => bail!("accuracy score IMAGES | traits IMAGES | train | import RESULTS"),
+        _ => bail!("accuracy score IMAGES | traits IMAGES | train | machines FOLDER | import RESULTS"),
     }
 }
 
@@ -69,11 +72,53 @@ fn layouts(folder: &Path) -> anyhow::Result<Vec<(Truth, PathBuf)>> {
 }
 
 fn analyze(layout: &Path) -> anyhow::Result<Analysis> {
-    let options = oci::Options::default();
+    analyze_for(layout, None)
+}
+
+fn analyze_for(layout: &Path, machine: Option<&str>) -> anyhow::Result<Analysis> {
+    let platform = machine.map(|machine| format!("linux/{machine}").parse()).transpose()?;
+    let options = oci::Options { platform, ..oci::Options::default() };
     let images = oci::open(&format!("oci:{}", layout.display()).parse()?, &options)?;
     let image = images.first().context("no image")?;
     let progress = analyzer::Progress::start(&options.limits);
     Ok(analyzer::analyze(image, &options.limits, &progress)?)
+}
+
+/// The same images for two machines.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn compare_machines(folder: &Path) -> anyhow::Result<()> {
+    let machines = machines::Machines::read(&here().join("machines.toml"))?;
+    let truths = Truth::all(&here().join("truth"))?;
+    let mut under = Vec::new();
+    for image in &machines.image {
+        let mut sets = Vec::new();
+        for machine in machines::PAIR {
+            let layout = machines.layout(image, machine, folder)?;
+            let dna = serde_json::to_value(&analyze_for(&layout, Some(machine))?.dna)?;
+            let (mut wide, _) = score::lists(&dna);
+            sets.push(machines.families(&wide.remove("syscalls").unwrap_or_default()));
+        }
+        let [one, other] = sets.as_slice() else { bail!("two machines") };
+        let likeness = machines::compare(one, other);
+        println!("{:16} {:.3}  {} and {} calls", image.name, likeness.jaccard, one.len(), other.len());
+        for (machine, alone) in machines::PAIR.iter().zip([&likeness.one, &likeness.other]) {
+            if !alone.is_empty() {
+                println!("  {machine} alone: {}", alone.join(" "));
+            }
+        }
+        if let Some(truth) = truths.iter().find(|truth| truth.image == image.name) {
+            let seen = machines.families(&truth.syscalls);
+            for (machine, calls) in machines::PAIR.iter().zip(&sets) {
+                let missed: Vec<&str> = seen.difference(calls).map(String::as_str).collect();
+                println!("  {machine} lacks of what x86-64 was seen to call: {}", missed.join(" "));
+            }
+        }
+        if likeness.jaccard < machines::FLOOR {
+            under.push(format!("{} {:.3}", image.name, likeness.jaccard));
+        }
+    }
+    ensure!(under.is_empty(), "less alike than {}: {}", machines::FLOOR, under.join(", "));
+    Ok(())
 }
 
 /// Images with kept traits.
