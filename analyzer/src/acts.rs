@@ -36,8 +36,6 @@ pub(crate) struct Acts {
     pub(crate) runs_unknown: bool,
     /// Folders of the image that its own code names.
     pub(crate) folders: Vec<(ImagePath, Evidence)>,
-    /// What it asks the kernel for by numbers: `socket`, `prctl`, `setuid` and their like.
-    pub(crate) asks: Vec<Act>,
 }
 
 /// Something opened by its name.
@@ -52,8 +50,7 @@ pub(crate) struct Opened {
 pub(crate) fn of_reach(reach: &Reach, rootfs: &Rootfs) -> Acts {
     let mut acts = Acts::default();
     let mut runs_unknown = false;
-    let all = reach.acts();
-    for act in &all {
+    for act in &reach.acts() {
         let confidence = confidence(&act.way);
         let evidence = || evidence(act, rootfs);
         let texts = |index: usize| act.arguments.get(index).map(Argument::texts).unwrap_or_default();
@@ -101,7 +98,6 @@ pub(crate) fn of_reach(reach: &Reach, rootfs: &Rootfs) -> Acts {
         acts.sessions = (is_login && becomes).then(|| evidence.clone());
         acts.looks_up = Some(evidence);
     }
-    acts.asks = all.into_iter().filter(|act| act.arguments.iter().any(|a| a.numbers().is_some())).collect();
     acts.settle();
     acts
 }

@@ -280,8 +280,9 @@ impl<'a> Judge<'a> {
             let when = (entry.name == "CAP_NET_BIND_SERVICE").then(|| privileged(0));
             let by_call = calls.iter().find(|call| {
                 let name = &call.what.name;
-                entry.calls.contains(name)
-                    || (entry.asked.contains(name) && asked.is_some_and(|asked| asked.contains(name)))
+                let is_asked = entry.calls.contains(name)
+                    || (entry.asked.contains(name) && asked.is_some_and(|asked| asked.contains(name)));
+                is_asked && entry.is_asked_with(&call.what)
             });
             if let Some(call) = by_call {
                 let evidence = call.evidence.first().cloned();

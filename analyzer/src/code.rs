@@ -10,6 +10,7 @@
 //! evaluated: what can be reached counts as done, and how indirectly it is reached is its distance.
 
 mod aarch64;
+mod asks;
 mod binary;
 mod depth;
 mod golang;
@@ -37,6 +38,7 @@ use crate::{
     kept::Kept,
     words::{self, Words},
 };
+pub(crate) use asks::Asked;
 use binary::Binary;
 use depth::Depths;
 use link::{Place, Process, Reached};

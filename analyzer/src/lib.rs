@@ -21,6 +21,7 @@ mod archive;
 mod capabilities;
 mod closure;
 mod code;
+mod constants;
 mod directory;
 pub mod elf;
 mod error;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dna::{
-    Behavior, Completeness, Completenesses, Confidence, Evidence, ImagePath, Known, Listen, Load, Subject, Unknown,
-    Write,
+    Arguments, Behavior, Completeness, Completenesses, Confidence, Evidence, ImagePath, Known, Listen, Load, Subject,
+    Syscall, Unknown, Write,
 };
 
 use crate::{
@@ -187,6 +187,36 @@ pub(crate) fn union_by<T: Ord + Clone>(
     all.into_values().collect()
 }
 
+/// The same of system calls: what is known of their arguments is put together.
+pub(crate) fn union_of_calls(
+    programs: &BTreeMap<ImagePath, Vec<Known<Syscall>>>,
+    sureness: impl Fn(&ImagePath) -> Confidence,
+) -> Vec<Known<Syscall>> {
+    let mut arguments = BTreeMap::<&str, Vec<Option<&Arguments>>>::new();
+    let mut bare = BTreeMap::new();
+    for (path, items) in programs {
+        let mut list = items.clone();
+        for item in &mut list {
+            item.what.arguments = None;
+        }
+        bare.insert(path.clone(), list);
+        for item in items {
+            arguments.entry(&item.what.name).or_default().push(item.what.arguments.as_ref());
+        }
+    }
+    let mut all = union_by(&bare, sureness);
+    for item in &mut all {
+        let told = arguments.get(item.what.name.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let Some(mut whole) = told.iter().flatten().next().map(|arguments| (*arguments).clone()) else { continue };
+        whole.values = told.iter().flatten().flat_map(|arguments| arguments.values.clone()).collect();
+        whole.values.sort();
+        whole.values.dedup();
+        whole.all_known = told.iter().all(|arguments| arguments.is_some_and(|arguments| arguments.all_known));
+        item.what.arguments = Some(whole);
+    }
+    all
+}
+
 /// Joins items by what they name.
 pub(crate) fn join<T: Ord + Clone>(items: &mut Vec<Known<T>>, more: &[Known<T>]) {
     let mut known: BTreeMap<T, Known<T>> = BTreeMap::new();
@@ -260,6 +290,34 @@ mod tests {
             items.get(1).and_then(|item| item.evidence.first()),
             Some(&Evidence::Config { key: "b".to_owned() })
         );
+    }
+
+    #[test]
+    fn arguments_of_all_programs_are_put_together() {
+        let call = |domain: Option<&str>| {
+            let arguments = domain.map(|domain| Arguments {
+                parameters: vec!["domain".to_owned()],
+                values: vec![vec![Some(domain.to_owned())]],
+                all_known: true,
+            });
+            let what = Syscall { name: "socket".to_owned(), arguments };
+            vec![Known {
+                what,
+                confidence: Confidence::Likely,
+                probability: None,
+                when: Vec::new(),
+                evidence: Vec::new(),
+            }]
+        };
+        let union = |domains: [Option<&str>; 2]| {
+            let path = |name: &str| name.parse::<ImagePath>().expect("a path");
+            let [one, other] = domains.map(call);
+            let all = union_of_calls(&[(path("/a"), one), (path("/b"), other)].into(), |_| Confidence::Certain);
+            let arguments = all.first().and_then(|item| item.what.arguments.clone()).expect("known");
+            (all.len(), arguments.values.len(), arguments.all_known)
+        };
+        assert_eq!(union([Some("AF_UNIX"), Some("AF_INET")]), (1, 2, true));
+        assert_eq!(union([Some("AF_UNIX"), None]), (1, 1, false), "of the other program nothing is known");
     }
 
     #[test]

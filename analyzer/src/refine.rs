@@ -269,7 +269,7 @@ fn joined(
     }
     let sureness = |path: &ImagePath| executed.get(path).map_or(Confidence::Possible, |known| known.confidence);
     all.load = merge::union_by(&loads, sureness);
-    all.syscalls = merge::union_by(&syscalls, sureness);
+    all.syscalls = merge::union_of_calls(&syscalls, sureness);
     if !mounted.is_empty() {
         let (configured, more) = merge::configured(closure, world);
         unknowns.extend(more);

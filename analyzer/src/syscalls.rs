@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{Confidence, Evidence, ImagePath, Known, Load, Subject, Syscall, Unknown};
+use dna::{Arguments, Confidence, Evidence, ImagePath, Known, Load, Subject, Syscall, Unknown};
 
 use crate::{
     Error, Progress, Rootfs,
     acts::{self, Acts},
     closure::Closure,
-    code::{Call, Code, Nearest},
+    code::{Asked, Call, Code, Nearest},
+    constants,
     expect::{self, Traits},
     merge,
 };
@@ -34,7 +35,8 @@ pub(crate) struct Calls {
 impl Calls {
     /// The calls of all programs together: what to expect of a container is judged of them as a whole.
     pub(crate) fn of_all(&self, closure: &Closure) -> Vec<Known<Syscall>> {
-        let mut all = merge::union(&self.programs, closure);
+        let sureness = |path: &ImagePath| closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
+        let mut all = merge::union_of_calls(&self.programs, sureness);
         expect::judge(&self.traits, &mut all);
         all
     }
@@ -88,12 +90,15 @@ pub(crate) fn of_closure(
             is_root,
             calls: found.iter().map(|(name, call)| (*name, traits(call))).collect(),
         };
-        let mut list: Vec<Known<Syscall>> = found.iter().map(|(name, call)| item(name, call, rootfs)).collect();
+        let asked = reach.asked();
+        let told = |name: &str| asked.get(name).and_then(|asked: &Asked| constants::arguments(name, asked));
+        let mut list: Vec<Known<Syscall>> =
+            found.iter().map(|(name, call)| item(name, call, told(name), rootfs)).collect();
         // What starts the program is a call itself.
         if !found.contains_key(STARTS) {
             let evidence =
                 Evidence::Binary { path: path.clone(), offset: None, layer: rootfs.layer_of(path), detail: None };
-            let what = Syscall { name: STARTS.to_owned() };
+            let what = Syscall { name: STARTS.to_owned(), arguments: None };
             list.push(Known {
                 what,
                 confidence: Confidence::Certain,
@@ -116,7 +121,7 @@ pub(crate) fn of_closure(
     Ok(calls)
 }
 
-fn item(name: &str, call: &Call, rootfs: &Rootfs) -> Known<Syscall> {
+fn item(name: &str, call: &Call, arguments: Option<Arguments>, rootfs: &Rootfs) -> Known<Syscall> {
     let evidence = call.nearest.as_ref().map(|Nearest { file, offset, function }| Evidence::Binary {
         path: file.clone(),
         offset: Some(*offset),
@@ -129,7 +134,7 @@ fn item(name: &str, call: &Call, rootfs: &Rootfs) -> Known<Syscall> {
         _ if call.is_imported || is_near => Confidence::Likely,
         _ => Confidence::Possible,
     };
-    let what = Syscall { name: name.to_owned() };
+    let what = Syscall { name: name.to_owned(), arguments };
     Known { what, confidence, probability: None, when: Vec::new(), evidence: evidence.into_iter().collect() }
 }
 

@@ -145,7 +145,7 @@ fn reason(question: &Question, behavior: &Behavior, chains: &Chains, what: &What
     let programs = question.dna().programs.iter().filter(|program| executed(&program.path));
     let mut doing: Vec<_> = programs
         .filter_map(|program| {
-            let own = what.items(program.behavior.as_ref()?).into_iter().find(|own| own.what == item.what)?;
+            let own = what.items(program.behavior.as_ref()?).into_iter().find(|own| names(own) == names(&item))?;
             Some((own.confidence, chains.cost(&program.path), &program.path, own))
         })
         .collect();
@@ -203,6 +203,7 @@ fn human(question: &Question, explained: &Explained<'_>) -> String {
     for reason in &explained.items {
         let item = text::clean(&shown(&reason.item)).into_owned();
         let _ = writeln!(out, "{item}  {}{}", facts::confidence(reason.item.confidence), when(&reason.item.when));
+        arguments(&mut out, &reason.item);
         for way in &reason.ways {
             out.push('\n');
             draw(&mut out, way, &item);
@@ -286,6 +287,26 @@ fn when(conditions: &[Condition]) -> String {
 }
 
 /// The item in one word or two.
+/// What an item names: what is known of a call's arguments differs by program.
+fn names(item: &Item) -> &serde_json::Value {
+    item.what.get("name").unwrap_or(&item.what)
+}
+
+/// The values of a call's arguments, a line each.
+fn arguments(out: &mut String, item: &Item) {
+    let arguments = item.what.get("arguments").cloned().and_then(|value| serde_json::from_value(value).ok());
+    let Some(dna::Arguments { parameters, values, all_known }) = arguments else { return };
+    let _ = writeln!(out, "  {}:", text::clean(&parameters.join(", ")));
+    for value in values.iter().take(MAX_VALUES) {
+        let shown: Vec<&str> = value.iter().map(|value| value.as_deref().unwrap_or("?")).collect();
+        let _ = writeln!(out, "    {}", text::clean(&shown.join(", ")));
+    }
+    if values.len() > MAX_VALUES {
+        let _ = writeln!(out, "    … `--format json` names all {}", values.len());
+    }
+    let _ = writeln!(out, "    {}", if all_known { "no others" } else { "others are possible" });
+}
+
 fn shown(item: &Item) -> String {
     let text = |key: &str| item.what.get(key).and_then(|value| value.as_str().map(str::to_owned));
     let port = item.what.get("port").and_then(serde_json::Value::as_u64);
@@ -298,6 +319,8 @@ fn shown(item: &Item) -> String {
     }
 }
 
+/// Rows of arguments that people are shown.
+const MAX_VALUES: usize = 20;
 /// Programs whose way is drawn.
 const MAX_WAYS: usize = 3;
 /// Unknowns that people are shown.

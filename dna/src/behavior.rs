@@ -79,6 +79,37 @@ pub struct Load {
 pub struct Syscall {
     /// The kernel's name, `openat`.
     pub name: String,
+    /// What its sensitive arguments are, as far as constants tell; absent where nothing is known of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Arguments>,
+}
+
+/// The values of a system call's sensitive arguments. Pointers and lengths are no part of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct Arguments {
+    /// Their names: `domain`, `type`, `protocol`.
+    pub parameters: Vec<String>,
+    /// The values that occur together, named as in the Linux headers; a value that is not known is null.
+    pub values: Vec<Vec<Option<String>>>,
+    /// It is made with no others. Where this is false, there may be others.
+    pub all_known: bool,
+}
+
+impl Arguments {
+    /// Whether a parameter may have one of these values, or a flag of them; none where that is not known.
+    pub fn may_be(&self, parameter: usize, wanted: &[String]) -> Option<bool> {
+        let mut is_known = self.all_known;
+        for value in &self.values {
+            match value.get(parameter) {
+                Some(Some(value)) if value.split('|').any(|part| wanted.iter().any(|name| name == part)) => {
+                    return Some(true);
+                }
+                Some(Some(_)) => {}
+                _ => is_known = false,
+            }
+        }
+        is_known.then_some(false)
+    }
 }
 
 /// A capability, capabilities(7).

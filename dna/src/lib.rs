@@ -38,8 +38,8 @@ mod unknown;
 
 pub use accounts::{Accounts, Folder, Group, User};
 pub use behavior::{
-    Behavior, Capability, Completeness, Completenesses, Confidence, Connect, Exec, Known, Listen, Load, Protocol, Read,
-    Syscall, Write,
+    Arguments, Behavior, Capability, Completeness, Completenesses, Confidence, Connect, Exec, Known, Listen, Load,
+    Protocol, Read, Syscall, Write,
 };
 pub use canonical::{CanonicalError, canonical_json};
 pub use digest::{Digest, DigestError};

@@ -20,9 +20,36 @@ pub(super) struct Entry {
     /// System calls that may ask for it, where the program's own file asks for them.
     #[serde(default)]
     pub(super) asked: Vec<String>,
+    /// Of calls whose arguments decide, which ones: other values ask for nothing.
+    #[serde(default)]
+    pub(super) only: Vec<Only>,
     /// Starts of the file names of libraries that use it.
     #[serde(default)]
     pub(super) libraries: Vec<String>,
+}
+
+/// A call that asks for a capability by what it is given.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Only {
+    pub(super) call: String,
+    /// The sensitive parameter, from 0, and the values or flags of it.
+    pub(super) parameter: usize,
+    pub(super) values: Vec<String>,
+}
+
+impl Entry {
+    /// Whether what a call is given may ask for the capability; what is not known may.
+    pub(super) fn is_asked_with(&self, call: &dna::Syscall) -> bool {
+        let mut only = self.only.iter().filter(|only| only.call == call.name).peekable();
+        if only.peek().is_none() {
+            return true;
+        }
+        only.any(|only| {
+            let told = call.arguments.as_ref().and_then(|arguments| arguments.may_be(only.parameter, &only.values));
+            told != Some(false)
+        })
+    }
 }
 
 /// A program that exists to use a privilege.

@@ -11,6 +11,7 @@ struct Case {
     uid: u32,
     calls: Vec<(&'static str, &'static str)>,
     asked: Vec<(&'static str, &'static str)>,
+    arguments: BTreeMap<&'static str, dna::Arguments>,
     libraries: Vec<(&'static str, &'static str)>,
 }
 
@@ -47,7 +48,7 @@ impl Case {
             "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\nsshd:x:99:99::/:\n",
         );
         rootfs.put_file("/etc/group", 0o644, "root:x:0:\nweb:x:33:\n");
-        Self { rootfs, uid: 0, calls: Vec::new(), asked: Vec::new(), libraries: Vec::new() }
+        Self { rootfs, uid: 0, calls: Vec::new(), asked: Vec::new(), arguments: BTreeMap::new(), libraries: Vec::new() }
     }
 
     fn script(mut self, text: &str) -> Self {
@@ -98,7 +99,8 @@ impl Case {
         let path = |program: &str| program.parse::<ImagePath>().expect("a path");
         let mut calls = Calls::default();
         for (program, call) in self.calls.iter().chain(&self.asked) {
-            let what = Syscall { name: (*call).to_owned() };
+            let arguments = self.arguments.get(call).cloned();
+            let what = Syscall { name: (*call).to_owned(), arguments };
             let item = Known {
                 what,
                 confidence: Confidence::Likely,
@@ -343,6 +345,28 @@ fn calls_that_every_library_holds_count_where_the_program_asks() {
     let mut shell = Case::new().script("app");
     shell.asked = vec![("/bin/sh", "mount")];
     assert_eq!(shown(&shell.needs("/entry.sh")), NONE);
+}
+
+#[test]
+fn what_a_call_is_given_decides() {
+    let case = |call: &'static str, values: &[&str], all_known| {
+        let mut case = Case::new();
+        case.asked = vec![("/bin/app", call)];
+        let values = values
+            .iter()
+            .map(|value| vec![Some("AF_INET".to_owned()).filter(|_| call == "socket"), Some((*value).to_owned())]);
+        let values = values.map(|row| if call == "socket" { row } else { row.into_iter().skip(1).collect() }).collect();
+        case.arguments.insert(call, dna::Arguments { parameters: Vec::new(), values, all_known });
+        shown(&case.needs("app"))
+    };
+    assert_eq!(case("socket", &["SOCK_STREAM"], true), NONE);
+    assert_eq!(case("socket", &["SOCK_STREAM"], false), ["?NET_RAW"], "there may be others");
+    assert_eq!(case("socket", &["SOCK_STREAM", "SOCK_RAW|SOCK_CLOEXEC"], true), ["?NET_RAW"]);
+    assert_eq!(case("unshare", &["CLONE_FILES"], true), NONE);
+    assert_eq!(case("unshare", &["CLONE_FS|CLONE_NEWNS"], true), ["?SYS_ADMIN"]);
+    assert_eq!(case("unshare", &["CLONE_FILES"], false), ["?SYS_ADMIN"]);
+    assert_eq!(case("prctl", &["PR_SET_NAME"], true), NONE);
+    assert_eq!(case("prctl", &["PR_CAPBSET_DROP"], false), ["?SETPCAP"]);
 }
 
 #[test]

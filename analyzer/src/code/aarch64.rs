@@ -19,10 +19,33 @@ pub(super) fn effects(bytes: &[u8], start: u64, mut on: impl FnMut(Step, &[Effec
         effects.clear();
         effect(word, at, &mut effects);
         let flow = flow(word, at);
+        pages.complete(word, &mut effects);
         let refers = pages.refers(word, at, flow);
         pages.pass(&effects, flow);
+        // Memory at a known address may hold a constant: literals, variables that hold numbers.
+        if let ([effect @ Effect::Load { .. }], Some((Use::Access, from))) = (effects.as_mut_slice(), refers)
+            && let Effect::Load { to, bits, .. } = *effect
+        {
+            *effect = Effect::LoadStatic { to, from, bits };
+        }
         on(Step::new(at, flow, refers), &effects);
     }
+}
+
+/// Whether what stands here is data among code: no processor gets from its first word to a jump or return, since a word before it is
+/// in a group of encodings that stays unallocated ("Top-level encodings for A64"; a zero word is a trap, which ends code).
+pub(super) fn is_data(bytes: &[u8]) -> bool {
+    let words = bytes.as_chunks::<4>().0.iter().take(MAX_STRAIGHT).map(|word| u32::from_le_bytes(*word));
+    for word in words {
+        let group = word >> 25 & 0b1111;
+        if matches!(group, 0b0001 | 0b0011) || group == 0 && word >> 31 == 0 && word >> 16 != 0 {
+            return true;
+        }
+        if matches!(flow(word, 0), Flow::Jump(_) | Flow::JumpIndirect | Flow::Stop) {
+            return false;
+        }
+    }
+    false
 }
 
 fn flow(word: u32, at: u64) -> Flow {
@@ -94,37 +117,35 @@ fn effect(word: u32, at: u64, out: &mut Vec<Effect>) {
         // csel
         _ if word & 0x7fe0_0c00 == 0x1a80_0000 => out.push(Effect::Either { to, one: base, other: second }),
         // str and ldr with an unsigned offset, words and double words
-        _ if word & 0xbf40_0000 == 0xb900_0000 && to != ZERO => {
+        _ if word & 0xbfc0_0000 == 0xb900_0000 && to != ZERO => {
             out.push(Effect::Store { from: to, base, offset: scaled(word) });
         }
-        _ if word & 0xbf00_0000 == 0xb900_0000 && word & 0x00c0_0000 == 0 => {
+        _ if word & 0xbfc0_0000 == 0xb900_0000 => {
             out.push(Effect::StoreConstant { value: 0, base, offset: scaled(word) });
         }
-        _ if word & 0xbf40_0000 == 0xb940_0000 || word & 0xffc0_0000 == 0xb980_0000 => {
+        _ if word & 0xbfc0_0000 == 0xb940_0000 || word & 0xffc0_0000 == 0xb980_0000 => {
             let bits = if word >> 30 == 3 { 64 } else { 32 };
             out.push(Effect::Load { to, base, offset: scaled(word), bits });
         }
         // stp and ldp of words and double words: with an offset, and with the base changed before or after
         _ if word & 0x7e00_0000 == 0x2800_0000 => pair(word, out),
-        // str and ldr of double words with the base changed, or an offset that is not scaled
-        _ if word & 0xffa0_0000 == 0xf800_0000 => {
-            let by = signed(word >> 12, 9);
-            let (before, after, offset) = match word >> 10 & 3 {
-                0 => (0, 0, by),
-                1 => (0, by, 0),
-                3 => (by, 0, 0),
-                _ => return out.push(Effect::Forget { to }),
-            };
-            move_base(base, before, out);
-            if word >> 22 & 1 == 1 {
-                out.push(Effect::Load { to, base, offset, bits: 64 });
-            } else {
-                out.push(Effect::Store { from: to, base, offset });
-            }
-            move_base(base, after, out);
+        // str and ldr with the base changed, or an offset that is not scaled
+        _ if word & 0x3b20_0000 == 0x3800_0000 => unscaled(word, out),
+        // ldr of a literal, a word or a double word
+        _ if word & 0xbf00_0000 == 0x1800_0000 => {
+            let bits = if word >> 30 == 1 { 64 } else { 32 };
+            out.push(Effect::Load { to, base: ZERO, offset: 0, bits });
         }
-        // Other loads; those of vectors leave the general registers alone.
+        // Other loads; those of vectors leave the general registers alone, but for the base that a pair moves.
+        _ if word & 0x3e00_0000 == 0x2c00_0000 => {
+            let by = signed(word >> 15, 7) << (2 + (word >> 30 & 3));
+            if word >> 23 & 1 == 1 {
+                move_base(base, by, out);
+            }
+        }
         _ if word & 0x0a00_0000 == 0x0800_0000 && word >> 26 & 1 == 1 => {}
+        // str of bytes and half words; prfm
+        _ if word & 0x3bc0_0000 == 0x3900_0000 || word & 0xffc0_0000 == 0xf980_0000 => {}
         _ if word & 0x3a00_0000 == 0x2800_0000 => {
             out.extend([to, register(word >> 10)].map(|to| Effect::Forget { to }));
         }
@@ -137,6 +158,29 @@ fn effect(word: u32, at: u64, out: &mut Vec<Effect>) {
         _ if word & 0x7f20_fc00 == 0x1e20_0000 || word & 0xfff0_0000 == 0xd530_0000 => out.push(Effect::Forget { to }),
         _ => {}
     }
+}
+
+/// A load or store of any size with an offset of nine bits, which may change the base before or after.
+fn unscaled(word: u32, out: &mut Vec<Effect>) {
+    let (to, base, by) = (register(word), register(word >> 5), signed(word >> 12, 9));
+    let (before, after, offset) = match word >> 10 & 3 {
+        1 => (0, by, 0),
+        3 => (by, 0, 0),
+        _ => (0, 0, by),
+    };
+    move_base(base, before, out);
+    let (size, operation, is_vector) = (word >> 30, word >> 22 & 3, word >> 26 & 1 == 1);
+    match (size, operation) {
+        _ if is_vector => {}
+        (2 | 3, 0) if to == ZERO => out.push(Effect::StoreConstant { value: 0, base, offset }),
+        (2 | 3, 0) => out.push(Effect::Store { from: to, base, offset }),
+        (2, 1 | 2) => out.push(Effect::Load { to, base, offset, bits: 32 }),
+        (3, 1) => out.push(Effect::Load { to, base, offset, bits: 64 }),
+        // Stores of bytes and half words; prfum.
+        (_, 0) | (3, 2) => {}
+        _ => out.push(Effect::Forget { to }),
+    }
+    move_base(base, after, out);
 }
 
 fn pair(word: u32, out: &mut Vec<Effect>) {
@@ -173,9 +217,23 @@ struct Pages {
     pages: [Option<u64>; 32],
     /// Where the register of a jump was loaded from.
     loaded: [Option<u64>; 32],
+    /// Constants that further instructions may complete.
+    constants: [Option<u64>; 32],
 }
 
 impl Pages {
+    /// `movk` puts sixteen bits into a constant.
+    fn complete(&self, word: u32, effects: &mut Vec<Effect>) {
+        let to = register(word);
+        let Some(known) = self.constants.get(usize::from(to)).copied().flatten() else { return };
+        if word & 0x7f80_0000 == 0x7280_0000 && to != ZERO {
+            let shift = (word >> 21 & 3).wrapping_mul(16);
+            let value = known & !(0xffff << shift) | u64::from(word >> 5 & 0xffff) << shift;
+            let value = if word >> 31 == 1 { value } else { value & 0xffff_ffff };
+            *effects = vec![Effect::Set { to, value }];
+        }
+    }
+
     fn refers(&mut self, word: u32, at: u64, flow: Flow) -> Option<(Use, u64)> {
         let base = usize::from(register(word >> 5));
         let page = self.pages.get(base).copied().flatten();
@@ -204,6 +262,10 @@ impl Pages {
 
     fn pass(&mut self, effects: &[Effect], flow: Flow) {
         for effect in effects {
+            let constant = match *effect {
+                Effect::Set { value, .. } => Some(value),
+                _ => None,
+            };
             let (to, page, loaded) = match *effect {
                 Effect::Set { to, value } => (to, Some(value).filter(|value| value & 0xfff == 0), None),
                 Effect::Load { to, base, offset, .. } => {
@@ -229,11 +291,15 @@ impl Pages {
                 *slot = page;
                 *known = loaded;
             }
+            if let Some(known) = self.constants.get_mut(usize::from(to)) {
+                *known = constant;
+            }
         }
         match flow {
             Flow::Call(_) | Flow::CallIndirect => {
                 self.pages.iter_mut().take(19).for_each(|page| *page = None);
                 self.loaded = [None; 32];
+                self.constants = [None; 32];
             }
             Flow::Jump(_) | Flow::JumpIndirect | Flow::Stop => *self = Self::default(),
             _ => {}
@@ -286,6 +352,8 @@ fn bit_pattern(word: u32, width: u32) -> Option<u64> {
     Some(if width == 32 { value & 0xffff_ffff } else { value })
 }
 
+/// Words of straight code looked at.
+const MAX_STRAIGHT: usize = 256;
 const NOP: u32 = 0xd503_201f;
 /// Number 31 is the zero register here, the stack pointer elsewhere.
 const ZERO: Register = 31;

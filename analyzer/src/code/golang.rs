@@ -67,6 +67,15 @@ fn read(binary: &Binary, table: &[u8]) -> Option<Vec<Function>> {
         budget = budget.saturating_sub(name.len());
         functions.push(Function { at: entry, name: String::from_utf8_lossy(name).into_owned() });
     }
+    // The table closes with the end of Go's code; what C code is linked behind it is no part of the last function.
+    let end = match text {
+        Some(text) => half(lines.checked_add(usize::try_from(count).ok()?.checked_mul(8)?)?)
+            .and_then(|offset| text.checked_add(u64::from(offset))),
+        None => None,
+    };
+    if let Some(at) = end.filter(|at| functions.last().is_some_and(|last| last.at < *at)) {
+        functions.push(Function { at, name: "runtime.etext".to_owned() });
+    }
     functions.sort_by_key(|function| function.at);
     Some(functions)
 }

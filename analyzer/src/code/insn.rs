@@ -186,6 +186,14 @@ impl Machine {
         }
     }
 
+    /// The registers of a system call's arguments (syscall(2)).
+    pub(super) fn call_arguments(self) -> &'static [Register] {
+        match self {
+            Self::X86_64 => &[7, 6, 2, 10, 8, 9],
+            Self::Aarch64 => &[0, 1, 2, 3, 4, 5],
+        }
+    }
+
     /// Registers whose value does not survive a call by the C conventions.
     pub(super) fn lost_in_calls(self) -> &'static [Register] {
         match self {

@@ -103,7 +103,7 @@ impl Process {
     }
 
     /// The functions that a name stands for in a process.
-    fn named(&self, name: &str) -> impl Iterator<Item = Place> + '_ {
+    pub(super) fn named(&self, name: &str) -> impl Iterator<Item = Place> + '_ {
         named(&self.modules, name)
     }
 

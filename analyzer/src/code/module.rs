@@ -42,6 +42,8 @@ pub(crate) struct Module {
     pub(super) sites: BTreeMap<Node, Vec<Site>>,
     /// Arguments given to functions of interest, by the function that calls.
     pub(super) calls: Vec<sites::Call>,
+    /// Arguments at the instructions themselves, of system calls of interest.
+    pub(super) raw: Vec<sites::Call>,
     /// Paths that functions and objects name.
     pub(super) paths: Vec<sites::Named>,
     /// Functions that the program looks up by a name it is called by.
@@ -129,7 +131,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         let found = sites::find(binary, &layout, &steps, &functions);
         (edges.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), found)
     });
-    let sites::Found { sites, calls, paths } = found;
+    let sites::Found { sites, calls, raw, paths } = found;
     let mut exports = BTreeMap::<String, Vec<Export>>::new();
     for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
         let node = if symbol.kind == SymbolKind::Data && !binary.is_code(symbol.at) {
@@ -156,6 +158,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         exports,
         sites,
         calls,
+        raw,
         paths,
         tables: tables.own.iter().map(|table| held(table, &layout)).collect(),
         python: tables.python.iter().map(|table| held(table, &layout)).collect(),
@@ -285,14 +288,20 @@ impl Layout {
         });
         let candidates = targets.chain(pointed).chain(words).chain(constants);
         let aligned = |at: &u64| binary.machine == Machine::X86_64 || at & 3 == 0;
+        let known = starts.clone();
         let more: Vec<u64> = candidates.filter(|at| binary.is_code(*at) && aligned(at) && !framed(*at)).collect();
         starts.extend(more);
         starts.sort_unstable();
         starts.dedup();
         let ends = starts.iter().skip(1).copied().chain([u64::MAX]);
+        let is_data = |at: &u64| {
+            let is_told = known.binary_search(at).is_ok();
+            binary.machine == Machine::Aarch64 && !is_told && aarch64::is_data(binary.bytes_at(*at))
+        };
         let functions: Vec<(u64, u64)> = starts
             .iter()
             .zip(ends)
+            .filter(|(start, _)| !is_data(start))
             .map(|(start, next)| {
                 let end = binary.segment_of(*start).map_or(*start, |segment| segment.start.saturating_add(segment.len));
                 (*start, next.min(end))
@@ -492,7 +501,7 @@ fn objects(binary: &Binary, steps: &[Step], layout: &Layout) -> Vec<u64> {
 }
 
 fn code_edges(binary: &Binary, layout: &Layout, steps: &[Step], edges: &mut [Vec<Edge>]) {
-    let mut last: Option<(Node, Flow)> = None;
+    let mut last: Option<(Node, Flow, u64)> = None;
     let mut cursor = layout.cursor();
     for step in steps {
         let Some((node, (start, end))) = cursor.function(step.at) else { continue };
@@ -535,15 +544,35 @@ fn code_edges(binary: &Binary, layout: &Layout, steps: &[Step], edges: &mut [Vec
             _ => {}
         }
         // The last instruction of a function decides whether it runs into the next.
-        if let Some((before, flow)) = last
+        if let Some((before, flow, at)) = last
             && before != node
             && matches!(flow, Flow::Next | Flow::Branch(_) | Flow::Syscall | Flow::Syscall32)
             && before.checked_add(1) == Some(node)
+            && !(flow == Flow::Syscall && ends(binary, at))
         {
             add(before, Edge::Call(node));
         }
-        last = Some((node, step.flow()));
+        last = Some((node, step.flow(), step.at));
     }
+}
+
+/// Whether the system call at an address ends the thread, as the instruction before it tells: control does not come back.
+fn ends(binary: &Binary, at: u64) -> bool {
+    let before = |len: u64| binary.bytes_at(at.saturating_sub(len));
+    let number = match binary.machine {
+        // mov eax, imm32
+        Machine::X86_64 => match before(5) {
+            [0xb8, rest @ ..] => rest.first_chunk().copied().map(u32::from_le_bytes),
+            _ => None,
+        },
+        // mov x8, #imm16
+        Machine::Aarch64 => {
+            let word = before(4).first_chunk().copied().map(u32::from_le_bytes);
+            word.filter(|word| word & 0x7fe0_001f == 0x5280_0008).map(|word| word >> 5 & 0xffff)
+        }
+    };
+    let name = number.and_then(|number| numbers::name(binary.machine, number));
+    matches!(name, Some("exit" | "exit_group"))
 }
 
 /// What a reference through a slot of the global offset table comes to.

@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    aarch64,
+    aarch64, asks,
     binary::{Binary, Pointer},
     insn::{Effect, Flow, Machine, Register, Step, Use},
     module::{Function, Layout, Node},
+    numbers,
     values::{self, Atom, Convention, Entry, Line, State, Value},
     x86,
 };
@@ -43,13 +44,22 @@ type Parameters = BTreeSet<Atom>;
 pub(super) struct Found {
     pub(super) sites: BTreeMap<Node, Vec<Site>>,
     pub(super) calls: Vec<Call>,
+    /// The arguments at the instructions that make system calls of interest, under the calls' names.
+    pub(super) raw: Vec<Call>,
     pub(super) paths: Vec<Named>,
 }
 
 /// Finds the sites and calls of a file.
 pub(super) fn find(binary: &Binary, layout: &Layout, steps: &[Step], functions: &[Function]) -> Found {
-    let mut search =
-        Search { binary, layout, functions, sites: BTreeMap::new(), by_reference: BTreeSet::new(), work: MAX_WORK };
+    let mut search = Search {
+        binary,
+        layout,
+        functions,
+        sites: BTreeMap::new(),
+        by_reference: BTreeSet::new(),
+        raw: Vec::new(),
+        work: MAX_WORK,
+    };
     // First the instructions themselves.
     let direct: Vec<&Step> =
         steps.iter().filter(|step| matches!(step.flow(), Flow::Syscall | Flow::Syscall32)).collect();
@@ -62,6 +72,7 @@ pub(super) fn find(binary: &Binary, layout: &Layout, steps: &[Step], functions: 
             |step| matches!(step.flow(), Flow::Syscall | Flow::Syscall32),
             |search, step, state| {
                 let parameters = search.note(node, step, state.register(register));
+                search.note_arguments(node, step, state);
                 wrappers.entry(node).or_default().extend(parameters);
             },
         );
@@ -145,7 +156,7 @@ pub(super) fn find(binary: &Binary, layout: &Layout, steps: &[Step], functions: 
             }
         }
     }
-    Found { sites: search.sites, calls: found, paths }
+    Found { sites: search.sites, calls: found, raw: search.raw, paths }
 }
 
 /// Functions that hand a wrapper on, which nobody calls by itself, together with a structure that holds its number: musl's `__setxid`
@@ -180,6 +191,7 @@ struct Search<'a> {
     sites: BTreeMap<Node, Vec<Site>>,
     /// Numbers that are handed over in structures.
     by_reference: BTreeSet<u32>,
+    raw: Vec<Call>,
     /// Instructions that may still be evaluated.
     work: usize,
 }
@@ -339,6 +351,19 @@ impl Search<'_> {
         parameters
     }
 
+    /// Notes what is asked at an instruction whose number is known.
+    fn note_arguments(&mut self, node: Node, step: &Step, state: &State) {
+        let machine = self.binary.machine;
+        let numbers = constants(state.register(machine.number())).unwrap_or_default();
+        let [number] = numbers.as_slice() else { return };
+        let name = u32::try_from(*number & 0xffff_ffff).ok().and_then(|number| numbers::name(machine, number));
+        let Some(name) = name.filter(|name| asks::is_of_interest(name) && step.flow() == Flow::Syscall) else { return };
+        let argument =
+            |register: &Register| constants(state.register(*register)).map_or(Argument::Any, Argument::Numbers);
+        let arguments = machine.call_arguments().iter().map(argument).collect();
+        self.raw.push(Call { node, at: step.at, name: name.to_owned(), arguments, is_passed: false });
+    }
+
     /// What a parameter is at a call.
     fn argument(&mut self, step: &Step, state: &State, parameter: Atom) -> Value {
         let machine = self.binary.machine;
@@ -385,11 +410,13 @@ struct Callers {
     /// Callee, caller, place; sorted.
     direct: Vec<(Node, Node, u64)>,
     imports: BTreeMap<u32, Vec<(Node, u64)>>,
+    /// Who loads a name's address otherwise than to call it there.
+    taken: BTreeMap<u32, Vec<(Node, u64)>>,
 }
 
 impl Callers {
     fn new(binary: &Binary, layout: &Layout, steps: &[Step]) -> Self {
-        let mut callers = Self { direct: Vec::new(), imports: BTreeMap::new() };
+        let mut callers = Self { direct: Vec::new(), imports: BTreeMap::new(), taken: BTreeMap::new() };
         let mut names = BTreeMap::<&str, Node>::new();
         for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
             names.extend(layout.function(symbol.at).map(|node| (symbol.name.as_str(), node)));
@@ -413,7 +440,15 @@ impl Callers {
                     Some((Use::Access, slot)) => slot,
                     _ => continue,
                 },
-                _ => continue,
+                _ => {
+                    if let Some((_, slot)) = step.refers()
+                        && let Some(Pointer::Import(index)) = binary.pointer(slot)
+                        && let Some(taker) = layout.function(step.at)
+                    {
+                        callers.taken.entry(index).or_default().push((taker, step.at));
+                    }
+                    continue;
+                }
             };
             let Some(caller) = caller() else { continue };
             match binary.pointer(slot) {

@@ -342,6 +342,118 @@ fn a_name_asked_for_at_run_time_is_bound() {
     assert_eq!(reached(vec![summary(&program), summary(&library)]), found(&[74]));
 }
 
+/// The numbers that reachable code of AArch64 calls.
+fn aarch64(code: &[u32], functions: &[(&str, u64)]) -> BTreeSet<Option<u32>> {
+    reached(vec![summary(&file(Machine::Aarch64, &words(code), functions))])
+}
+
+#[test]
+fn control_does_not_come_back_from_exit() {
+    // start: mov x8, #93; svc #0 / next: mov x8, #39; svc #0; ret
+    let code = |number: u32| [0xd280_0008 | number << 5, 0xd400_0001, 0xd280_04e8, 0xd400_0001, 0xd65f_03c0];
+    let functions = [("start", 0x1000), ("next", 0x1008)];
+    assert_eq!(aarch64(&code(93), &functions), found(&[93]));
+    assert_eq!(aarch64(&code(172), &functions), found(&[172, 39]), "getpid comes back");
+    // start: mov eax, 60; syscall / next: mov eax, 39; syscall; ret
+    let code = [0xb8, 60, 0, 0, 0, 0x0f, 0x05, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3];
+    assert_eq!(x86(&code, &[("start", 0x1000), ("next", 0x1007)]), found(&[60]));
+}
+
+#[test]
+fn a_number_in_a_structure_is_loaded_with_its_sign() {
+    // start: sub sp, sp, #16; mov w2, #144; str w2, [sp]; mov x0, sp; bl reader; ret
+    // reader: ldrsw x8, [x0]; svc #0; ret
+    let code = [
+        0xd100_43ff,
+        0x5280_1202,
+        0xb900_03e2,
+        0x9100_03e0,
+        0x9400_0002,
+        0xd65f_03c0,
+        0xb980_0008,
+        0xd400_0001,
+        0xd65f_03c0,
+    ];
+    assert_eq!(aarch64(&code, &[("start", 0x1000), ("reader", 0x1018)]), found(&[144]));
+}
+
+#[test]
+fn a_literal_holds_a_number() {
+    // start: ldr x8, literal; svc #0; ret; nop; literal: 25
+    let code = [0x5800_0088, 0xd400_0001, 0xd65f_03c0, 0xd503_201f, 25, 0];
+    assert_eq!(aarch64(&code, &[("start", 0x1000)]), found(&[25]));
+}
+
+#[test]
+fn data_among_code_is_no_function() {
+    // start: adr x0, table; ret; table: "expand 32-byte k", then a branch to other; other: mov x8, #39; svc #0; ret
+    let sigma = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+    let code = |first: u32| {
+        [
+            0x1000_0040,
+            0xd65f_03c0,
+            first,
+            sigma[1],
+            sigma[2],
+            sigma[3],
+            0x1400_0001,
+            0xd280_04e8,
+            0xd400_0001,
+            0xd65f_03c0,
+        ]
+    };
+    let found_in = |code: &[u32]| {
+        let mut binary = file(Machine::Aarch64, &words(code), &[("start", 0x1000), ("other", 0x101c)]);
+        binary.symbols.iter_mut().filter(|symbol| symbol.name == "start").for_each(|symbol| symbol.len = 8);
+        reached(vec![summary(&binary)])
+    };
+    assert_eq!(found_in(&code(sigma[0])), BTreeSet::new());
+    // The same with code in place of the table: nop, ret of another function's tail, a branch.
+    let mut real = code(0xd503_201f);
+    real[3..6].fill(0xaa1f_03e0);
+    assert_eq!(found_in(&real), found(&[39]));
+}
+
+#[test]
+fn what_a_function_is_given_is_known_where_every_place_is() {
+    // start: mov edi, 2; mov esi, 1; xor edx, edx; call [rip + to 0x8010]; ret
+    let code = |first: &[u8]| {
+        let mut code = first.to_vec();
+        code.extend([0xbe, 1, 0, 0, 0, 0x31, 0xd2, 0xff, 0x15]);
+        code.extend((0x8010u32 - 0x1000 - 4 - u32::try_from(code.len()).expect("short")).to_le_bytes());
+        code.push(0xc3);
+        code
+    };
+    let asked = |first: &[u8]| {
+        let mut program = file(Machine::X86_64, &code(first), &[("start", 0x1000)]);
+        program.imports = vec!["socket".to_owned()];
+        program.slots = vec![0x8010];
+        program.pointers = vec![(0x8010, Pointer::Import(0))];
+        program.needed = vec!["libc.so.6".to_owned()];
+        // mov eax, 41; syscall; ret
+        let mut library = file(Machine::X86_64, &[0xb8, 41, 0, 0, 0, 0x0f, 0x05, 0xc3], &[("socket", 0x1000)]);
+        library.soname = Some("libc.so.6".to_owned());
+        let process = Process::new(
+            [program, library].iter().map(|file| Arc::new(summary(file))).collect(),
+            BTreeSet::new(),
+            None,
+        );
+        let (reached, calm) = (process.reach(&[]), process.reach(&[]));
+        let files = vec![dna::ImagePath::root(), dna::ImagePath::root()];
+        super::Reach { process, reached, calm, files }.asked().remove("socket").expect("asked")
+    };
+    // mov edi, 2
+    let known = asked(&[0xbf, 2, 0, 0, 0]);
+    assert_eq!(known.values, [vec![Some(vec![2]), Some(vec![1]), Some(vec![0])]].into());
+    assert!(!known.is_open);
+    // rdtsc; mov edi, eax
+    let open = asked(&[0x0f, 0x31, 0x89, 0xc7]);
+    assert_eq!(open.values, [vec![None, Some(vec![1]), Some(vec![0])]].into());
+    assert!(open.is_open);
+    // mov rcx, [rip + to 0x8010]; mov edi, 2: a pointer is kept
+    assert!(asked(&[0x48, 0x8b, 0x0d, 0x09, 0x70, 0, 0, 0xbf, 2, 0, 0, 0]).is_open);
+}
+
 proptest::proptest! {
     /// Any bytes as code: no panic, and nothing runs away.
     #[test]

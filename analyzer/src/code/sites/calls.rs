@@ -27,6 +27,8 @@ pub(crate) struct Call {
     pub(in crate::code) name: String,
     /// Its first arguments.
     pub(in crate::code) arguments: Vec<Argument>,
+    /// What of its numbers is not known comes from the caller's own callers, which were asked.
+    pub(in crate::code) is_passed: bool,
 }
 
 /// What an argument is known to be.
@@ -151,7 +153,7 @@ impl Search<'_> {
         let mut found: Vec<Call> = Vec::new();
         let mut questions = self.questions(callers);
         let mut asked: BTreeMap<Node, Vec<Wanted>> = BTreeMap::new();
-        for _ in 0..WRAPPER_DEPTH {
+        for depth in 1..=WRAPPER_DEPTH {
             let mut next = Questions::new();
             for (node, places) in &questions {
                 let mut answers = Vec::new();
@@ -178,13 +180,18 @@ impl Search<'_> {
                             *argument = Argument::Texts(texts.iter().cloned().collect());
                         }
                     }
-                    if found.len() < MAX_CALLS {
-                        found.push(answer.call);
-                    }
                     // What comes from the caller's own caller is asked there.
                     let known = asked.entry(*node).or_default();
                     let is_passed = answer.wanted.arguments.iter().any(is_passed);
-                    if is_passed && known.len() < MAX_QUESTIONS && !known.contains(&answer.wanted) {
+                    let is_asked = known.len() < MAX_QUESTIONS || known.contains(&answer.wanted);
+                    let mut numbers =
+                        kinds.iter().zip(&answer.wanted.arguments).filter(|(kind, _)| **kind == Kind::Number);
+                    answer.call.is_passed =
+                        is_passed && is_asked && depth < WRAPPER_DEPTH && numbers.all(|(_, value)| is_settled(value));
+                    if found.len() < MAX_CALLS {
+                        found.push(answer.call);
+                    }
+                    if is_passed && is_asked && !known.contains(&answer.wanted) {
                         known.push(answer.wanted.clone());
                         for (caller, at) in callers.of(*node).filter(|(caller, _)| caller != node) {
                             next.entry(caller).or_default().entry(at).or_default().push(answer.wanted.clone());
@@ -196,6 +203,20 @@ impl Search<'_> {
                 break;
             }
             questions = next;
+        }
+        // A pointer to the function may be kept for a call that is not seen.
+        for (import, places) in &callers.taken {
+            let name = usize::try_from(*import).ok().and_then(|index| self.binary.imports.get(index));
+            let Some((name, kinds)) = name.and_then(|name| Some((name, kinds(name)?))) else { continue };
+            if kinds.contains(&Kind::Number) && !fills(kinds) {
+                found.extend(places.iter().take(MAX_CALLS).map(|(node, at)| Call {
+                    node: *node,
+                    at: *at,
+                    name: name.clone(),
+                    arguments: vec![Argument::Any; kinds.len()],
+                    is_passed: false,
+                }));
+            }
         }
         found.sort_by(|one, other| {
             (one.node, one.at, &one.name, &one.arguments).cmp(&(other.node, other.at, &other.name, &other.arguments))
@@ -265,7 +286,7 @@ impl Search<'_> {
                 }
             });
         }
-        let call = Call { node, at: step.at, name: wanted.name.clone(), arguments };
+        let call = Call { node, at: step.at, name: wanted.name.clone(), arguments, is_passed: false };
         Answer { wanted: Wanted { name: wanted.name.clone(), arguments: values }, call }
     }
 
@@ -342,6 +363,12 @@ fn formats(answers: &[Answer]) -> BTreeMap<i64, BTreeSet<String>> {
 fn is_passed(value: &Value) -> bool {
     let passed = |atom: &Atom| matches!(atom, Atom::Entry(_, _) | Atom::Stacked(_));
     value.atoms().is_some_and(|atoms| atoms.iter().any(passed))
+}
+
+/// Whether a value is known as far as the callers' callers know it.
+fn is_settled(value: &Value) -> bool {
+    let settled = |atom: &Atom| matches!(atom, Atom::Constant(_) | Atom::Entry(_, _) | Atom::Stacked(_));
+    value.atoms().is_some_and(|atoms| atoms.iter().all(settled))
 }
 
 /// A format as a pattern: `*` for each conversion.
