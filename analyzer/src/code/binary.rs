@@ -274,7 +274,10 @@ impl Binary {
         // What the loader calls first, by the pointers in those arrays.
         let target = |at: &u64| match self.pointer(*at) {
             Some(Pointer::Here(to) | Pointer::Resolved(to)) => Some(to),
-            Some(Pointer::Import(_)) => None,
+            // A name that the file defines itself.
+            Some(Pointer::Import(index)) => {
+                self.imports.get(index as usize).and_then(|name| by_address.get(name)).copied()
+            }
             None => self.u64_at(*at),
         };
         let mut initial: Vec<u64> = self.initial.iter().filter_map(target).filter(|at| self.is_code(*at)).collect();
