@@ -45,8 +45,9 @@ pub(crate) struct Likeness {
 /// The machines by Debian's names, which are OCI's.
 pub(crate) const PAIR: [&str; 2] = ["amd64", "arm64"];
 
-/// No prediction may be less alike.
-pub(crate) const FLOOR: f64 = 0.95;
+/// How alike predictions should be, and what none may fall below.
+pub(crate) const AIM: f64 = 0.95;
+pub(crate) const FLOOR: f64 = 0.9;
 
 impl Machines {
     pub(crate) fn read(file: &Path) -> anyhow::Result<Self> {

@@ -100,7 +100,8 @@ fn compare_machines(folder: &Path) -> anyhow::Result<()> {
         }
         let [one, other] = sets.as_slice() else { bail!("two machines") };
         let likeness = machines::compare(one, other);
-        println!("{:16} {:.3}  {} and {} calls", image.name, likeness.jaccard, one.len(), other.len());
+        let short = if likeness.jaccard < machines::AIM { "  short of the aim" } else { "" };
+        println!("{:16} {:.3}  {} and {} calls{short}", image.name, likeness.jaccard, one.len(), other.len());
         for (machine, alone) in machines::PAIR.iter().zip([&likeness.one, &likeness.other]) {
             if !alone.is_empty() {
                 println!("  {machine} alone: {}", alone.join(" "));
