@@ -55,7 +55,7 @@ pub(crate) fn arguments(call: &str, asked: &Asked) -> Option<Arguments> {
             };
             rows = rows
                 .iter()
-                .flat_map(|row| shown.iter().map(|value| [row.as_slice(), &[value.clone()]].concat()))
+                .flat_map(|row| shown.iter().map(|value| [row.as_slice(), std::slice::from_ref(value)].concat()))
                 .collect();
         }
         values.extend(rows);

@@ -35,6 +35,12 @@ fn file(machine: Machine, code: &[u8], functions: &[(&str, u64)]) -> Binary {
     Binary { symbols: symbols.collect(), ..Binary::new(machine, true, entry, segments) }
 }
 
+/// Writes bytes into the data of a file.
+fn put(binary: &mut Binary, at: usize, bytes: &[u8]) {
+    let data = binary.segments.last_mut().and_then(|data| data.bytes.get_mut(at.checked_sub(0x8000)?..));
+    data.and_then(|data| data.get_mut(..bytes.len())).expect("inside the data").copy_from_slice(bytes);
+}
+
 /// The numbers that reachable code of a program calls; `None` stands for one that could not be found.
 fn reached(modules: Vec<Module>) -> BTreeSet<Option<u32>> {
     numbers_of(&Process::new(modules.into_iter().map(Arc::new).collect(), BTreeSet::new(), None))
@@ -215,11 +221,10 @@ fn a_function_of_a_python_module_is_called_by_a_name_that_scripts_use() {
     code.extend([0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3]);
     let mut binary = file(Machine::X86_64, &code, &[("start", 0x1000), ("one", 0x1010), ("two", 0x1020)]);
     // 0x8000 a PyModuleDef, 0x8050 its functions, 0x80b0 names.
-    let data = &mut binary.segments[1].bytes;
-    data[0x38..0x40].copy_from_slice(&(-1i64).to_le_bytes());
-    data[0x60] = 1;
-    data[0x80] = 0x10;
-    data[0xb0..0xc4].copy_from_slice(b"posix\0getpid\0getppid");
+    put(&mut binary, 0x8038, &(-1i64).to_le_bytes());
+    put(&mut binary, 0x8060, &[1]);
+    put(&mut binary, 0x8080, &[0x10]);
+    put(&mut binary, 0x80b0, b"posix\0getpid\0getppid");
     let here = |at, to| (at, Pointer::Here(to));
     let functions = [here(0x8050, 0x80b6), here(0x8058, 0x1010), here(0x8070, 0x80bd), here(0x8078, 0x1020)];
     binary.pointers = [here(0x8028, 0x80b0), here(0x8040, 0x8050)].into_iter().chain(functions).collect();
@@ -233,7 +238,7 @@ fn a_function_of_a_python_module_is_called_by_a_name_that_scripts_use() {
     // An extension may call what its own data names.
     let mut extension = file(Machine::X86_64, &[0xc3], &[("PyInit_more", 0x1000)]);
     extension.imports = vec!["PyObject_CallMethod".to_owned()];
-    extension.segments[1].bytes[8..14].copy_from_slice(b"getpid");
+    put(&mut extension, 0x8008, b"getpid");
     assert_eq!(with(used(&["getppid"]), Some(summary(&extension))), found(&[39, 110]));
 }
 
