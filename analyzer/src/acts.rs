@@ -28,6 +28,10 @@ pub(crate) struct Acts {
     pub(crate) reads: Vec<Known<Read>>,
     /// PAM services it starts; none known, but some started, is an empty name.
     pub(crate) services: Vec<Opened>,
+    /// Character sets it converts from and to.
+    pub(crate) charsets: Vec<Opened>,
+    /// Providers of OpenSSL it asks for.
+    pub(crate) providers: Vec<Opened>,
     /// It looks accounts or hosts up.
     pub(crate) looks_up: Option<Evidence>,
     /// It lets users in, and acts as they.
@@ -64,8 +68,16 @@ pub(crate) fn of_reach(reach: &Reach, rootfs: &Rootfs) -> Acts {
                 acts.run(texts(1), act.arguments.get(4), confidence, evidence());
             }
             "system" | "popen" => acts.run_shell(texts(0), confidence, evidence()),
-            "dlopen" | "__libc_dlopen_mode" => acts.open(texts(0), confidence, evidence()),
-            "dlmopen" => acts.open(texts(1), confidence, evidence()),
+            "dlopen" | "__libc_dlopen_mode" => open(&mut acts.opened, texts(0), confidence, &evidence()),
+            "dlmopen" => open(&mut acts.opened, texts(1), confidence, &evidence()),
+            "iconv_open" => {
+                for names in [texts(0), texts(1)] {
+                    open(&mut acts.charsets, names, confidence, &evidence());
+                }
+            }
+            "OSSL_PROVIDER_load" | "OSSL_PROVIDER_try_load" => {
+                open(&mut acts.providers, texts(1), confidence, &evidence());
+            }
             "pam_start" => {
                 let unknown = [String::new()];
                 let names = if texts(0).is_empty() { unknown.as_slice() } else { texts(0) };
@@ -102,6 +114,13 @@ pub(crate) fn of_reach(reach: &Reach, rootfs: &Rootfs) -> Acts {
     acts
 }
 
+/// Notes what is opened by its name.
+fn open(opened: &mut Vec<Opened>, names: &[String], confidence: Confidence, evidence: &Evidence) {
+    for name in names.iter().filter(|name| !name.contains('*')) {
+        opened.push(Opened { name: name.clone(), confidence, evidence: evidence.clone() });
+    }
+}
+
 impl Acts {
     fn run(&mut self, paths: &[String], words: Option<&Argument>, confidence: Confidence, evidence: Evidence) {
         for path in paths.iter().filter(|path| !path.contains('*')) {
@@ -119,12 +138,6 @@ impl Acts {
         for line in lines {
             let argv = vec![Some("/bin/sh".to_owned()), Some("-c".to_owned()), line];
             self.commands.push(Command { argv, env: Vec::new(), confidence, evidence: evidence.clone() });
-        }
-    }
-
-    fn open(&mut self, names: &[String], confidence: Confidence, evidence: Evidence) {
-        for name in names.iter().filter(|name| !name.contains('*')) {
-            self.opened.push(Opened { name: name.clone(), confidence, evidence: evidence.clone() });
         }
     }
 
@@ -230,7 +243,7 @@ impl Acts {
         self.commands.sort_by(|one, other| (&one.argv, one.confidence).cmp(&(&other.argv, other.confidence)));
         self.commands.dedup_by(|next, kept| next.argv == kept.argv);
         self.commands.truncate(MAX_ITEMS);
-        for list in [&mut self.opened, &mut self.services] {
+        for list in [&mut self.opened, &mut self.services, &mut self.charsets, &mut self.providers] {
             list.sort_by(|one, other| (&one.name, one.confidence).cmp(&(&other.name, other.confidence)));
             list.dedup_by(|next, kept| next.name == kept.name);
             list.truncate(MAX_ITEMS);

@@ -35,6 +35,7 @@ pub mod loader;
 mod merge;
 mod operands;
 mod places;
+mod plugins;
 pub mod programs;
 mod progress;
 mod reader;

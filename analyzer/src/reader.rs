@@ -1,7 +1,7 @@
 //! Reads the code of programs as the closure comes to them: a program and its environment in, what its code does by constants out.
 //!
 //! A program's libraries are those it needs; what their code opens by name is loaded in turn, the modules of PAM and of the name
-//! service switch among them, and their code read too.
+//! service switch, OpenSSL's providers and converters of character sets among them, and their code read too.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,6 +14,7 @@ use crate::{
     code::Code,
     kept::Kept,
     loader::Loader,
+    plugins,
 };
 
 /// The programs read so far.
@@ -105,6 +106,14 @@ impl<'a> Reader<'a> {
         names.extend(self.modules(program, acts, loads));
         names.extend(acts.looks_up.iter().flat_map(|evidence| self.name_services(evidence)));
         names.extend(self.extensions(acts));
+        let library =
+            |name: &[u8]| loads.iter().map(|load| &load.what.path).find(|path| path.file_name().starts_with(name));
+        if let Some(libcrypto) = library(b"libcrypto.so.3") {
+            names.extend(plugins::providers(libcrypto, env, &acts.providers, self.rootfs, self.text_bytes));
+        }
+        if let Some(libc) = library(b"libc.so.6") {
+            names.extend(plugins::charsets(libc, &acts.charsets, self.rootfs, self.text_bytes));
+        }
         let found = self.loader.search(program, env, names.iter().map(|opened| opened.name.as_str()));
         let item = |(opened, path): (Opened, Option<ImagePath>)| {
             let (confidence, evidence) = (opened.confidence, vec![opened.evidence]);

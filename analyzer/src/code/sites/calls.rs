@@ -103,6 +103,8 @@ fn kinds(name: &str) -> Option<&'static [Kind]> {
         | "mknod" | "truncate" | "truncate64" | "mkstemp" | "mkstemp64" | "mkostemp" | "mkstemps" | "mkdtemp"
         | "mktemp" | "chroot" | "opendir" | "utime" | "utimes" => &[Text],
         "rename" | "symlink" | "link" => &[Text, Text],
+        "iconv_open" => &[Text, Text],
+        "OSSL_PROVIDER_load" | "OSSL_PROVIDER_try_load" => &[Skip, Text],
         "mount" => &[Text, Text, Text, Number],
         "umount2" => &[Text, Number],
         "pam_start" | "getpwnam" | "getgrnam" | "getpwnam_r" | "getgrnam_r" => &[Text],
