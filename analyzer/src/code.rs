@@ -16,8 +16,10 @@ mod depth;
 mod golang;
 mod insn;
 mod link;
+mod loops;
 mod module;
 mod numbers;
+mod serving;
 mod sites;
 mod tables;
 mod values;
@@ -43,6 +45,7 @@ use binary::Binary;
 use depth::Depths;
 use link::{Place, Process, Reached};
 use module::Module;
+use serving::Serving;
 pub(crate) use sites::Argument;
 use sites::Site;
 
@@ -103,6 +106,8 @@ pub(crate) struct Call {
     /// through despair.
     pub(crate) program_depth: Option<u16>,
     pub(crate) any_depth: Option<u16>,
+    /// A loop that waits for events may lead to it; none where there is no such loop.
+    pub(crate) is_served: Option<bool>,
     /// The nearest place: the file's number, the offset of the instruction, the function.
     pub(crate) nearest: Option<Nearest>,
     /// The same in the process.
@@ -324,8 +329,9 @@ impl Reach {
         let mut calls = BTreeMap::<&'static str, Call>::new();
         let mut open = Vec::new();
         let depths = Depths::of(&self.process, &self.calm);
+        let serving = Serving::of(&self.process, &self.calm);
         let note = |calls: &mut BTreeMap<&'static str, Call>, name, place, at, distance| {
-            self.note(calls, &depths, name, place, at, distance);
+            self.note(calls, (&depths, serving.as_ref()), name, place, at, distance);
         };
         for (index, module) in self.process.modules.iter().enumerate() {
             for (node, sites) in &module.sites {
@@ -367,6 +373,10 @@ impl Reach {
         if calls.contains_key("rt_sigaction") && !calls.contains_key("rt_sigreturn") {
             let call = calls.get("rt_sigaction").cloned().unwrap_or_default();
             calls.insert("rt_sigreturn", call);
+        }
+        // Signals come at any time.
+        if let Some(call) = calls.get_mut("rt_sigreturn") {
+            call.is_served = call.is_served.map(|_| true);
         }
         if let Some(program) = self.process.modules.first() {
             let imported: BTreeSet<&str> = program.imports.iter().map(String::as_str).collect();
@@ -431,7 +441,7 @@ impl Reach {
     fn note(
         &self,
         calls: &mut BTreeMap<&'static str, Call>,
-        depths: &Depths,
+        (depths, serving): (&Depths, Option<&Serving>),
         name: &'static str,
         place: Place,
         at: u64,
@@ -445,6 +455,7 @@ impl Reach {
         let (program, any) = depths.at(place);
         call.program_depth = nearer(call.program_depth, program);
         call.any_depth = nearer(call.any_depth, any);
+        call.is_served = serving.map(|serving| call.is_served == Some(true) || serving.leads_to(place));
         if let Some(calm) = self.calm.step(place) {
             let calm = calm.distance;
             call.calm_distance = Some(call.calm_distance.map_or(calm, |known| known.min(calm)));

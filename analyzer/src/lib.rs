@@ -34,6 +34,7 @@ mod layer;
 pub mod loader;
 mod merge;
 mod operands;
+mod phases;
 mod places;
 mod plugins;
 pub mod programs;

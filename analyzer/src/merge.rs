@@ -187,7 +187,7 @@ pub(crate) fn union_by<T: Ord + Clone>(
     all.into_values().collect()
 }
 
-/// The same of system calls: what is known of their arguments is put together.
+/// The same of system calls, without phases: what is known of their arguments is put together.
 pub(crate) fn union_of_calls(
     programs: &BTreeMap<ImagePath, Vec<Known<Syscall>>>,
     sureness: impl Fn(&ImagePath) -> Confidence,
@@ -197,7 +197,7 @@ pub(crate) fn union_of_calls(
     for (path, items) in programs {
         let mut list = items.clone();
         for item in &mut list {
-            item.what.arguments = None;
+            (item.what.arguments, item.what.phase) = (None, None);
         }
         bare.insert(path.clone(), list);
         for item in items {
@@ -300,7 +300,7 @@ mod tests {
                 values: vec![vec![Some(domain.to_owned())]],
                 all_known: true,
             });
-            let what = Syscall { name: "socket".to_owned(), arguments };
+            let what = Syscall { name: "socket".to_owned(), arguments, phase: None };
             vec![Known {
                 what,
                 confidence: Confidence::Likely,

@@ -19,7 +19,7 @@ use dna::{
 use crate::{
     Answer, Content, File, Inode, InodeKind, Metadata, Rootfs, closure,
     closure::{Closure, Launch},
-    merge,
+    merge, phases,
     shell::{World, matches, with_stack},
 };
 
@@ -268,8 +268,10 @@ fn joined(
         merge::join(&mut all.read, &shown(&behavior.read, &hidden));
     }
     let sureness = |path: &ImagePath| executed.get(path).map_or(Confidence::Possible, |known| known.confidence);
+    let runs =
+        dna.programs.iter().filter(|program| executed.contains_key(&program.path)).flat_map(|program| &program.runs);
     all.load = merge::union_by(&loads, sureness);
-    all.syscalls = merge::union_of_calls(&syscalls, sureness);
+    all.syscalls = phases::union(&syscalls, runs, sureness);
     if !mounted.is_empty() {
         let (configured, more) = merge::configured(closure, world);
         unknowns.extend(more);

@@ -15,7 +15,7 @@ use crate::{
     code::{Asked, Call, Code, Nearest},
     constants,
     expect::{self, Traits},
-    merge,
+    phases,
 };
 
 /// What the code of the executed programs does.
@@ -36,7 +36,7 @@ impl Calls {
     /// The calls of all programs together: what to expect of a container is judged of them as a whole.
     pub(crate) fn of_all(&self, closure: &Closure) -> Vec<Known<Syscall>> {
         let sureness = |path: &ImagePath| closure.exec.get(path).map_or(Confidence::Possible, |exec| exec.confidence);
-        let mut all = merge::union_of_calls(&self.programs, sureness);
+        let mut all = phases::union(&self.programs, closure.runs.values().flatten(), sureness);
         expect::judge(&self.traits, &mut all);
         all
     }
@@ -98,7 +98,7 @@ pub(crate) fn of_closure(
         if !found.contains_key(STARTS) {
             let evidence =
                 Evidence::Binary { path: path.clone(), offset: None, layer: rootfs.layer_of(path), detail: None };
-            let what = Syscall { name: STARTS.to_owned(), arguments: None };
+            let what = Syscall { name: STARTS.to_owned(), arguments: None, phase: phases::of_start(&found) };
             list.push(Known {
                 what,
                 confidence: Confidence::Certain,
@@ -134,7 +134,7 @@ fn item(name: &str, call: &Call, arguments: Option<Arguments>, rootfs: &Rootfs) 
         _ if call.is_imported || is_near => Confidence::Likely,
         _ => Confidence::Possible,
     };
-    let what = Syscall { name: name.to_owned(), arguments };
+    let what = Syscall { name: name.to_owned(), arguments, phase: phases::of_call(call) };
     Known { what, confidence, probability: None, when: Vec::new(), evidence: evidence.into_iter().collect() }
 }
 

@@ -202,7 +202,8 @@ fn human(question: &Question, explained: &Explained<'_>) -> String {
     }
     for reason in &explained.items {
         let item = text::clean(&shown(&reason.item)).into_owned();
-        let _ = writeln!(out, "{item}  {}{}", facts::confidence(reason.item.confidence), when(&reason.item.when));
+        let sure = facts::confidence(reason.item.confidence);
+        let _ = writeln!(out, "{item}  {sure}{}{}", phase(&reason.item), when(&reason.item.when));
         arguments(&mut out, &reason.item);
         for way in &reason.ways {
             out.push('\n');
@@ -316,6 +317,14 @@ fn shown(item: &Item) -> String {
     match (port, text("protocol")) {
         (Some(port), Some(protocol)) => format!("{port}/{protocol}"),
         _ => text("name").or_else(|| text("path")).unwrap_or_else(|| item.what.to_string()),
+    }
+}
+
+/// When a system call is made, where that is known.
+fn phase(item: &Item) -> &'static str {
+    match item.what.get("phase").and_then(serde_json::Value::as_str) {
+        Some("startup") => ", not while the server serves",
+        _ => "",
     }
 }
 

@@ -1,7 +1,8 @@
 //! Facts in words, for every report: DNA values in, short texts out. Nothing is cleaned or escaped here.
 
 use dna::{
-    Behavior, Capability, Completeness, Completenesses, Condition, Confidence, Evidence, Known, Program, Start, Subject,
+    Behavior, Capability, Completeness, Completenesses, Condition, Confidence, Evidence, Known, Phase, Program, Start,
+    Subject,
 };
 
 /// What a program may do beyond its caller: setuid, setgid, file capabilities.
@@ -45,7 +46,9 @@ pub(crate) fn dimensions(known: &Completenesses) -> [(&'static str, &Completenes
 pub(crate) fn syscalls(behavior: &Behavior) -> Option<String> {
     let all = behavior.syscalls.len();
     let expected = behavior.syscalls.iter().filter(|item| item.confidence < Confidence::Possible).count();
-    (all != 0).then(|| format!("{expected} system calls, and {} more that cannot be ruled out", all - expected))
+    let early = behavior.syscalls.iter().filter(|item| item.what.phase == Some(Phase::Startup)).count();
+    let early = if early == 0 { String::new() } else { format!("; {early} of them not while it serves") };
+    (all != 0).then(|| format!("{expected} system calls, and {} more that cannot be ruled out{early}", all - expected))
 }
 
 /// A capability needed, with where that shows and under which condition, for people.

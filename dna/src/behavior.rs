@@ -82,6 +82,18 @@ pub struct Syscall {
     /// What its sensitive arguments are, as far as constants tell; absent where nothing is known of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Arguments>,
+    /// When it is made, where that is known; of a program's own behavior: where that program is started once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+}
+
+/// When in the life of a container something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Phase {
+    /// Not while the server serves: on the way there, or at its end.
+    Startup,
 }
 
 /// The values of a system call's sensitive arguments. Pointers and lengths are no part of it.

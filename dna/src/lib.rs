@@ -39,7 +39,7 @@ mod unknown;
 pub use accounts::{Accounts, Folder, Group, User};
 pub use behavior::{
     Arguments, Behavior, Capability, Completeness, Completenesses, Confidence, Connect, Exec, Known, Listen, Load,
-    Protocol, Read, Syscall, Write,
+    Phase, Protocol, Read, Syscall, Write,
 };
 pub use canonical::{CanonicalError, canonical_json};
 pub use digest::{Digest, DigestError};

@@ -100,7 +100,7 @@ impl Case {
         let mut calls = Calls::default();
         for (program, call) in self.calls.iter().chain(&self.asked) {
             let arguments = self.arguments.get(call).cloned();
-            let what = Syscall { name: (*call).to_owned(), arguments };
+            let what = Syscall { name: (*call).to_owned(), arguments, phase: None };
             let item = Known {
                 what,
                 confidence: Confidence::Likely,

@@ -78,7 +78,7 @@ impl Process {
     }
 
     /// The files that no other needs from the start: the program and its interpreter apart.
-    fn opened(&self) -> Vec<usize> {
+    pub(super) fn opened(&self) -> Vec<usize> {
         let mut bound: BTreeSet<usize> = BTreeSet::from([0]);
         let mut ahead = vec![0];
         while let Some(index) = ahead.pop() {
@@ -118,6 +118,15 @@ impl Process {
             .map(|(_, node)| (0, node))
     }
 
+    /// What a function asks the loader for at run time, by name.
+    pub(super) fn asked(&self, (module, node): Place) -> impl Iterator<Item = Place> + '_ {
+        let asking = self.asking.get(module).map(Vec::as_slice).unwrap_or_default();
+        let from = asking.partition_point(|(asker, _)| *asker < node);
+        let own = asking.get(from..).unwrap_or_default().iter().take_while(move |(asker, _)| *asker == node);
+        let calls = own.filter_map(move |(_, call)| self.modules.get(module)?.calls.get(*call));
+        calls.flat_map(|call| &call.arguments).flat_map(Argument::texts).flat_map(|name| self.named(name))
+    }
+
     /// What a name that a file asks for stands for.
     pub(super) fn imported(&self, module: usize, index: u32) -> impl Iterator<Item = Place> + '_ {
         self.bound.get(module).map(|bound| bound.places(index)).unwrap_or_default().iter().copied()
@@ -142,10 +151,20 @@ impl Process {
         way
     }
 
-    /// Follows the code; with a `trail`, each place is noted with the one it was reached from.
-    fn search(&self, avoided: &[&str], trail: Option<BTreeMap<Place, Place>>) -> Search<'_> {
+    /// Follows all code from some places on.
+    pub(super) fn reach_from(&self, places: Vec<Place>, avoided: &[&str]) -> Reached {
+        let mut search = self.searcher(avoided, None);
+        // Another scheduling may have been asked for on the way there.
+        search.reached.is_scheduled = true;
+        places.into_iter().for_each(|place| search.visit(place, 0));
+        search.run();
+        search.reached
+    }
+
+    /// Nothing is followed yet.
+    fn searcher(&self, avoided: &[&str], trail: Option<BTreeMap<Place, Place>>) -> Search<'_> {
         let nodes = self.modules.iter().map(|module| vec![FAR; module.edges.len()]).collect();
-        let mut search = Search {
+        Search {
             process: self,
             reached: Reached { nodes, is_scheduled: false },
             ahead: vec![VecDeque::new(); CLASSES],
@@ -154,7 +173,12 @@ impl Process {
             from: None,
             guards: GUARDS.iter().flat_map(|name| self.named(name).chain(self.inner(name))).collect(),
             held: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// Follows the code; with a `trail`, each place is noted with the one it was reached from.
+    fn search(&self, avoided: &[&str], trail: Option<BTreeMap<Place, Place>>) -> Search<'_> {
+        let mut search = self.searcher(avoided, trail);
         for (index, module) in self.modules.iter().enumerate() {
             // The program's own entry, and the interpreter's: a library's is seldom set and never used by the loader.
             let is_started = index == 0 || LOADER_NAMES.iter().any(|name| module.exports.contains_key(*name));
@@ -291,14 +315,7 @@ impl Search<'_> {
         self.from = Some(place);
         let process = self.process;
         let Some(module) = process.modules.get(place.0) else { return };
-        // Names that it asks the loader for at run time.
-        let asking = process.asking.get(place.0).map(Vec::as_slice).unwrap_or_default();
-        let from = asking.partition_point(|(node, _)| *node < place.1);
-        for (_, call) in asking.get(from..).unwrap_or_default().iter().take_while(|(node, _)| *node == place.1) {
-            for name in module.calls.get(*call).into_iter().flat_map(|call| &call.arguments).flat_map(Argument::texts) {
-                process.named(name).for_each(|to| self.visit(to, distance.saturating_add(TAKEN)));
-            }
-        }
+        process.asked(place).for_each(|to| self.visit(to, distance.saturating_add(TAKEN)));
         for (index, table) in module.tables.iter().enumerate() {
             let is_closed = place.0 == 0 && process.closed.contains(&index);
             let from = table.partition_point(|(object, _, _)| *object < place.1);

@@ -12,6 +12,7 @@ use super::{
     aarch64,
     binary::{Binary, Pointer, SymbolKind},
     insn::{Flow, Machine, Step, Use},
+    loops::Loops,
     numbers,
     sites::{self, Site},
     tables::{self, Tables},
@@ -27,6 +28,8 @@ pub(crate) struct Module {
     pub(super) functions: Vec<Function>,
     /// What each node refers to.
     pub(super) edges: Vec<Vec<Edge>>,
+    /// What functions call inside their loops.
+    pub(super) looped: BTreeMap<Node, Vec<Edge>>,
     /// Names that other files define.
     pub(super) imports: Vec<String>,
     /// Names that other files may bind to, with the node.
@@ -112,7 +115,7 @@ pub(super) enum Edge {
 /// Summarizes a file; none where it has more code than memory should be given to.
 pub(super) fn summarize(binary: &Binary) -> Option<Module> {
     let (starts, extents) = (known_starts(binary), extents(binary));
-    let steps = sweep(binary, &starts, &extents)?;
+    let (steps, loops) = sweep(binary, &starts, &extents)?;
     let layout = Layout::new(binary, starts, &extents, &steps);
     let mut names = names(binary);
     let functions: Vec<Function> = layout
@@ -126,8 +129,8 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         })
         .collect();
     drop(names);
-    let ((edges, tables), found) = thread::scope(|scope| {
-        let edges = scope.spawn(|| edges(binary, &layout, &steps));
+    let ((edges, looped, tables), found) = thread::scope(|scope| {
+        let edges = scope.spawn(|| edges(binary, &layout, &steps, &loops));
         let found = sites::find(binary, &layout, &steps, &functions);
         (edges.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), found)
     });
@@ -154,6 +157,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         soname: binary.soname.clone(),
         functions,
         edges,
+        looped,
         imports: binary.imports.clone(),
         exports,
         sites,
@@ -166,17 +170,30 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
     })
 }
 
-/// What each node refers to, and the functions that are looked up by name.
-fn edges(binary: &Binary, layout: &Layout, steps: &[Step]) -> (Vec<Vec<Edge>>, Tables) {
+/// What each node refers to, what functions call inside their loops, and the functions that are looked up by name.
+fn edges(
+    binary: &Binary,
+    layout: &Layout,
+    steps: &[Step],
+    loops: &Loops,
+) -> (Vec<Vec<Edge>>, BTreeMap<Node, Vec<Edge>>, Tables) {
     let mut edges = vec![Vec::new(); layout.functions.len().saturating_add(layout.objects.len())];
     let tables = tables::find(binary, layout);
-    code_edges(binary, layout, steps, &mut edges);
+    let mut looped = BTreeMap::<Node, Vec<Edge>>::new();
+    code_edges(binary, layout, steps, |at, node, edge| {
+        if let Some(list) = edges.get_mut(node as usize) {
+            list.push(edge);
+        }
+        if matches!(edge, Edge::Call(_) | Edge::Import(_)) && loops.contains(at) {
+            looped.entry(node).or_default().push(edge);
+        }
+    });
     data_edges(binary, layout, &tables, &mut edges);
-    for list in &mut edges {
+    for list in edges.iter_mut().chain(looped.values_mut()) {
         list.sort_unstable();
         list.dedup();
     }
-    (edges, tables)
+    (edges, looped, tables)
 }
 
 /// glibc's functions that change how a thread is scheduled, and the places where other functions of it do so by themselves:
@@ -381,7 +398,7 @@ fn extent_of(extents: &[(u64, u64)], at: u64) -> Option<(u64, u64)> {
 }
 
 /// Decodes all code once, in order, set right again at each known start.
-fn sweep(binary: &Binary, starts: &[u64], extents: &[(u64, u64)]) -> Option<Vec<Step>> {
+fn sweep(binary: &Binary, starts: &[u64], extents: &[(u64, u64)]) -> Option<(Vec<Step>, Loops)> {
     let mut pieces: Vec<(u64, u64)> = Vec::new();
     for segment in binary.code() {
         let end = segment.start.saturating_add(segment.bytes.len() as u64);
@@ -404,21 +421,22 @@ fn sweep(binary: &Binary, starts: &[u64], extents: &[(u64, u64)]) -> Option<Vec<
     // One instruction in three or four is kept; growing by doubling would hold three times the memory.
     let room = |bytes: u64| usize::try_from(bytes / 14).unwrap_or(0).min(MAX_STEPS);
     let mut steps = Vec::with_capacity(room(all));
-    let more = thread::scope(|scope| {
+    let (loops, (more, others)) = thread::scope(|scope| {
         let more = scope.spawn(|| {
             let mut steps = Vec::with_capacity(room(bytes(second)));
-            decode(binary, second, extents, &mut steps);
-            steps
+            let loops = decode(binary, second, extents, &mut steps);
+            (steps, loops)
         });
-        decode(binary, first, extents, &mut steps);
-        more.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let loops = decode(binary, first, extents, &mut steps);
+        (loops, more.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     steps.extend(more);
-    (steps.len() < MAX_STEPS).then_some(steps)
+    (steps.len() < MAX_STEPS).then(|| (steps, loops.join(others)))
 }
 
-/// Decodes pieces of code, each from its start.
-fn decode(binary: &Binary, pieces: &[(u64, u64)], extents: &[(u64, u64)], steps: &mut Vec<Step>) {
+/// Decodes pieces of code, each from its start, and gives their loops.
+fn decode(binary: &Binary, pieces: &[(u64, u64)], extents: &[(u64, u64)], steps: &mut Vec<Step>) -> Loops {
+    let mut loops = Loops::default();
     for (from, to) in pieces {
         let bytes = binary.bytes_at(*from);
         let len = usize::try_from(to.saturating_sub(*from)).unwrap_or(0);
@@ -430,7 +448,10 @@ fn decode(binary: &Binary, pieces: &[(u64, u64)], extents: &[(u64, u64)], steps:
         let keep = |step: Step| {
             let stays = match step.flow() {
                 Flow::Next | Flow::Padding => true,
-                Flow::Jump(target) | Flow::Branch(target) => inside.contains(&target),
+                Flow::Jump(target) | Flow::Branch(target) => {
+                    loops.note(*from, step.at, target);
+                    inside.contains(&target)
+                }
                 _ => false,
             };
             if !stays || step.refers().is_some() {
@@ -448,9 +469,10 @@ fn decode(binary: &Binary, pieces: &[(u64, u64)], extents: &[(u64, u64)], steps:
         }
         steps.extend(last);
         if steps.len() >= MAX_STEPS {
-            return;
+            break;
         }
     }
+    loops
 }
 
 /// `jmp *slot`, alone or after a landing mark, is how code reaches another file (psABI, procedure linkage table).
@@ -500,45 +522,42 @@ fn objects(binary: &Binary, steps: &[Step], layout: &Layout) -> Vec<u64> {
     starts
 }
 
-fn code_edges(binary: &Binary, layout: &Layout, steps: &[Step], edges: &mut [Vec<Edge>]) {
+/// Gives each edge with the instruction and the function that it stands in.
+fn code_edges(binary: &Binary, layout: &Layout, steps: &[Step], mut note: impl FnMut(u64, Node, Edge)) {
     let mut last: Option<(Node, Flow, u64)> = None;
     let mut cursor = layout.cursor();
     for step in steps {
         let Some((node, (start, end))) = cursor.function(step.at) else { continue };
-        let mut add = |node: Node, edge: Edge| {
-            if let Some(list) = edges.get_mut(node as usize) {
-                list.push(edge);
-            }
-        };
+        let mut add = |edge: Edge| note(step.at, node, edge);
         if let Flow::Call(to) | Flow::Jump(to) | Flow::Branch(to) = step.flow()
             && !(start..end).contains(&to)
         {
             match layout.stub(to) {
-                Some(slot) => through(binary, layout, slot, |edge| add(node, edge)),
-                None => layout.function(to).into_iter().for_each(|to| add(node, Edge::Call(to))),
+                Some(slot) => through(binary, layout, slot, &mut add),
+                None => layout.function(to).map(Edge::Call).into_iter().for_each(&mut add),
             }
         }
         match step.refers() {
             Some((_, at)) if binary.slots.binary_search(&at).is_ok() => {
-                through(binary, layout, at, |edge| add(node, edge));
+                through(binary, layout, at, add);
             }
             Some((used, at)) if binary.is_code(at) => {
                 // A constant counts only where it is the start of a function.
                 let is_taken = used != Use::Access && !(start < at && at < end);
                 if is_taken && let Some(slot) = layout.stub(at) {
-                    through(binary, layout, slot, |edge| add(node, edge));
+                    through(binary, layout, slot, add);
                 } else if is_taken
                     && (used == Use::Take || layout.is_start(at))
                     && let Some(to) = layout.function(at)
                 {
-                    add(node, Edge::Take(to));
+                    add(Edge::Take(to));
                 }
             }
             Some((used, at)) if used != Use::Constant || !binary.is_movable => {
                 if binary.segment_of(at).is_some()
                     && let Some(object) = layout.object(at)
                 {
-                    add(node, Edge::Data(object));
+                    add(Edge::Data(object));
                 }
             }
             _ => {}
@@ -550,7 +569,7 @@ fn code_edges(binary: &Binary, layout: &Layout, steps: &[Step], edges: &mut [Vec
             && before.checked_add(1) == Some(node)
             && !(flow == Flow::Syscall && ends(binary, at))
         {
-            add(before, Edge::Call(node));
+            note(at, before, Edge::Call(node));
         }
         last = Some((node, step.flow(), step.at));
     }

@@ -9,6 +9,7 @@ use super::{
     link::Process,
     module::{Module, summarize},
     numbers,
+    serving::Serving,
 };
 
 /// A movable file with code at 0x1000 and data at 0x8000.
@@ -458,6 +459,22 @@ fn what_a_function_is_given_is_known_where_every_place_is() {
     assert!(open.is_open);
     // mov rcx, [rip + to 0x8010]; mov edi, 2: a pointer is kept
     assert!(asked(&[0x48, 0x8b, 0x0d, 0x09, 0x70, 0, 0, 0xbf, 2, 0, 0, 0]).is_open);
+}
+
+#[test]
+fn what_only_leads_to_the_loop_is_not_reached_from_it() {
+    // start: call bind; again: call wait; call read; jmp again
+    let mut code = vec![0xe8, 0x1b, 0, 0, 0, 0xe8, 0x26, 0, 0, 0, 0xe8, 0x31, 0, 0, 0, 0xeb, 0xf4];
+    for (at, number) in [(0x20, 49), (0x30, 232), (0x40, 0)] {
+        code.resize(at, 0xcc);
+        code.extend([0xb8, number, 0, 0, 0, 0x0f, 0x05, 0xc3]);
+    }
+    let functions = [("start", 0x1000), ("bind", 0x1020), ("wait", 0x1030), ("read", 0x1040)];
+    let module = summary(&file(Machine::X86_64, &code, &functions));
+    let process = Process::new(vec![Arc::new(module)], BTreeSet::new(), None);
+    let serving = Serving::of(&process, &process.reach(&[])).expect("a loop that waits");
+    let served: Vec<bool> = (0..4).map(|node| serving.leads_to((0, node))).collect();
+    assert_eq!(served, [false, false, true, true]);
 }
 
 proptest::proptest! {

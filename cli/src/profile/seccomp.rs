@@ -305,7 +305,7 @@ mod tests {
         let image = fixture::image(&serde_json::json!({ "Cmd": ["/a"] }), &[("/a", 0o755, b"\x7fELF")]);
         let dna = fixture::analysis(&image).dna;
         let item = |name: &&str| Known {
-            what: Syscall { name: (*name).to_owned(), arguments: None },
+            what: Syscall { name: (*name).to_owned(), arguments: None, phase: None },
             confidence: Confidence::Possible,
             probability: None,
             when: Vec::new(),

@@ -53,6 +53,9 @@ const FLOORS: &[(&str, f64)] = &[
     ("syscalls f1 over the control", 0.03),
 ];
 
+/// Of the calls seen only at start-up, the share marked so, as a mean over images; none seen while serving may be.
+const MIN_PHASES: f64 = 0.01;
+
 /// Calls that are possible, on average: no more than this.
 const MAX_SIZE: f64 = 150.0;
 
@@ -275,7 +278,7 @@ fn judge(images: &Path) -> anyhow::Result<()> {
     let (examples, docker) = (examples()?, docker()?);
     let mut means = BTreeMap::<&str, Mean>::new();
     let (mut prior, mut allowed) = (Mean::default(), Mean::default());
-    let mut missed = Vec::new();
+    let (mut missed, mut phases) = (Vec::new(), Vec::new());
     print!("{:16}", "image");
     DIMENSIONS.iter().for_each(|dimension| print!(" {:15}", format!("{dimension} R P F1")));
     println!();
@@ -283,6 +286,7 @@ fn judge(images: &Path) -> anyhow::Result<()> {
         let dna = serde_json::to_value(&analyze(&layout)?.dna)?;
         let (wide, sure) = score::lists(&dna);
         let scores = score::score(&wide, &sure, &truth);
+        phases.push((truth.image.clone(), score::phases(&dna, &truth)));
         print!("{:16}", truth.image);
         for (dimension, score) in &scores.iter().collect::<BTreeMap<_, _>>() {
             means.entry(dimension).or_default().add(score);
@@ -311,6 +315,15 @@ fn judge(images: &Path) -> anyhow::Result<()> {
         print!(" {:15}", format!("{recall:.3} {precision:.2} {f1:.2}"));
     }
     println!("\n{}", missed.join("\n"));
+    let count = phases.len().max(1) as f64;
+    let recall = phases.iter().map(|(_, scored)| scored.recall).sum::<f64>() / count;
+    println!("phases of system calls: of those seen only at start-up, {recall:.3} are marked so");
+    for (image, scored) in &phases {
+        let wrong: Vec<&str> = scored.wrong.iter().map(String::as_str).collect();
+        let wrong = if wrong.is_empty() { String::new() } else { format!(", seen while serving: {}", wrong.join(" ")) };
+        println!("  {image} {:.2}{wrong}", scored.recall);
+    }
+    let wrong: usize = phases.iter().map(|(_, scored)| scored.wrong.len()).sum();
     let left_out = train::figures(&examples, &train::left_out(&examples)?, "open");
     let calls = means.get("syscalls").context("no image")?;
     println!(
@@ -343,6 +356,11 @@ fn judge(images: &Path) -> anyhow::Result<()> {
         .filter(|(name, floor)| reached(name) < *floor)
         .map(|(name, floor)| format!("{name} is {:.3}, the floor {floor}", reached(name)))
         .collect();
+    if recall < MIN_PHASES || wrong > 0 {
+        under.push(format!(
+            "{recall:.3} of the calls made only at start-up are marked so, the floor {MIN_PHASES}; {wrong} wrongly"
+        ));
+    }
     if calls.of(calls.size) > MAX_SIZE {
         under.push(format!("{:.1} possible calls on average, at most {MAX_SIZE}", calls.of(calls.size)));
     }

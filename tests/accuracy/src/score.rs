@@ -65,6 +65,29 @@ pub(crate) fn score(wide: &Lists, sure: &Lists, truth: &Truth) -> BTreeMap<&'sta
     DIMENSIONS.into_iter().filter_map(one).collect()
 }
 
+/// How the phases of system calls were told.
+#[derive(Debug, Default)]
+pub(crate) struct Phases {
+    /// Of the calls seen only at start-up, the share that is marked so.
+    pub(crate) recall: f64,
+    /// Calls marked so that were seen while serving.
+    pub(crate) wrong: BTreeSet<String>,
+}
+
+/// Scores the phases of a DNA.
+pub(crate) fn phases(dna: &Value, truth: &Truth) -> Phases {
+    let items = dna.pointer("/behavior/syscalls").and_then(Value::as_array);
+    let marked = items.into_iter().flatten().filter(|item| item["phase"] == "startup");
+    let marked: BTreeSet<String> = marked.filter_map(|item| item["name"].as_str().map(str::to_owned)).collect();
+    let seen = |phase: &str| truth.syscalls_by_phase.get(phase).cloned().unwrap_or_default();
+    let (steady, stop) = (seen("steady"), seen("stop"));
+    let mut only = seen("startup");
+    only.retain(|name| !steady.contains(name) && !stop.contains(name));
+    let found = only.intersection(&marked).count() as f64;
+    let recall = if only.is_empty() { 1.0 } else { found / only.len() as f64 };
+    Phases { recall, wrong: marked.intersection(&steady).cloned().collect() }
+}
+
 /// Hits of one list.
 #[derive(Debug, Default)]
 struct Count {
@@ -189,6 +212,22 @@ mod tests {
         assert_eq!((count(&["a", "b", "c"]).recall(), count(&["a", "c"]).precision()), (1.0, 0.5));
         assert_eq!((count(&[]).recall(), count(&[]).precision()), (0.0, 0.0));
         assert_eq!(sets(&names(&[]), None, &names(&[])).precision(), 1.0);
+    }
+
+    #[test]
+    fn a_call_seen_while_serving_is_not_only_made_at_start_up() {
+        let call = |name: &str, phase: &str| serde_json::json!({ "name": name, "phase": phase });
+        let calls = [call("bind", "startup"), call("mmap", "startup"), call("read", "serving")];
+        let dna = serde_json::json!({ "behavior": { "syscalls": calls } });
+        let mut truth: Truth = serde_json::from_value(serde_json::json!({
+            "image": "a", "list": "open", "digest": "", "exec": [], "libs": [], "syscalls": [], "capabilities": [], "listen": [],
+            "write": [], "syscalls_by_phase": { "startup": ["bind", "brk", "kill", "mmap"], "steady": ["mmap"], "stop": ["kill"] },
+        }))
+        .expect("a run");
+        let scored = phases(&dna, &truth);
+        assert_eq!((scored.recall, scored.wrong), (0.5, names(&["mmap"])));
+        truth.syscalls_by_phase.clear();
+        assert_eq!(phases(&dna, &truth).recall, 1.0);
     }
 
     #[test]
