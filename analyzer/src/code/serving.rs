@@ -104,6 +104,10 @@ fn waiting(process: &Process, reached: &Reached) -> BTreeSet<Place> {
             ahead.extend(waits.map(|node| (index, *node)));
         }
     }
+    ahead.retain(|place| reached.step(*place).is_some());
+    if ahead.is_empty() {
+        return BTreeSet::new();
+    }
     let mut callers: Vec<(Place, Place)> = Vec::new();
     for (index, module) in outside(process) {
         for (node, edges) in (0..).zip(&module.edges) {
