@@ -86,8 +86,24 @@ pub struct Seen {
     pub kind: String,
     /// The calls it made.
     pub made: BTreeSet<String>,
-    /// The calls that lay near by its code.
-    pub near: BTreeSet<String>,
+    /// The calls that its code could make.
+    pub calls: BTreeMap<String, Way>,
+}
+
+/// How code leads to a call, as containers are compared by it. As text `8 0 1 0 1`: distance, depth, and the three flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Way {
+    /// The shortest way without despair, at most 24.
+    distance: u8,
+    /// Steps inside the C library from what any file's code asks it for, at most 8.
+    depth: u8,
+    /// A program's own file asks the C library for it.
+    is_imported: bool,
+    /// A place outside the C library makes it.
+    is_own: bool,
+    /// A program expected to run can make it.
+    is_expected: bool,
 }
 
 /// The model.
@@ -108,17 +124,11 @@ pub struct Model {
 }
 
 /// What the regression weighs.
-pub const FEATURES: [&str; 18] = [
-    "how often others make it (log odds)",
-    "how often others like this one make it (log odds)",
-    "the same, of those where it lies as near (log odds)",
-    "distance / 10",
+pub const FEATURES: [&str; 12] = [
+    "how often others make it, by how like they are and lead to it (log odds)",
     "distance without despair / 10",
-    "only a way through despair",
     "depth below the program / 4",
-    "not below the program",
     "depth below any file / 4",
-    "not below any file",
     "the program asks for it",
     "files that ask for it (log)",
     "places (log)",
@@ -195,9 +205,9 @@ impl Container {
         words.join(" ")
     }
 
-    /// The calls that lie near by its code.
-    pub fn near(&self) -> BTreeSet<String> {
-        self.calls.iter().filter(|(_, traits)| traits.is_near()).map(|(name, _)| name.clone()).collect()
+    /// How its code leads to each call.
+    pub fn ways(&self) -> BTreeMap<String, Way> {
+        self.calls.iter().map(|(name, traits)| (name.clone(), traits.way())).collect()
     }
 }
 
@@ -215,14 +225,52 @@ impl Traits {
         self.programs = self.programs.saturating_add(u16::from(is_expected));
     }
 
-    /// Asked for by the program's own code, or no more than a few steps inside the C library from it.
-    fn is_near(&self) -> bool {
-        self.programs > 0
-            && self.calm_distance.is_some()
-            && (self.is_imported
-                || self.own_sites > 0
-                || self.program_depth.is_some_and(|depth| depth <= 6)
-                || self.any_depth.is_some_and(|depth| depth <= 2))
+    fn way(&self) -> Way {
+        let at_most = |value: u32, most: u8| u8::try_from(value).map_or(most, |value| value.min(most));
+        Way {
+            distance: at_most(self.calm_distance.unwrap_or(u32::MAX), 24),
+            depth: at_most(self.any_depth.map_or(u32::MAX, u32::from), 8),
+            is_imported: self.is_imported,
+            is_own: self.own_sites > 0,
+            is_expected: self.programs > 0,
+        }
+    }
+}
+
+impl Way {
+    /// How much another differs: each trait by at most 1 for a flag, 2 for the depth and 3 for the distance.
+    fn difference(self, other: Self) -> f64 {
+        let flag = |one: bool, other: bool| if one == other { 0.0 } else { 1.0 };
+        f64::from(self.distance.abs_diff(other.distance)) / 8.0
+            + f64::from(self.depth.abs_diff(other.depth)) / 4.0
+            + flag(self.is_imported, other.is_imported)
+            + flag(self.is_own, other.is_own)
+            + flag(self.is_expected, other.is_expected)
+    }
+}
+
+impl From<Way> for String {
+    fn from(way: Way) -> Self {
+        let flags = [way.is_imported, way.is_own, way.is_expected].map(u8::from);
+        format!("{} {} {} {} {}", way.distance, way.depth, flags[0], flags[1], flags[2])
+    }
+}
+
+impl TryFrom<String> for Way {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let numbers: Result<Vec<u8>, _> = text.split(' ').map(str::parse).collect();
+        match numbers.as_deref() {
+            Ok([distance, depth, imported, own, expected]) => Ok(Self {
+                distance: *distance,
+                depth: *depth,
+                is_imported: *imported == 1,
+                is_own: *own == 1,
+                is_expected: *expected == 1,
+            }),
+            _ => Err(format!("`{text}` is no way to a call")),
+        }
     }
 }
 
@@ -234,62 +282,39 @@ pub struct Others<'a> {
 }
 
 impl<'a> Others<'a> {
-    /// Weighs them: by what kind they are and by which calls lie near.
+    /// Weighs them: by what kind they are and by which calls they share.
     pub fn new(container: &Container, seen: &[&'a Seen]) -> Self {
-        let (kind, near) = (container.kind(), container.near());
+        let is_x86 = container.is_x86;
         let words = |text: &str| -> BTreeSet<String> { text.split_whitespace().map(str::to_owned).collect() };
-        let kind = words(&kind);
+        let kind = words(&container.kind());
+        let names: BTreeSet<&str> = container.calls.keys().map(String::as_str).collect();
         let weight = |other: &Seen| {
             let differences = kind.symmetric_difference(&words(&other.kind)).fold(0.0, |sum, word| {
                 // Go's runtime makes its calls by itself.
                 sum + if word == "go" { 2.0 } else { 1.0 }
             });
-            let common = near.intersection(&other.near).count();
-            let all = near.union(&other.near).count();
+            let theirs: BTreeSet<&str> = other.calls.keys().flat_map(|name| names_on(is_x86, name)).collect();
+            let common = names.intersection(&theirs).count();
+            let all = names.union(&theirs).count();
             let likeness = if all == 0 { 0.0 } else { common as f64 / all as f64 };
-            (LIKENESS * likeness - differences).exp()
+            (LIKENESS * likeness - KIND * differences).exp()
         };
         let seen: Vec<(&Seen, f64)> = seen.iter().map(|other| (*other, weight(other))).collect();
         let total: f64 = seen.iter().map(|(_, weight)| weight).sum();
         let scale = if total > 0.0 { seen.len() as f64 / total } else { 0.0 };
-        Self {
-            seen: seen.into_iter().map(|(other, weight)| (other, weight * scale)).collect(),
-            is_x86: container.is_x86,
-        }
+        Self { seen: seen.into_iter().map(|(other, weight)| (other, weight * scale)).collect(), is_x86 }
     }
 
     /// What the regression weighs of a call; none where the code does not say.
-    pub fn features(&self, container: &Container, name: &str) -> Option<[f64; 18]> {
+    pub fn features(&self, container: &Container, name: &str) -> Option<[f64; FEATURES.len()]> {
         let traits = container.calls.get(name)?;
-        let is_near = traits.is_near();
-        let [mut made, mut alike, mut as_near, mut of_near] = [0.0; 4];
-        for (other, weight) in &self.seen {
-            let did = if self.is_made(&other.made, name) { 1.0 } else { 0.0 };
-            made += did;
-            alike += weight * did;
-            if self.is_made(&other.near, name) == is_near {
-                as_near += weight * did;
-                of_near += weight;
-            }
-        }
-        let count = self.seen.len() as f64;
-        let all = (made + 0.5) / (count + 1.0);
-        let alike = (alike + all) / (count + 1.0);
-        let as_near = (as_near + 2.0 * alike) / (of_near + 2.0);
         let flag = |holds: bool| if holds { 1.0 } else { 0.0 };
         let depth = |depth: Option<u16>| f64::from(depth.map_or(12, |depth| depth.min(12))) / 4.0;
-        let far = |distance: u32| f64::from(distance.min(60)) / 10.0;
         Some([
-            log_odds(all),
-            log_odds(alike),
-            log_odds(as_near),
-            far(traits.distance),
-            far(traits.calm_distance.unwrap_or(60)),
-            flag(traits.calm_distance.is_none()),
+            log_odds(self.share(name, traits.way())),
+            f64::from(traits.calm_distance.map_or(60, |distance| distance.min(60))) / 10.0,
             depth(traits.program_depth),
-            flag(traits.program_depth.is_none()),
             depth(traits.any_depth),
-            flag(traits.any_depth.is_none()),
             flag(traits.is_imported),
             f64::from(traits.importers).ln_1p(),
             f64::from(traits.sites).ln_1p(),
@@ -301,12 +326,36 @@ impl<'a> Others<'a> {
         ])
     }
 
-    /// A call, or on another machine one of those that stand for it on x86-64, where the kernel's record is from.
-    fn is_made(&self, made: &BTreeSet<String>, name: &str) -> bool {
-        made.contains(name)
-            || (!self.is_x86
-                && FAMILIES.iter().any(|(one, older)| *one == name && older.iter().any(|older| made.contains(*older))))
+    /// The share that makes a call, of those that can: each counts by how like it is and how alike its code leads there. Where few
+    /// are, the share of all counts as one more.
+    fn share(&self, name: &str, way: Way) -> f64 {
+        let [mut all, mut all_made, mut like, mut like_made] = [0.0; 4];
+        for (other, weight) in &self.seen {
+            let Some(theirs) = self.find(name, |name| other.calls.get(name)) else { continue };
+            let made = if self.find(name, |name| other.made.get(name)).is_some() { 1.0 } else { 0.0 };
+            let weight = weight * (-way.difference(*theirs)).exp();
+            all += 1.0;
+            all_made += made;
+            like += weight;
+            like_made += weight * made;
+        }
+        let share = (all_made + 0.2) / (all + 0.5);
+        (like_made + share) / (like + 1.0)
     }
+
+    /// Looks up a call, or on another machine one of those that stand for it on x86-64, where the kernel's record is from.
+    fn find<T>(&self, name: &str, get: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let older =
+            || FAMILIES.iter().filter(|(newer, _)| !self.is_x86 && *newer == name).flat_map(|(_, older)| *older);
+        get(name).or_else(|| older().find_map(|older| get(older)))
+    }
+}
+
+/// What a call of x86-64 is named on this machine.
+fn names_on(is_x86: bool, name: &str) -> Vec<&str> {
+    let newer = FAMILIES.iter().filter(|(_, older)| !is_x86 && older.contains(&name)).map(|(newer, _)| *newer);
+    let names: Vec<&str> = newer.collect();
+    if names.is_empty() { vec![name] } else { names }
 }
 
 impl Model {
@@ -323,8 +372,11 @@ fn log_odds(probability: f64) -> f64 {
     (bounded / (1.0 - bounded)).ln()
 }
 
-/// How much the calls that lie near weigh in the comparison of two containers; chosen by leaving families out.
-const LIKENESS: f64 = 4.0;
+/// How much the calls that two containers share weigh in their comparison; chosen, as all here, by leaving families out.
+const LIKENESS: f64 = 8.0;
+
+/// How much each difference in kind does.
+const KIND: f64 = 0.25;
 
 /// Calls of machines without the older ones, and those. Source: Linux `include/uapi/asm-generic/unistd.h` beside
 /// `arch/x86/entry/syscalls/syscall_64.tbl`.
@@ -389,9 +441,43 @@ mod tests {
     }
 
     #[test]
+    fn those_whose_code_leads_there_alike_count_most() {
+        let near = Traits { calm_distance: Some(3), is_imported: true, programs: 1, ..Traits::default() };
+        let far = Traits { calm_distance: Some(40), any_depth: Some(7), ..Traits::default() };
+        let seen = |traits: Traits, made: &[&str]| Seen {
+            image: String::new(),
+            kind: String::new(),
+            made: made.iter().map(|name| (*name).to_owned()).collect(),
+            calls: BTreeMap::from([("poll".to_owned(), traits.way())]),
+        };
+        let (makes, does_not) = (seen(near, &["poll"]), seen(far, &[]));
+        let container = container(&[("poll", near)]);
+        let others = Others::new(&container, &[&makes, &does_not]);
+        assert!(others.share("poll", near.way()) > 0.6 && others.share("poll", far.way()) < 0.4);
+        // One whose code cannot make it says nothing.
+        let cannot = Seen { calls: BTreeMap::new(), ..seen(near, &[]) };
+        let share = |others: &[&Seen]| {
+            let seen = others.iter().map(|it| (*it, 1.0)).collect();
+            Others { seen, is_x86: true }.share("poll", near.way())
+        };
+        assert!((share(&[&makes, &cannot]) - share(&[&makes])).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_way_reads_as_it_is_written() {
+        let traits = Traits { calm_distance: Some(99), any_depth: Some(2), own_sites: 1, ..Traits::default() };
+        let text = String::from(traits.way());
+        assert_eq!(text, "24 2 0 1 0");
+        assert_eq!(Way::try_from(text), Ok(traits.way()));
+        assert!(Way::try_from("24 2".to_owned()).is_err());
+    }
+
+    #[test]
     fn an_older_call_stands_for_the_newer_one_on_another_machine_only() {
         let made = BTreeSet::from(["poll".to_owned()]);
-        let other = |is_x86| Others { seen: Vec::new(), is_x86 };
-        assert!(other(false).is_made(&made, "ppoll") && !other(true).is_made(&made, "ppoll"));
+        let find = |is_x86| Others { seen: Vec::new(), is_x86 }.find("ppoll", |name| made.get(name)).is_some();
+        assert!(find(false) && !find(true));
+        assert_eq!(names_on(false, "poll"), ["ppoll"]);
+        assert_eq!(names_on(true, "poll"), ["poll"]);
     }
 }

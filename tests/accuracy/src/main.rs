@@ -182,7 +182,9 @@ fn text(model: &Model) -> String {
     }
     for seen in &model.seen {
         text += &format!("\n[[seen]]\nimage = {:?}\nkind = {:?}\n", seen.image, seen.kind);
-        text += &format!("made = [{}]\nnear = [{}]\n", list(&seen.made), list(&seen.near));
+        let ways: Vec<String> =
+            seen.calls.iter().map(|(name, way)| format!("{name} = {:?}", String::from(*way))).collect();
+        text += &format!("made = [{}]\ncalls = {{ {} }}\n", list(&seen.made), ways.join(", "));
     }
     text
 }

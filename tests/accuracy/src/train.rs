@@ -34,7 +34,7 @@ impl Example {
             image: truth.image.clone(),
             kind: container.kind(),
             made: truth.syscalls.clone(),
-            near: container.near(),
+            calls: container.ways(),
         };
         Self { truth, container, seen }
     }
