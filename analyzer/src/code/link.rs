@@ -318,10 +318,7 @@ impl Search<'_> {
         process.asked(place).for_each(|to| self.visit(to, distance.saturating_add(TAKEN)));
         for (index, table) in module.tables.iter().enumerate() {
             let is_closed = place.0 == 0 && process.closed.contains(&index);
-            let from = table.partition_point(|(object, _, _)| *object < place.1);
-            for (_, name, node) in
-                table.get(from..).unwrap_or_default().iter().take_while(|(object, _, _)| *object == place.1)
-            {
+            for (_, name, node) in held_by(table, place.1) {
                 match is_closed {
                     // What it is called by is what it does, as `main` is elsewhere.
                     true if process.called.contains(name) => {
@@ -333,9 +330,7 @@ impl Search<'_> {
             }
         }
         for table in &module.python {
-            let from = table.partition_point(|(object, _, _)| *object < place.1);
-            let entries = table.get(from..).unwrap_or_default().iter().take_while(|(object, _, _)| *object == place.1);
-            for (_, _, node) in entries.filter(|(_, name, _)| process.is_used(place.0, name)) {
+            for (_, _, node) in held_by(table, place.1).filter(|(_, name, _)| process.is_used(place.0, name)) {
                 self.visit((place.0, *node), distance.saturating_add(POINTED));
             }
         }
@@ -366,6 +361,12 @@ impl Search<'_> {
             }
         }
     }
+}
+
+/// The functions of a table whose pointers an object holds.
+fn held_by(table: &Table, object: Node) -> impl Iterator<Item = &(Node, String, Node)> {
+    let from = table.partition_point(|(holder, _, _)| *holder < object);
+    table.get(from..).unwrap_or_default().iter().take_while(move |(holder, _, _)| *holder == object)
 }
 
 /// Names that only the loaders of glibc and musl define.

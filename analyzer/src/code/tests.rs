@@ -190,15 +190,20 @@ fn code_that_nothing_reaches_does_not_count() {
     assert_eq!(x86(&code, &[("start", 0x1000), ("other", 0x1010)]), found(&[1]));
 }
 
-#[test]
-fn a_pointer_lives_with_the_data_that_holds_it() {
+/// A program that refers to its data at 0x8000, and two functions that only data may lead to.
+fn referring() -> Binary {
     // start: lea rax, [rip + to 0x8000]; ret / one: getpid / two: getppid
     let mut code = vec![0x48, 0x8d, 0x05, 0xf9, 0x6f, 0, 0, 0xc3];
     code.resize(0x10, 0xcc);
     code.extend([0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
     code.resize(0x20, 0xcc);
     code.extend([0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3]);
-    let mut binary = file(Machine::X86_64, &code, &[("start", 0x1000), ("one", 0x1010), ("two", 0x1020)]);
+    file(Machine::X86_64, &code, &[("start", 0x1000), ("one", 0x1010), ("two", 0x1020)])
+}
+
+#[test]
+fn a_pointer_lives_with_the_data_that_holds_it() {
+    let mut binary = referring();
     binary.pointers = vec![(0x8008, Pointer::Here(0x1010)), (0x8048, Pointer::Here(0x1020))];
     let object = |at| Symbol {
         name: format!("object{at:x}"),
@@ -214,13 +219,7 @@ fn a_pointer_lives_with_the_data_that_holds_it() {
 
 #[test]
 fn a_function_of_a_python_module_is_called_by_a_name_that_scripts_use() {
-    // start: lea rax, [rip + to 0x8000]; ret / one: getpid / two: getppid
-    let mut code = vec![0x48, 0x8d, 0x05, 0xf9, 0x6f, 0, 0, 0xc3];
-    code.resize(0x10, 0xcc);
-    code.extend([0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
-    code.resize(0x20, 0xcc);
-    code.extend([0xb8, 110, 0, 0, 0, 0x0f, 0x05, 0xc3]);
-    let mut binary = file(Machine::X86_64, &code, &[("start", 0x1000), ("one", 0x1010), ("two", 0x1020)]);
+    let mut binary = referring();
     // 0x8000 a PyModuleDef, 0x8050 its functions, 0x80b0 names.
     put(&mut binary, 0x8038, &(-1i64).to_le_bytes());
     put(&mut binary, 0x8060, &[1]);
