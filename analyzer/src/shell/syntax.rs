@@ -1,6 +1,12 @@
 //! Script text to syntax tree, with bounds: what `brush-parser` is never shown is text that is too long or nested too deep for
 //! a recursive parser.
 
+use std::{
+    cell::Cell,
+    panic::{self, UnwindSafe},
+    sync::Once,
+};
+
 use brush_parser::{ParserOptions, ast, word};
 
 /// Bytes of one script; generated ones of a megabyte are data, not programs.
@@ -34,10 +40,13 @@ pub(super) fn parse(text: &str) -> Result<ast::Program, String> {
     if depth(text) > MAX_DEPTH || open_commands(text) > MAX_OPEN_COMMANDS {
         return Err("the script nests too deep".to_owned());
     }
-    let tokens = brush_parser::uncached_tokenize_str(text, &options().tokenizer_options())
-        .map_err(|error| format!("the shell parser does not take it: {error}"))?;
-    brush_parser::parse_tokens(&tokens, &options())
-        .map_err(|error| format!("the shell parser does not take it: {error}"))
+    contained(|| {
+        let tokens = brush_parser::uncached_tokenize_str(text, &options().tokenizer_options())
+            .map_err(|error| format!("the shell parser does not take it: {error}"))?;
+        brush_parser::parse_tokens(&tokens, &options())
+            .map_err(|error| format!("the shell parser does not take it: {error}"))
+    })
+    .unwrap_or_else(|| Err("the shell parser fails on it".to_owned()))
 }
 
 /// Parses one word into what it is made of; an unreadable one is text.
@@ -45,7 +54,26 @@ pub(super) fn pieces(text: &str) -> Vec<word::WordPieceWithSource> {
     if depth(text) > MAX_DEPTH {
         return Vec::new();
     }
-    word::parse(text, &options()).unwrap_or_default()
+    contained(|| word::parse(text, &options()).unwrap_or_default()).unwrap_or_default()
+}
+
+/// What `parse` gives; none where the parser panics, as it does on some texts that end within a word. The panic is then no
+/// news to anyone: it is not printed.
+fn contained<T>(parse: impl FnOnce() -> T + UnwindSafe) -> Option<T> {
+    thread_local!(static CONTAINED: Cell<bool> = const { Cell::new(false) });
+    static SILENCE: Once = Once::new();
+    SILENCE.call_once(|| {
+        let print = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            if !CONTAINED.get() {
+                print(panic);
+            }
+        }));
+    });
+    CONTAINED.set(true);
+    let parsed = panic::catch_unwind(parse);
+    CONTAINED.set(false);
+    parsed.ok()
 }
 
 fn options() -> ParserOptions {
@@ -106,3 +134,15 @@ fn open_commands(text: &str) -> usize {
 
 /// What ends a word, for [`open_commands`].
 const ENDS: [char; 10] = [' ', '\t', '\n', ';', '&', '|', '(', ')', '`', '"'];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_the_parser_panics_on_is_an_error() {
+        let text = include_str!("../../../fuzz/corpus/shell/unended-word");
+        assert_eq!(parse(text).expect_err("it panics"), "the shell parser fails on it");
+        assert!(parse("echo further").is_ok());
+    }
+}
