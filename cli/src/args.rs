@@ -1,5 +1,7 @@
 //! What can be typed: the doc comments here are the help. Nothing is done with it here.
 
+pub(crate) mod trust;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -33,6 +35,9 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Build an image of this very program and show its DNA: needs no network, no cluster, no other image
     Demo(Demo),
+    /// Answer the suite sigstore-conformance
+    #[command(hide = true, subcommand)]
+    Conformance(trust::Conformance),
     /// Print the JSON Schema of the DNA
     Schema,
     /// Print a completion script for a shell

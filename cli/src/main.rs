@@ -2,6 +2,7 @@
 
 mod analyze;
 mod args;
+mod conformance;
 mod demo;
 mod explain;
 mod facts;
@@ -50,6 +51,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Explain(args) => explain::run(&args),
         Command::Pull(pull) => analyze::pull(&pull),
         Command::Demo(demo) => demo::run(&demo),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),
         Command::Completions { shell } => args::completions(shell),
         Command::Man { output } => args::manual(output.as_deref()),

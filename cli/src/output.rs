@@ -1,8 +1,8 @@
 //! Where results go: standard output or a file, whole or not at all; and how an error is told.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -42,6 +42,15 @@ fn readable_by_all(file: &std::fs::File) -> io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))
 }
 
+/// A small file that someone named: a key, a bundle, a trust root.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(bytes.len() as u64 <= MAX_FILE_BYTES, "{} is larger than {MAX_FILE_BYTES} bytes", path.display());
+    Ok(bytes)
+}
+
 /// JSON for people, with a newline at the end.
 pub(crate) fn pretty<T: Serialize>(value: &T) -> anyhow::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
@@ -77,3 +86,6 @@ pub(crate) fn complain(error: &anyhow::Error) {
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
+
+/// As much as any bundle may have.
+const MAX_FILE_BYTES: u64 = 64 << 20;

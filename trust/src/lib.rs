@@ -1,0 +1,33 @@
+//! Who signed an image, and what is attested about it.
+//!
+//! ```text
+//! digest ──discover──► candidates ──read──► claims ──against signers' rules──► Verified<Signature>, Verified<Attestation>
+//!        registry       bytes, not           what they                          and for all else a reason
+//!                       yet believed         would say
+//! ```
+//!
+//! Formats and cryptography are Sigstore's; the crates of that project do the latter, in one module (`sigstore`). Nothing in
+//! a verification reaches the network: candidates come in as bytes, trust roots as files.
+
+mod candidate;
+mod claims;
+mod evidence;
+mod identity;
+mod place;
+mod proof;
+mod refusal;
+mod signer;
+mod sigstore;
+mod statement;
+mod verify;
+
+pub use candidate::{Candidate, Material};
+pub use evidence::Evidence;
+pub use identity::{Certificate, Identity, PatternError, Text};
+pub use place::{Format, Origin, Place};
+pub use proof::{Attestation, By, LogEntry, Proof, Signature, Verified};
+pub use refusal::{Reason, Refusal};
+pub use signer::{Formats, Signer, Who};
+pub use sigstore::{KeyError, PublicKey, Root, RootError, RootFacts, claim_names};
+pub use statement::{COSIGN_SIGN, PAYLOAD_TYPE, Statement, Subject};
+pub use verify::{Blob, Findings, verify, verify_blob};

@@ -1,0 +1,259 @@
+//! One proof against one root: a bundle's signature, certificate, times and log entries.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sigstore_bundle::Error as Shape;
+use sigstore_types::{
+    Artifact, Bundle, DsseEnvelope, Sha256Hash, SignatureBytes, SignatureContent,
+    bundle::{MediaType, TimestampVerificationData, TransparencyLogEntry, VerificationMaterialContent},
+};
+use sigstore_verify::{
+    CertificateError, Error, PublicKeyVerificationPolicy, TimestampError, TransparencyLogError, VerificationPolicy,
+};
+
+use super::{certificate, keys::PublicKey, root::Root};
+use crate::{
+    evidence::Evidence,
+    identity::Certificate,
+    proof::LogEntry,
+    refusal::{Reason, clean},
+};
+
+/// What was signed: bytes at hand, or bytes of which only the SHA-256 is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Signed<'a> {
+    Bytes(&'a [u8]),
+    Sha256([u8; 32]),
+}
+
+impl<'a> From<Signed<'a>> for Artifact<'a> {
+    fn from(signed: Signed<'a>) -> Self {
+        match signed {
+            Signed::Bytes(bytes) => Artifact::from_blob(bytes),
+            Signed::Sha256(digest) => Artifact::from_digest(Sha256Hash::new(digest)),
+        }
+    }
+}
+
+/// What a check found to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Checked {
+    pub(crate) evidence: Evidence,
+    pub(crate) certificate: Option<Certificate>,
+    pub(crate) times: Vec<Timestamp>,
+    pub(crate) log: Vec<LogEntry>,
+    pub(crate) sct: bool,
+}
+
+/// Reads a bundle.
+///
+/// # Errors
+/// [`Reason::Malformed`], and [`Reason::FormatNotSupported`] for a version or entry kind that is unknown.
+pub(crate) fn bundle(json: &[u8]) -> Result<Bundle, Reason> {
+    let text = std::str::from_utf8(json).map_err(Reason::malformed)?;
+    Bundle::from_json(text).map_err(|error| match error.to_string() {
+        text if text.contains("unsupported Rekor entry format") || text.contains("media type") => {
+            Reason::FormatNotSupported { found: clean(&text) }
+        }
+        text => Reason::malformed(text),
+    })
+}
+
+/// The envelope of a bundle as found beside an image: version 0.3, whose log entries all have their proof. Nothing signs the
+/// version, so that a bundle relabelled as an older one would pass with a promise alone.
+///
+/// # Errors
+/// [`Reason::FormatNotAllowed`], [`Reason::EvidenceMissing`].
+pub(crate) fn content(bundle: &Bundle) -> Result<&DsseEnvelope, Reason> {
+    let allowed = MediaType::Bundle0_3.to_string();
+    if bundle.media_type() != MediaType::Bundle0_3 {
+        return Err(Reason::FormatNotAllowed { allowed, found: bundle.media_type().to_string() });
+    }
+    let SignatureContent::DsseEnvelope(envelope) = &bundle.content else {
+        return Err(Reason::FormatNotAllowed {
+            allowed: "a DSSE envelope".to_owned(),
+            found: "a message signature".to_owned(),
+        });
+    };
+    if bundle.verification_material.tlog_entries.iter().any(|entry| entry.inclusion_proof.is_none()) {
+        return Err(Reason::BadProof { detail: "a log entry has no proof of inclusion".to_owned() });
+    }
+    Ok(envelope)
+}
+
+/// Verifies a bundle signed with a certificate of the root's authorities. Whose certificate it is, is for the caller to judge.
+/// Log entries that are there must hold; where there are none, a signed timestamp must.
+///
+/// # Errors
+/// The reason for what does not hold.
+pub(crate) fn keyless(root: &Root, bundle: &Bundle, signed: Signed<'_>) -> Result<Checked, Reason> {
+    if matches!(bundle.verification_material.content, VerificationMaterialContent::PublicKey(_)) {
+        let found = "a signature by a key".to_owned();
+        return Err(Reason::FormatNotAllowed { allowed: "a signature with a certificate".to_owned(), found });
+    }
+    let logged = !bundle.verification_material.tlog_entries.is_empty();
+    let mut policy = VerificationPolicy::any_identity();
+    if !logged {
+        policy = policy.skip_tlog_unsafe();
+    }
+    // A root without logs of certificates is of an instance that has none: its certificates carry no timestamps of them.
+    let sct = !root.trusted().ctlogs.is_empty();
+    if !sct {
+        policy = policy.skip_sct();
+    }
+    let result =
+        root.verifier().verify(Artifact::from(signed), bundle, &policy).map_err(|error| reason(error, bundle))?;
+    let proved = result.certificate_verified()
+        && result.sct_verified() == sct
+        && result.tlog_verified() == logged
+        && !result.verified_timestamps().is_empty();
+    if !proved {
+        return Err(Reason::BadProof { detail: "the verification left something out".to_owned() });
+    }
+    Ok(Checked {
+        evidence: if logged { Evidence::Log } else { Evidence::Timestamp },
+        certificate: result.certificate().map(certificate::read),
+        times: result.verified_timestamps().to_vec(),
+        log: entries(bundle),
+        sct,
+    })
+}
+
+/// Verifies a bundle signed by `key`, with as much evidence as `needed`: more that is there is not looked at. `message` is
+/// what the signature is over, `stamped` what a timestamp is over.
+///
+/// # Errors
+/// The reason for what does not hold.
+pub(crate) fn keyed(
+    root: Option<&Root>,
+    key: &PublicKey,
+    needed: Evidence,
+    bundle: &Bundle,
+    signed: Signed<'_>,
+    stamped: Option<&[u8]>,
+) -> Result<Checked, Reason> {
+    let VerificationMaterialContent::PublicKey(hint) = &bundle.verification_material.content else {
+        let found = "a signature with a certificate".to_owned();
+        return Err(Reason::FormatNotAllowed { allowed: "a signature by a key".to_owned(), found });
+    };
+    let (message, signature) = match (&bundle.content, signed) {
+        (SignatureContent::DsseEnvelope(envelope), _) => (Some(envelope.pae()), &envelope.signature.sig),
+        (SignatureContent::MessageSignature(message), Signed::Bytes(bytes)) => {
+            (Some(bytes.to_vec()), &message.signature)
+        }
+        (SignatureContent::MessageSignature(message), Signed::Sha256(_)) => (None, &message.signature),
+        _ => return Err(Reason::malformed("it holds no signature")),
+    };
+    let verifies = message.is_some_and(|message| key.verifies(&message, signature));
+    let by_another = || match hint.hint == key.hint() {
+        true => Reason::BadSignature { detail: "it names this key, but the key does not verify it".to_owned() },
+        false => {
+            let found = (!hint.hint.is_empty()).then(|| clean(&hint.hint));
+            Reason::UnknownKey { expected: key.fingerprint().clone(), found }
+        }
+    };
+    let material = &bundle.verification_material;
+    let stamps = &material.timestamp_verification_data;
+    let found = match (material.tlog_entries.is_empty(), stamps.rfc3161_timestamps.is_empty()) {
+        (false, _) => Evidence::Log,
+        (true, false) => Evidence::Timestamp,
+        (true, true) => Evidence::Signature,
+    };
+    if needed < Evidence::Log && !verifies {
+        return Err(by_another());
+    }
+    if found < needed {
+        return Err(Reason::EvidenceMissing { expected: needed, found });
+    }
+    let mut checked = Checked { evidence: needed, certificate: None, times: Vec::new(), log: Vec::new(), sct: false };
+    let root = || root.ok_or(Reason::NoTrustRoot { needed });
+    match needed {
+        Evidence::Signature => {}
+        // An entry of a log has a time too; it counts as the log's word, which is more.
+        Evidence::Timestamp if stamps.rfc3161_timestamps.is_empty() => {
+            return keyed(Some(root()?), key, Evidence::Log, bundle, signed, stamped);
+        }
+        Evidence::Timestamp => {
+            checked.times = timestamps(root()?, stamps, stamped.unwrap_or(signature.as_bytes()))?;
+        }
+        Evidence::Log => {
+            let policy = PublicKeyVerificationPolicy::new(key.der().clone());
+            let verified = root()?.verifier().verify(Artifact::from(signed), bundle, &policy);
+            let verified = verified.map_err(|error| match error {
+                // The verifier knows one scheme for each kind of key.
+                Error::SignatureInvalid(_) if verifies => Reason::FormatNotSupported {
+                    found: format!("a log entry of a signature by {} with another hash", key.algorithm()),
+                },
+                Error::SignatureInvalid(_) => by_another(),
+                error => reason(error, bundle),
+            })?;
+            if !verified.tlog_verified() {
+                return Err(Reason::BadProof { detail: "the verification left the log out".to_owned() });
+            }
+            checked.times = verified.verified_timestamps().to_vec();
+            checked.log = entries(bundle);
+        }
+    }
+    Ok(checked)
+}
+
+/// Every timestamp must be one of the root's authorities.
+fn timestamps(root: &Root, stamps: &TimestampVerificationData, over: &[u8]) -> Result<Vec<Timestamp>, Reason> {
+    let authorities = root.trusted().tsa_authorities();
+    let over = SignatureBytes::from_bytes(over);
+    let verified = stamps.rfc3161_timestamps.iter().map(|stamp| {
+        let mut last = "the trust root names no timestamp authority".to_owned();
+        for authority in &authorities {
+            match sigstore_tsa::verify_timestamp_for_authority(&stamp.signed_timestamp, &over, authority) {
+                Ok(time) => return Ok(time),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(Reason::BadTime { detail: clean(&last) })
+    });
+    verified.collect()
+}
+
+fn entries(bundle: &Bundle) -> Vec<LogEntry> {
+    let entry = |entry: &TransparencyLogEntry| LogEntry {
+        log: entry.log_id.key_id.to_string(),
+        index: entry.log_index.get(),
+        integrated: entry.integrated_time,
+    };
+    bundle.verification_material.tlog_entries.iter().map(entry).collect()
+}
+
+/// Our reason for what the verifier says.
+fn reason(error: Error, bundle: &Bundle) -> Reason {
+    let detail = clean(&error.to_string());
+    match error {
+        Error::SignatureInvalid(_) => Reason::BadSignature { detail },
+        Error::Certificate(
+            CertificateError::NotYetValid { .. }
+            | CertificateError::Expired { .. }
+            | CertificateError::NoValidAuthority { .. },
+        )
+        | Error::Timestamp(TimestampError::Invalid(_) | TimestampError::OutsideAuthorityValidity { .. }) => {
+            Reason::BadTime { detail }
+        }
+        Error::Timestamp(_) | Error::Bundle(Shape::MissingSigningTimeEvidence | Shape::MissingTimestamp) => {
+            Reason::EvidenceMissing { expected: Evidence::Timestamp, found: Evidence::Signature }
+        }
+        Error::Bundle(Shape::MissingInclusionProof(_) | Shape::MissingInclusionPromise(_)) => {
+            Reason::EvidenceMissing { expected: Evidence::Log, found: Evidence::Signature }
+        }
+        Error::Certificate(_) | Error::TrustedCertificate(_) => Reason::BadCertificate { detail },
+        Error::TransparencyLog(TransparencyLogError::IntegratedTime(_)) => {
+            let now = Timestamp::now();
+            let times = bundle.verification_material.tlog_entries.iter().filter_map(|entry| entry.integrated_time);
+            match times.max().filter(|time| *time > now) {
+                Some(found) => Reason::ClockBehind { found, now },
+                None => Reason::BadTime { detail },
+            }
+        }
+        Error::TransparencyLog(_) => Reason::BadProof { detail },
+        Error::UnsupportedBundle(_) | Error::UnsupportedArtifact(_) => Reason::FormatNotSupported { found: detail },
+        _ => Reason::Malformed { detail },
+    }
+}
