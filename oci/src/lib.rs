@@ -43,6 +43,7 @@ pub use cache::Cache;
 pub use config::{Config, ConfigHealthcheck, HistoryEntry, RootfsIds, RunConfig};
 pub use error::Error;
 pub use image::{Contents, Digests, Image, Layer, LayerBody};
+pub use manifest::{Descriptor, DescriptorPlatform, Index, Manifest, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST};
 pub use open::{Options, open, open_archive};
 pub use progress::Progress;
 pub use pull::{Pulled, pull};

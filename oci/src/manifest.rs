@@ -8,38 +8,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Points at a blob or manifest by digest.
+/// Points at a blob or manifest by digest. Source: OCI image specification, `descriptor.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor {
+pub struct Descriptor {
+    /// Media type of the bytes; empty where none is given.
     #[serde(default)]
-    pub(crate) media_type: String,
-    pub(crate) digest: Digest,
-    pub(crate) size: u64,
+    pub media_type: String,
+    /// Their digest.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+    /// Where they may also be had.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
-    pub(crate) urls: Vec<String>,
+    pub urls: Vec<String>,
+    /// Anything, by key.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// In an index, what an image runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) platform: Option<DescriptorPlatform>,
+    pub platform: Option<DescriptorPlatform>,
+    /// In an index, what an artifact is. A hint: registries give other values than the artifact's manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
 }
 
+/// What an image runs on. Source: OCI image specification, `image-index.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct DescriptorPlatform {
+pub struct DescriptorPlatform {
+    /// As `GOARCH`: `amd64` …
     #[serde(default)]
-    pub(crate) architecture: String,
+    pub architecture: String,
+    /// As `GOOS`: `linux` …
     #[serde(default)]
-    pub(crate) os: String,
+    pub os: String,
+    /// The operating system's version, which Windows images name.
     #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
-    pub(crate) os_version: Option<String>,
+    pub os_version: Option<String>,
+    /// Variant of the architecture: `v8` …
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) variant: Option<String>,
+    pub variant: Option<String>,
 }
 
 impl Descriptor {
-    pub(crate) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
-        let (urls, annotations) = Default::default();
-        Self { media_type: media_type.to_owned(), digest, size, urls, annotations, platform: None }
+    /// One with what every descriptor has.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        let (urls, annotations, platform, artifact_type) = Default::default();
+        Self { media_type: media_type.to_owned(), digest, size, urls, annotations, platform, artifact_type }
+    }
+
+    /// One of these bytes, by their SHA-256.
+    pub fn of(media_type: &str, bytes: &[u8]) -> Self {
+        Self::new(media_type, Digest::sha256(bytes), u64::try_from(bytes.len()).unwrap_or(u64::MAX))
     }
 
     /// The platform its entry names; BuildKit marks attestations, which are no images, as `unknown/unknown`.
@@ -55,29 +75,56 @@ impl Descriptor {
     }
 }
 
-/// One image: its config and layers.
+/// One image, or one artifact: a config and layers. Source: OCI image specification, `manifest.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Manifest {
-    pub(crate) schema_version: u32,
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// The manifest's own media type; empty where none is given.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) media_type: String,
-    pub(crate) config: Descriptor,
+    pub media_type: String,
+    /// What an artifact is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The image's config; of an artifact often the two bytes `{}` of [`OCI_EMPTY`].
+    pub config: Descriptor,
+    /// Layers, the lowest first; of an artifact its content.
     #[serde(default, deserialize_with = "nullable")]
-    pub(crate) layers: Vec<Descriptor>,
+    pub layers: Vec<Descriptor>,
+    /// The manifest that this one says something about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
+    /// Anything, by key.
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
-/// Several images, usually one a platform.
+impl Manifest {
+    /// An image's manifest, without all that one may lack.
+    pub fn new(config: Descriptor, layers: Vec<Descriptor>) -> Self {
+        let (artifact_type, subject, annotations) = Default::default();
+        let media_type = OCI_MANIFEST.to_owned();
+        Self { schema_version: 2, media_type, artifact_type, config, layers, subject, annotations }
+    }
+}
+
+/// Several manifests: images, usually one a platform, or what refers to one. Source: OCI image specification,
+/// `image-index.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Index {
-    pub(crate) schema_version: u32,
+pub struct Index {
+    /// Always 2.
+    pub schema_version: u32,
+    /// The index' own media type; empty where none is given.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) media_type: String,
+    pub media_type: String,
+    /// Which.
     #[serde(default, deserialize_with = "nullable")]
-    pub(crate) manifests: Vec<Descriptor>,
+    pub manifests: Vec<Descriptor>,
+    /// Anything, by key.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What a manifest's bytes are.
@@ -177,8 +224,12 @@ fn nullable<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(des
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of an image's or artifact's manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of the empty JSON object, `{}`, where a config or content is required and there is none.
+pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";

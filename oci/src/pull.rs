@@ -105,12 +105,7 @@ fn image_blobs(folder: &Path, opened: &OpenedImage) -> Result<Descriptor, Error>
     let config = Descriptor::new(OCI_CONFIG, Digest::sha256(&opened.config), size);
     let Some((descriptor, bytes)) = &opened.manifest else {
         blob(folder, &config, &mut opened.config.as_slice())?;
-        let media_type = OCI_MANIFEST.to_owned();
-        return json_blob(
-            folder,
-            &Manifest { schema_version: 2, media_type, config, layers: descriptors },
-            OCI_MANIFEST,
-        );
+        return json_blob(folder, &Manifest::new(config, descriptors), OCI_MANIFEST);
     };
     let config = image.digests.config.clone().map_or(config, |digest| Descriptor::new(OCI_CONFIG, digest, size));
     blob(folder, &config, &mut opened.config.as_slice())?;

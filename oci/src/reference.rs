@@ -143,7 +143,8 @@ fn is_component(text: &str) -> bool {
         .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
 }
 
-fn is_tag(text: &str) -> bool {
+/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+pub(crate) fn is_tag(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
         && !text.starts_with(['.', '-'])

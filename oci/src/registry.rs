@@ -1,12 +1,18 @@
-//! Images in registries: a [`Reference`] in, images with fetched layers out. Source: OCI distribution specification.
+//! Images in registries: a [`Reference`] in, images with fetched layers out; and for all else a registry keeps, a
+//! [`Repository`] to ask and to push to. Source: OCI distribution specification.
 //!
-//! `oci-client` gives the protocol's types; requests are made here, with the same `reqwest`, because its client reads
-//! manifests, tokens and error bodies whole before anyone can limit them, and drops the headers that say when to try
-//! again.
+//! Requests are made here and not by a client library: what came as a library read manifests, tokens and error bodies whole
+//! before anyone could limit them, dropped the headers that say when to try again, and took a refusal for an absence.
 
 mod credentials;
 mod daemon;
+mod push;
+mod referrers;
+mod repository;
+mod requests;
 mod session;
+mod time;
+mod token;
 mod transport;
 
 use std::{
@@ -19,14 +25,20 @@ use std::{
 
 use dna::{Digest, Limits};
 use reqwest::{
-    StatusCode,
-    header::{CONTENT_RANGE, CONTENT_TYPE},
+    Response, StatusCode,
+    header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
+pub use self::{
+    push::{Deletion, Pushed},
+    referrers::Referrers,
+    repository::{Lookup, Repository},
+    requests::{Outcome, RequestKind, Requests},
+};
 use self::{
-    session::{Request, Session},
-    transport::{bounded, interrupted, pause},
+    session::{Request, Session, Target, Verb},
+    transport::interrupted,
 };
 use crate::{
     Blob, Cache, Error, Image, Options, Progress, Reference, Select, Source,
@@ -70,6 +82,8 @@ pub struct Settings {
     pub parallel: usize,
     /// Keeps fetched blobs.
     pub cache: Option<Cache>,
+    /// Counts what is asked.
+    pub requests: Requests,
 }
 
 impl Default for Settings {
@@ -89,6 +103,7 @@ impl Default for Settings {
             max_wait: Duration::from_secs(60),
             parallel: 4,
             cache: None,
+            requests: Requests::default(),
         }
     }
 }
@@ -204,18 +219,18 @@ async fn root(session: &Session, limits: &Limits) -> Result<(Descriptor, Vec<u8>
 async fn manifest(session: &Session, path: &str, limit: u64) -> Result<(String, Vec<u8>), Error> {
     let what = session.reference.to_string();
     let accept = [IMAGE_TYPES, INDEX_TYPES].concat().join(", ");
-    let mut attempt = 0;
-    loop {
-        let response = session.get(Request { path, accept: Some(&accept), from: 0 }, &what).await?;
-        let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let media_type = media_type.split(';').next().unwrap_or("").trim().to_owned();
-        let known = IMAGE_TYPES.iter().chain(&INDEX_TYPES).any(|known| *known == media_type);
-        match bounded(response, limit, &format!("manifest of {what}"), Some("manifest_bytes")).await {
-            Ok(bytes) => return Ok((if known { media_type } else { String::new() }, bytes)),
-            Err(error) => pause(error, None, attempt, &session.settings).await?,
-        }
-        attempt = attempt.saturating_add(1);
-    }
+    let request = Request { target: Target::Path(path), accept: Some(&accept), ..Request::default() };
+    let limit = (limit, "manifest_bytes");
+    let answer = session.read(Verb::MANIFEST, &request, &what, limit, session.patience(None)).await?;
+    let media_type = media_type(&answer.headers);
+    let known = IMAGE_TYPES.iter().chain(&INDEX_TYPES).any(|known| *known == media_type);
+    Ok((if known { media_type } else { String::new() }, answer.body))
+}
+
+/// The media type of an answer, without its parameters; empty where there is none.
+fn media_type(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    text.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
 }
 
 /// Fetches blobs, some at once; the first error ends all.
@@ -288,7 +303,7 @@ async fn fill(
             Err(error) => {
                 // A large blob over a bad line needs many attempts; only those that bring nothing are counted.
                 attempt = if verifier.seen() > before.saturating_add(WORTHWHILE_BYTES) { 0 } else { attempt };
-                pause(error, None, attempt, &session.settings).await?;
+                session.patience(None).pause(error, None, attempt).await?;
             }
         }
         attempt = attempt.saturating_add(1);
@@ -306,10 +321,9 @@ async fn stream(
 ) -> Result<(), Error> {
     let from = verifier.seen();
     let path = format!("blobs/{}", descriptor.digest);
-    let mut response = session.get(Request { path: &path, accept: None, from }, what).await?;
-    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let goes_on = response.status() == StatusCode::PARTIAL_CONTENT && range.starts_with(&format!("bytes {from}-"));
-    if from > 0 && !goes_on {
+    let request = Request { target: Target::Path(&path), from, ..Request::default() };
+    let mut response = session.get(Verb::BLOB, &request, what, session.patience(None)).await?;
+    if from > 0 && !goes_on(&response, from) {
         file.set_len(0).and_then(|()| file.rewind()).map_err(|error| Error::write("a spool file", error))?;
         progress.again(from);
         *verifier = Verifier::new(descriptor);
@@ -325,6 +339,12 @@ async fn stream(
         progress.add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
     }
     Ok(())
+}
+
+/// Whether an answer brings the bytes from `from` on, as it was asked to, and not all of them.
+fn goes_on(response: &Response, from: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    response.status() == StatusCode::PARTIAL_CONTENT && range.starts_with(&format!("bytes {from}-"))
 }
 
 /// Hashing keeps some processors busy, the network one.

@@ -304,7 +304,8 @@ mod tests {
         assert!(matches!(talk("false", 9), Err(HelperError::Failed(_))));
         assert!(matches!(talk("echo", 9), Err(HelperError::Malformed(_))));
         assert!(matches!(talk("yes", 9), Err(HelperError::Failed(_))), "cut off, then ended by its pipe");
-        assert!(matches!(talk("yes", 0), Err(HelperError::Slow(..))));
+        // It may happen to be quicker than no time at all.
+        assert!((0..99).any(|_| matches!(talk("yes", 0), Err(HelperError::Slow(..)))));
     }
 
     #[test]

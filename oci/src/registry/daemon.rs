@@ -3,11 +3,11 @@
 
 use std::io::Write as _;
 
-use reqwest::{Client, Url, header::HeaderMap};
+use reqwest::{Client, Url, redirect};
 
 use super::{
-    Settings,
-    transport::{interrupted, refused, send},
+    RequestKind, Settings,
+    transport::{Call, Patience, interrupted, refused, send},
 };
 use crate::{Blob, Error, Options, spool};
 
@@ -22,16 +22,16 @@ pub(super) async fn archive(name: &str, options: &Options) -> Result<Blob, Error
     let what = format!("image {name} in the Docker daemon");
     let url = base.join(&format!("images/{}/get", escaped(name)));
     let url = url.map_err(|error| Error::malformed(&*what, error))?;
-    let response = send(|| client.get(url.clone()).headers(HeaderMap::new()), &what, &settings).await.map_err(
-        |error| match error {
-            Error::Connection { what, reason } => {
-                Error::Connection { what, reason: format!("{reason}; is the daemon running, and DOCKER_HOST right?") }
-            }
-            other => other,
-        },
-    )?;
+    let call = Call::get(RequestKind::Daemon, url);
+    let patience = Patience { settings: &settings, deadline: None };
+    let response = send(&client, &call, &what, patience).await.map_err(|error| match error {
+        Error::Connection { what, reason } => {
+            Error::Connection { what, reason: format!("{reason}; is the daemon running, and DOCKER_HOST right?") }
+        }
+        other => other,
+    })?;
     if !response.status().is_success() {
-        return Err(refused(response, &what, "the daemon's socket may need other rights").await);
+        return Err(refused(response, &call, &what, "the daemon's socket may need other rights").await);
     }
     spooled(response, &what, options).await
 }
@@ -57,6 +57,7 @@ fn connect(host: &str, settings: &Settings) -> Result<(Client, Url), Error> {
     let unsupported = |reason: &str| Error::Unsupported { what: "DOCKER_HOST".to_owned(), reason: reason.to_owned() };
     let builder = Client::builder()
         .no_proxy()
+        .redirect(redirect::Policy::none())
         .tls_certs_only([])
         .connect_timeout(settings.connect_timeout)
         .read_timeout(settings.read_timeout);

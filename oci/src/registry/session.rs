@@ -1,18 +1,19 @@
-//! One repository of one registry: requests in, answers out, with the authorization its registry asks for. Sources:
-//! distribution, `spec/auth/token.md` and `oauth.md`; RFC 9110, section 11.
+//! One repository of one registry: requests in, answers out, with the authorization its registry asks for. Several
+//! credentials are tried in turn, as a kubelet does.
 
-use http_auth::{ChallengeRef, parse_challenges};
-use oci_client::token_cache::RegistryToken;
+use std::{collections::BTreeMap, time::Instant};
+
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE},
+    Client, Method, Response, StatusCode, Url,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE},
 };
 use tokio::sync::Mutex;
 
 use super::{
-    Settings,
+    RequestKind, Settings,
     credentials::{self, Credential},
-    transport::{self, bounded, refused},
+    token::{self, Action, Challenge, Token},
+    transport::{self, Call, Patience, bounded, refused},
 };
 use crate::{Error, Reference};
 
@@ -21,19 +22,82 @@ pub(super) struct Session {
     client: Client,
     pub(super) settings: Settings,
     pub(super) reference: Reference,
-    credential: Option<Credential>,
-    /// The header that the registry last wanted.
-    authorization: Mutex<Option<HeaderValue>>,
+    /// In the order to be tried; none stands for asking without one. Never empty.
+    credentials: Vec<Option<Credential>>,
+    state: Mutex<State>,
+}
+
+/// What was learned of the registry.
+#[derive(Default)]
+struct State {
+    /// The credential that was of use last.
+    preferred: usize,
+    /// Whether it was of use at all.
+    proven: bool,
+    challenge: Option<Challenge>,
+    /// By credential.
+    tokens: BTreeMap<(usize, Action), Token>,
 }
 
 /// What is asked of a repository.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Request<'a> {
-    /// `manifests/…` or `blobs/…`.
-    pub(super) path: &'a str,
+    /// `manifests/…`, `blobs/…` …, or where a registry said that an upload goes.
+    pub(super) target: Target<'a>,
     pub(super) accept: Option<&'a str>,
     /// The first byte wanted.
     pub(super) from: u64,
+    /// What is sent, and its media type; where there is nothing to send but it is an upload, empty.
+    pub(super) body: Option<(&'a str, Vec<u8>)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Target<'a> {
+    Path(&'a str),
+    Url(&'a Url),
+}
+
+impl Default for Target<'_> {
+    fn default() -> Self {
+        Self::Path("")
+    }
+}
+
+/// What a request does, in HTTP and to the repository.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Verb {
+    pub(super) kind: RequestKind,
+    pub(super) method: &'static Method,
+    pub(super) action: Action,
+    pub(super) repeatable: bool,
+}
+
+impl Verb {
+    pub(super) const MANIFEST: Self = Self::get(RequestKind::Manifest, &Method::GET);
+    pub(super) const BLOB: Self = Self::get(RequestKind::Blob, &Method::GET);
+    pub(super) const REFERRERS: Self = Self::get(RequestKind::Referrers, &Method::GET);
+    pub(super) const HEAD: Self = Self::get(RequestKind::Head, &Method::HEAD);
+    pub(super) const START: Self = Self::upload(&Method::POST, true);
+    /// An upload can be finished once.
+    pub(super) const FINISH: Self = Self::upload(&Method::PUT, false);
+    pub(super) const PUT: Self = Self::upload(&Method::PUT, true);
+    pub(super) const DELETE: Self =
+        Self { kind: RequestKind::Delete, method: &Method::DELETE, action: Action::Delete, repeatable: true };
+
+    const fn get(kind: RequestKind, method: &'static Method) -> Self {
+        Self { kind, method, action: Action::Pull, repeatable: true }
+    }
+
+    const fn upload(method: &'static Method, repeatable: bool) -> Self {
+        Self { kind: RequestKind::Upload, method, action: Action::Push, repeatable }
+    }
+}
+
+/// A whole answer.
+pub(super) struct Answer {
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
 }
 
 impl Session {
@@ -42,42 +106,123 @@ impl Session {
         let client = transport::client(settings)?;
         let files = settings.auth_files.clone().unwrap_or_else(credentials::default_files);
         let credential = credentials::find(&reference, &files, settings.helper_timeout).await?;
-        Ok(Self { client, settings: settings.clone(), reference, credential, authorization: Mutex::new(None) })
+        let (settings, credentials, state) = (settings.clone(), vec![credential], Mutex::default());
+        Ok(Self { client, settings, reference, credentials, state })
+    }
+
+    pub(super) fn patience(&self, deadline: Option<Instant>) -> Patience<'_> {
+        Patience { settings: &self.settings, deadline }
     }
 
     /// A successful answer; `what` is what is asked for, for messages.
-    pub(super) async fn get(&self, request: Request<'_>, what: &str) -> Result<Response, Error> {
-        let shown = self.authorization.lock().await.clone();
-        let response = self.send(request, shown.clone(), what).await?;
-        let response = match response.status() {
-            StatusCode::UNAUTHORIZED => match self.authorize(&response, shown).await? {
-                Some(header) => self.send(request, Some(header), what).await?,
-                None => response,
-            },
-            _ => response,
+    pub(super) async fn get(
+        &self,
+        verb: Verb,
+        request: &Request<'_>,
+        what: &str,
+        patience: Patience<'_>,
+    ) -> Result<Response, Error> {
+        let call = self.call(verb, request)?;
+        let (preferred, proven) = {
+            let state = self.state.lock().await;
+            (state.preferred, state.proven)
         };
-        match response.status().is_success() {
-            true => Ok(response),
-            false => Err(refused(response, what, &self.denied_hint()).await),
+        let mut missing = None;
+        let mut denied = None;
+        for step in 0..self.credentials.len() {
+            let at = (preferred + step) % self.credentials.len();
+            let response = match self.attempt(at, &call, verb.action, what, patience).await {
+                Err(error @ Error::Denied { .. }) => {
+                    denied.get_or_insert(error);
+                    continue;
+                }
+                response => response?,
+            };
+            if response.status().is_success() {
+                let mut state = self.state.lock().await;
+                (state.preferred, state.proven) = (at, true);
+                return Ok(response);
+            }
+            let hint = self.denied_hint();
+            let error = patience.wait(what, async { Ok::<_, Error>(refused(response, &call, what, &hint).await) });
+            match error.await? {
+                // Some registries hide what a credential is not meant to see; one that showed something is believed.
+                error @ Error::Missing { .. } if !(proven && step == 0) => _ = missing.get_or_insert(error),
+                error @ Error::Denied { .. } => _ = denied.get_or_insert(error),
+                error => return Err(error),
+            }
+        }
+        let nobody = || Error::Denied { what: what.to_owned(), status: 401, hint: self.denied_hint() };
+        Err(missing.or(denied).unwrap_or_else(nobody))
+    }
+
+    /// A whole answer of at most `limit` bytes, `name` being the limit's name; an interrupted one is asked for again.
+    pub(super) async fn read(
+        &self,
+        verb: Verb,
+        request: &Request<'_>,
+        what: &str,
+        (limit, name): (u64, &'static str),
+        patience: Patience<'_>,
+    ) -> Result<Answer, Error> {
+        let mut attempt = 0;
+        loop {
+            let response = self.get(verb, request, what, patience).await?;
+            let (url, headers) = (response.url().clone(), response.headers().clone());
+            match patience.wait(what, bounded(response, limit, what, Some(name))).await {
+                Ok(body) => return Ok(Answer { url, headers, body }),
+                Err(error) => patience.pause(error, None, attempt).await?,
+            }
+            attempt = attempt.saturating_add(1);
         }
     }
 
-    async fn send(&self, request: Request<'_>, header: Option<HeaderValue>, what: &str) -> Result<Response, Error> {
-        let url = self.url(request.path)?;
-        let build = || {
-            let mut builder = self.client.get(url.clone());
-            if let Some(accept) = request.accept {
-                builder = builder.header(ACCEPT, accept);
-            }
-            if request.from > 0 {
-                builder = builder.header(RANGE, format!("bytes={}-", request.from));
-            }
-            authorized(builder, header.clone())
-        };
-        transport::send(build, what, &self.settings).await
+    /// One request with one credential, and a second one where the registry wants a token that it did not have.
+    async fn attempt(
+        &self,
+        at: usize,
+        call: &Call,
+        action: Action,
+        what: &str,
+        patience: Patience<'_>,
+    ) -> Result<Response, Error> {
+        // Uploads may go elsewhere; what is the registry's stays with it.
+        let own = self.url("").is_ok_and(|url| url.origin() == call.url.origin());
+        let shown = if own { self.shown(at, action, patience).await? } else { None };
+        let response = transport::send(&self.client, &authorized(call, shown.as_ref()), what, patience).await?;
+        let asked = response.url().origin() == call.url.origin();
+        if response.status() != StatusCode::UNAUTHORIZED || !own || !asked {
+            return Ok(response);
+        }
+        match self.authorize(at, action, response.headers(), shown.as_ref(), patience).await? {
+            Some(header) => transport::send(&self.client, &authorized(call, Some(&header)), what, patience).await,
+            None => Ok(response),
+        }
     }
 
-    fn url(&self, path: &str) -> Result<Url, Error> {
+    fn call(&self, verb: Verb, request: &Request<'_>) -> Result<Call, Error> {
+        let mut headers = HeaderMap::new();
+        let mut text = |name, text: &str| {
+            headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
+        };
+        if let Some(accept) = request.accept {
+            text(ACCEPT, accept);
+        }
+        if request.from > 0 {
+            text(RANGE, &format!("bytes={}-", request.from));
+        }
+        if let Some((media_type, _)) = request.body.as_ref().filter(|(media_type, _)| !media_type.is_empty()) {
+            text(CONTENT_TYPE, media_type);
+        }
+        let url = match request.target {
+            Target::Path(path) => self.url(path)?,
+            Target::Url(url) => url.clone(),
+        };
+        let body = request.body.as_ref().map(|(_, body)| body.clone());
+        Ok(Call { kind: verb.kind, method: verb.method.clone(), url, headers, body, repeatable: verb.repeatable })
+    }
+
+    pub(super) fn url(&self, path: &str) -> Result<Url, Error> {
         let scheme = if self.settings.plain_http { "http" } else { "https" };
         let host = match self.reference.registry() {
             "docker.io" => "registry-1.docker.io",
@@ -87,92 +232,95 @@ impl Session {
         Url::parse(&text).map_err(|error| Error::malformed(self.reference.to_string(), error))
     }
 
-    /// The header that answers the challenge of a 401. None: there is nothing to answer it with. Where another request got
-    /// a newer one meanwhile, that one.
-    async fn authorize(&self, response: &Response, shown: Option<HeaderValue>) -> Result<Option<HeaderValue>, Error> {
-        let mut current = self.authorization.lock().await;
-        if *current != shown {
-            return Ok(current.clone());
+    /// The header to ask with from the start, as far as it is known what the registry wants. A token that is about to end is
+    /// replaced.
+    async fn shown(&self, at: usize, action: Action, patience: Patience<'_>) -> Result<Option<HeaderValue>, Error> {
+        let mut state = self.state.lock().await;
+        let state = &mut *state;
+        match &state.challenge {
+            None => Ok(None),
+            Some(challenge) => self.answer(at, action, challenge, &mut state.tokens, false, patience).await,
         }
-        let text: Vec<_> = challenges(response.headers());
-        let parsed: Vec<_> = text.iter().filter_map(|text| parse_challenges(text).ok()).flatten().collect();
-        let find = |scheme: &str| parsed.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(scheme));
-        let header = match (&self.credential, find("bearer"), find("basic")) {
-            (Some(Credential::Bearer(token)), _, _) => Some(format!("Bearer {token}")),
-            (_, Some(challenge), _) => Some(self.token(challenge).await?),
-            (Some(Credential::Basic { user, password }), None, Some(_)) => Some(basic(user, password)),
-            _ => None,
-        };
-        let Some(mut header) = header.and_then(|text| HeaderValue::from_str(&text).ok()) else { return Ok(None) };
-        header.set_sensitive(true);
-        if shown.as_ref() == Some(&header) {
-            return Ok(None);
-        }
-        *current = Some(header);
-        Ok(current.clone())
     }
 
-    /// A bearer token from the service the challenge names.
-    async fn token(&self, challenge: &ChallengeRef<'_>) -> Result<String, Error> {
-        let parameter = |name: &str| {
-            let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.to_unescaped())
-        };
-        let what = format!("the token service of {}", self.reference.registry());
-        let realm = parameter("realm").and_then(|realm| Url::parse(&realm).ok());
-        let realm = realm.filter(|url| matches!(url.scheme(), "http" | "https") && url.username().is_empty());
-        let mut url = realm.ok_or_else(|| Error::malformed(&*what, "the challenge names no valid realm"))?;
-        if url.scheme() == "http" && !self.settings.plain_http {
-            let reason = "it is reached by plain HTTP, which would show credentials and tokens; use --plain-http if that is meant";
-            return Err(Error::Unsupported { what, reason: reason.to_owned() });
+    /// The header that answers the challenge of a 401. None: there is nothing to answer it with. Where another request got
+    /// a newer one meanwhile, that one.
+    async fn authorize(
+        &self,
+        at: usize,
+        action: Action,
+        headers: &HeaderMap,
+        shown: Option<&HeaderValue>,
+        patience: Patience<'_>,
+    ) -> Result<Option<HeaderValue>, Error> {
+        let mut state = self.state.lock().await;
+        let state = &mut *state;
+        let held = state.tokens.get(&(at, action)).filter(|token| token.is_fresh()).map(|token| &token.header);
+        if held.is_some() && held != shown {
+            return Ok(held.cloned());
         }
-        let scope = parameter("scope").unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository()));
-        let mut query = vec![("scope", scope)];
-        query.extend(parameter("service").map(|service| ("service", service)));
-        let refresh = match &self.credential {
-            Some(Credential::Refresh(token)) => Some(token),
-            _ => None,
+        let Some(challenge) = Challenge::of(headers, self.settings.plain_http, &self.token_service())? else {
+            return Ok(None);
         };
-        let form = refresh.map(|token| {
-            query.extend([
-                ("grant_type", "refresh_token".to_owned()),
-                ("client_id", "mayfly".to_owned()),
-                ("refresh_token", token.clone()),
-            ]);
-            form(&query)
-        });
-        if form.is_none() {
-            url.query_pairs_mut().extend_pairs(&query);
-        }
-        let build = || match (&form, &self.credential) {
-            (Some(form), _) => self
-                .client
-                .post(url.clone())
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(form.clone()),
-            (None, Some(Credential::Basic { user, password })) => {
-                authorized(self.client.get(url.clone()), HeaderValue::from_str(&basic(user, password)).ok())
+        let header = self.answer(at, action, &challenge, &mut state.tokens, true, patience).await?;
+        state.challenge = Some(challenge);
+        Ok(header.filter(|header| shown != Some(header)))
+    }
+
+    /// What answers a challenge: for a `renewed` one, a new token.
+    async fn answer(
+        &self,
+        at: usize,
+        action: Action,
+        challenge: &Challenge,
+        tokens: &mut BTreeMap<(usize, Action), Token>,
+        renewed: bool,
+        patience: Patience<'_>,
+    ) -> Result<Option<HeaderValue>, Error> {
+        let credential = self.credentials.get(at).and_then(Option::as_ref);
+        match (credential, challenge) {
+            (Some(Credential::Bearer(token)), _) => Ok(token::bearer(token)),
+            (Some(Credential::Basic { user, password }), Challenge::Basic) => Ok(token::basic(user, password)),
+            (_, Challenge::Basic) => Ok(None),
+            (_, Challenge::Bearer(bearer)) => {
+                if let Some(token) = tokens.get(&(at, action)).filter(|token| token.is_fresh() && !renewed) {
+                    return Ok(Some(token.header.clone()));
+                }
+                let call = bearer.call(self.reference.repository(), action, credential);
+                let token = self.token(&call, patience).await?;
+                let header = token.header.clone();
+                tokens.insert((at, action), token);
+                Ok(Some(header))
             }
-            (None, _) => self.client.get(url.clone()),
-        };
-        let response = transport::send(build, &what, &self.settings).await?;
-        if !response.status().is_success() {
-            return Err(refused(response, &what, &self.denied_hint()).await);
         }
-        let body = bounded(response, MAX_TOKEN_BYTES, &what, None).await?;
-        // Neither the body nor what is wrong with it is shown: it is a secret.
-        let token: RegistryToken = serde_json::from_slice(&body)
-            .map_err(|_| Error::malformed(&*what, "its answer has neither `token` nor `access_token`"))?;
-        Ok(token.bearer_token())
+    }
+
+    async fn token(&self, call: &Call, patience: Patience<'_>) -> Result<Token, Error> {
+        let what = self.token_service();
+        let response = transport::send(&self.client, call, &what, patience).await?;
+        if !response.status().is_success() {
+            let error = async { Ok::<_, Error>(refused(response, call, &what, &self.denied_hint()).await) };
+            return Err(match patience.wait(&what, error).await? {
+                // That there is no token service does not say that there is no image.
+                Error::Missing { what, hint } => Error::Status { what, status: 404, message: hint },
+                error => error,
+            });
+        }
+        let body = patience.wait(&what, bounded(response, MAX_TOKEN_BYTES, &what, None)).await?;
+        Token::parse(&body, &what)
+    }
+
+    fn token_service(&self) -> String {
+        format!("the token service of {}", self.reference.registry())
     }
 
     fn denied_hint(&self) -> String {
         let registry = self.reference.registry();
-        match self.credential {
-            None => {
+        match self.credentials.iter().any(Option::is_some) {
+            false => {
                 format!("no credentials for it were found: log in with `docker login {registry}`, or check the name")
             }
-            Some(_) => {
+            true => {
                 format!(
                     "the credentials for {registry} were not accepted: log in again with `docker login {registry}`, or check the name"
                 )
@@ -181,29 +329,10 @@ impl Session {
     }
 }
 
-fn authorized(builder: RequestBuilder, header: Option<HeaderValue>) -> RequestBuilder {
-    match header {
-        Some(mut header) => {
-            header.set_sensitive(true);
-            builder.header(AUTHORIZATION, header)
-        }
-        None => builder,
-    }
-}
-
-fn challenges(headers: &HeaderMap) -> Vec<String> {
-    let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
-    texts.map(str::to_owned).collect()
-}
-
-fn basic(user: &str, password: &str) -> String {
-    use base64::Engine as _;
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}")))
-}
-
-/// `application/x-www-form-urlencoded`, which is what a URL's query is.
-fn form(pairs: &[(&str, String)]) -> String {
-    Url::parse_with_params("http://form", pairs).ok().and_then(|url| url.query().map(str::to_owned)).unwrap_or_default()
+fn authorized(call: &Call, header: Option<&HeaderValue>) -> Call {
+    let mut call = call.clone();
+    call.headers.extend(header.map(|header| (AUTHORIZATION, header.clone())));
+    call
 }
 
 /// The largest tokens seen have some 10 KiB.

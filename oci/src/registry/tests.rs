@@ -8,6 +8,10 @@ use std::{
     thread,
 };
 
+mod push;
+mod repository;
+mod tokens;
+
 use super::*;
 use crate::{
     Contents, LayerBody,
@@ -19,14 +23,18 @@ use crate::{
 /// What the client asked.
 #[derive(Debug, Clone)]
 struct Asked {
+    method: String,
     path: String,
     authorization: String,
     range: String,
-    /// How often this path was asked before.
+    /// Its media type and the bytes sent.
+    content_type: String,
+    body: Vec<u8>,
+    /// How often this path was asked before, by the same method.
     before: usize,
 }
 
-type Answer = Box<dyn Fn(&Asked) -> Vec<u8> + Send>;
+type Answer = Arc<dyn Fn(&Asked) -> Vec<u8> + Send + Sync>;
 
 /// A server that answers by script and remembers what it was asked.
 struct Server {
@@ -35,23 +43,24 @@ struct Server {
 }
 
 impl Server {
-    fn start(answer: impl Fn(&Asked, &str) -> Vec<u8> + Send + 'static) -> Self {
+    fn start(answer: impl Fn(&Asked, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, own) = (Arc::clone(&asked), address.clone());
-        let answer: Answer = Box::new(move |asked| answer(asked, &own));
+        let answer: Answer = Arc::new(move |asked| answer(asked, &own));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
                 // Clients may hang up; the test looks at what they say then.
-                let _ = serve(&stream, &log, &answer);
+                thread::spawn(move || _ = serve(&stream, &log, &answer));
             }
         });
         Self { address, asked }
     }
 
     /// One that serves a whole image, unless `special` has another answer.
-    fn image(special: impl Fn(&Asked, &str) -> Option<Vec<u8>> + Send + 'static) -> Self {
+    fn image(special: impl Fn(&Asked, &str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         Self::start(move |asked, own| special(asked, own).unwrap_or_else(|| usual(asked)))
     }
 
@@ -64,6 +73,24 @@ impl Server {
 
     fn asked(&self, part: &str) -> Vec<Asked> {
         self.asked.lock().expect("no panic").iter().filter(|asked| asked.path.contains(part)).cloned().collect()
+    }
+}
+
+impl Server {
+    fn reference(&self) -> Reference {
+        format!("{}/team/app:1", self.address).parse().expect("a reference")
+    }
+
+    /// Runs `work` on the repository of the server's image.
+    fn with<T, F: Future<Output = T>>(
+        &self,
+        change: impl FnOnce(&mut Settings),
+        work: impl FnOnce(Repository) -> F,
+    ) -> T {
+        let mut settings = quick();
+        change(&mut settings);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { work(Repository::open(&self.reference(), &settings).await.expect("opened")).await })
     }
 }
 
@@ -95,13 +122,19 @@ fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Asked>>, answer: &Answer
         value.unwrap_or_default().trim().to_owned()
     };
     let path = head.first().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
-    let mut asked = Asked { path, authorization: field("authorization:"), range: field("range:"), before: 0 };
+    let method = head.first().and_then(|line| line.split(' ').next()).unwrap_or_default().to_owned();
+    let mut body = vec![0; field("content-length:").parse().unwrap_or(0)];
+    reader.read_exact(&mut body)?;
+    let (authorization, range, content_type) = (field("authorization:"), field("range:"), field("content-type:"));
+    let mut asked = Asked { method, path, authorization, range, content_type, body, before: 0 };
     {
         let mut log = log.lock().expect("no panic");
-        asked.before = log.iter().filter(|other| other.path == asked.path).count();
+        asked.before = log.iter().filter(|other| (&other.path, &other.method) == (&asked.path, &asked.method)).count();
         log.push(asked.clone());
     }
-    stream.write_all(&answer(&asked))
+    let answer = answer(&asked);
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4).filter(|_| asked.method == "HEAD");
+    stream.write_all(answer.get(..head.unwrap_or(answer.len())).unwrap_or_default())
 }
 
 fn reply(status: u16, fields: &str, body: &[u8]) -> Vec<u8> {
@@ -433,7 +466,7 @@ fn the_docker_daemon_gives_an_archive_on_its_socket() {
     thread::spawn(move || {
         let item = br#"[{"Config":"c","RepoTags":["a:1"],"Layers":["l"]}]"#.to_vec();
         let archive = tar(&[("c", config("amd64")), ("l", layer()), ("manifest.json", item)]);
-        let answer: Answer = Box::new(move |asked| match asked.path.contains("missing") {
+        let answer: Answer = Arc::new(move |asked| match asked.path.contains("missing") {
             true => reply(404, "", b"{\"message\":\"No such image\"}"),
             false => endless(&archive),
         });

@@ -1,17 +1,91 @@
 //! HTTP with bounds: one request in, one answer or a named error out. Retries what may pass, waits as long as it is told
-//! but not longer than it may, never reads a body beyond a limit, never follows from HTTPS to HTTP.
+//! but not longer than it may, never reads a body beyond a limit, never follows from HTTPS to HTTP, and shows credentials to
+//! nobody but whom they are for.
 
 use std::{
+    future::Future,
     io::Read as _,
     path::Path,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
-use reqwest::{Certificate, Client, ClientBuilder, RequestBuilder, Response, StatusCode, header::HeaderMap, redirect};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Method, Response, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderMap, LOCATION},
+    redirect,
+};
+use serde::Deserialize;
 use tracing::debug;
 
-use super::Settings;
+use super::{
+    Settings,
+    requests::{Outcome, RequestKind},
+};
 use crate::{Error, error::clean};
+
+/// A request, as often as it must be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) kind: RequestKind,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Vec<u8>>,
+    /// Whether sending it twice does no harm.
+    pub(super) repeatable: bool,
+}
+
+impl Call {
+    pub(super) fn get(kind: RequestKind, url: Url) -> Self {
+        Self { kind, method: Method::GET, url, headers: HeaderMap::new(), body: None, repeatable: true }
+    }
+}
+
+/// How often and how long may be tried.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience<'a> {
+    pub(super) settings: &'a Settings,
+    /// When the answer comes too late; none: whoever asks has a limit of their own.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Patience<'_> {
+    /// What comes of `work`, if it comes in time.
+    pub(super) async fn wait<T, E: From<Error>>(
+        self,
+        what: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let Some(deadline) = self.deadline else { return work.await };
+        let seconds = deadline.saturating_duration_since(Instant::now()).as_secs();
+        match tokio::time::timeout_at(deadline.into(), work).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Timeout { what: what.to_owned(), seconds }.into()),
+        }
+    }
+
+    /// Waits before the next attempt, or gives the error back where there is none: it would not help, was tried often
+    /// enough, or the server asks for more patience than there is.
+    pub(super) async fn pause(self, error: Error, told: Option<Duration>, attempt: u32) -> Result<(), Error> {
+        let settings = self.settings;
+        let passing = matches!(
+            error,
+            Error::Throttled { .. } | Error::Status { .. } | Error::Timeout { .. } | Error::Connection { .. }
+        );
+        let doubled = settings.backoff.saturating_mul(1 << attempt.min(10));
+        // Some chance, so that many clients do not come back at once; the clock's last digits are enough of it.
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+        let chance = doubled.mul_f64(f64::from(nanos % 1000) / 2000.0);
+        let wait = told.unwrap_or_else(|| doubled.saturating_add(chance).min(settings.max_wait));
+        let late = self.deadline.is_some_and(|deadline| wait >= deadline.saturating_duration_since(Instant::now()));
+        if !passing || attempt >= settings.retries || wait > settings.max_wait || late {
+            return Err(error);
+        }
+        debug!(%error, attempt, ?wait, "trying again");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+}
 
 /// A client with the settings' timeouts, certificates and proxies.
 ///
@@ -31,21 +105,12 @@ pub(super) fn client(settings: &Settings) -> Result<Client, Error> {
 }
 
 fn builder(settings: &Settings) -> ClientBuilder {
-    let follow = redirect::Policy::custom(|attempt| {
-        let secure_before = attempt.previous().iter().any(|url| url.scheme() == "https");
-        if attempt.previous().len() > MAX_REDIRECTS {
-            attempt.error("too many redirects")
-        } else if secure_before && attempt.url().scheme() != "https" {
-            attempt.error("a redirect from HTTPS to HTTP")
-        } else {
-            attempt.follow()
-        }
-    });
     let builder = Client::builder()
         .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.connect_timeout)
         .read_timeout(settings.read_timeout)
-        .redirect(follow);
+        // See `exchange`.
+        .redirect(redirect::Policy::none());
     if settings.proxy_from_env { builder } else { builder.no_proxy() }
 }
 
@@ -60,73 +125,114 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
     }
 }
 
-/// Sends what `request` builds until there is an answer that trying again would not change. That answer may still be a
-/// refusal: see [`refused`].
-pub(super) async fn send(
-    request: impl Fn() -> RequestBuilder,
-    what: &str,
-    settings: &Settings,
-) -> Result<Response, Error> {
+/// Sends the request until there is an answer that trying again would not change. That answer may still be a refusal: see
+/// [`refused`].
+pub(super) async fn send(client: &Client, call: &Call, what: &str, patience: Patience<'_>) -> Result<Response, Error> {
+    let settings = patience.settings;
     let mut attempt = 0;
     loop {
-        let (error, wait) = match request().send().await {
+        let answer = patience.wait(what, exchange(client, call, what, settings)).await;
+        let outcome = answer.as_ref().map_or(Outcome::Failed, |response| Outcome::of(response.status().as_u16()));
+        settings.requests.count(call.kind, outcome);
+        let (error, wait) = match answer {
             Ok(response) => {
-                let status = response.status();
                 let wait = retry_after(response.headers());
-                let error = match status {
+                let error = match response.status() {
                     StatusCode::TOO_MANY_REQUESTS => Error::Throttled { what: what.to_owned(), retry_after: wait },
                     StatusCode::REQUEST_TIMEOUT
                     | StatusCode::INTERNAL_SERVER_ERROR
                     | StatusCode::BAD_GATEWAY
                     | StatusCode::SERVICE_UNAVAILABLE
-                    | StatusCode::GATEWAY_TIMEOUT => refused(response, what, "").await,
+                    | StatusCode::GATEWAY_TIMEOUT => {
+                        patience.wait(what, async { Ok::<_, Error>(refused(response, call, what, "").await) }).await?
+                    }
                     _ => return Ok(response),
                 };
                 (error, wait)
             }
-            Err(error) => {
-                // A host that cannot be found or does not answer rarely comes up within seconds.
-                let last = error.is_connect() && attempt >= CONNECT_RETRIES;
-                let error = named(error, what, settings);
-                if last {
-                    return Err(error);
-                }
-                (error, None)
-            }
+            // A host that cannot be found or does not answer rarely comes up within seconds.
+            Err(Unanswered { error, connecting: true }) if attempt >= CONNECT_RETRIES => return Err(error),
+            Err(Unanswered { error, .. }) => (error, None),
         };
-        pause(error, wait, attempt, settings).await?;
+        if !call.repeatable {
+            return Err(error);
+        }
+        patience.pause(error, wait, attempt).await?;
         attempt = attempt.saturating_add(1);
     }
 }
 
-/// Waits before the next attempt, or gives the error back where there is none: it would not help, was tried often enough,
-/// or the server asks for more patience than there is.
-pub(super) async fn pause(
+/// Why a request got no answer.
+struct Unanswered {
     error: Error,
-    told: Option<Duration>,
-    attempt: u32,
-    settings: &Settings,
-) -> Result<(), Error> {
-    let passing = matches!(
-        error,
-        Error::Throttled { .. } | Error::Status { .. } | Error::Timeout { .. } | Error::Connection { .. }
-    );
-    if !passing || attempt >= settings.retries || told.is_some_and(|told| told > settings.max_wait) {
-        return Err(error);
-    }
-    let doubled = settings.backoff.saturating_mul(1 << attempt.min(10));
-    // Some chance, so that many clients do not come back at once; the clock's last digits are enough of it.
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
-    let chance = doubled.mul_f64(f64::from(nanos % 1000) / 2000.0);
-    let wait = told.unwrap_or_else(|| doubled.saturating_add(chance).min(settings.max_wait));
-    debug!(%error, attempt, ?wait, "trying again");
-    tokio::time::sleep(wait).await;
-    Ok(())
+    /// There was no connection yet.
+    connecting: bool,
 }
 
-/// The error that an answer without success is; `hint` says what to do about a 401 or 403.
-pub(super) async fn refused(response: Response, what: &str, hint: &str) -> Error {
+impl From<Error> for Unanswered {
+    fn from(error: Error) -> Self {
+        Self { error, connecting: false }
+    }
+}
+
+/// One request, to wherever it is sent on.
+async fn exchange(client: &Client, call: &Call, what: &str, settings: &Settings) -> Result<Response, Unanswered> {
+    let mut url = call.url.clone();
+    let mut headers = call.headers.clone();
+    for _ in 0..=MAX_REDIRECTS {
+        let mut builder = client.request(call.method.clone(), url.clone()).headers(headers.clone());
+        if let Some(body) = &call.body {
+            builder = builder.body(body.clone());
+        }
+        let response = builder.send().await.map_err(|error| {
+            let connecting = error.is_connect();
+            Unanswered { error: named(error, what, settings), connecting }
+        })?;
+        let Some(next) = onward(&response, call, what)? else { return Ok(response) };
+        if next.origin() != url.origin() {
+            headers.remove(AUTHORIZATION);
+        }
+        url = next;
+    }
+    Err(Error::Unsupported { what: what.to_owned(), reason: "too many redirects".to_owned() }.into())
+}
+
+/// Where an answer sends the request on to, if anywhere.
+fn onward(response: &Response, call: &Call, what: &str) -> Result<Option<Url>, Error> {
+    let follows = match response.status().as_u16() {
+        307 | 308 => true,
+        // The method would change.
+        301..=303 => matches!(call.method, Method::GET | Method::HEAD),
+        _ => false,
+    };
+    let Some(location) = response.headers().get(LOCATION).filter(|_| follows) else { return Ok(None) };
+    let url = location.to_str().ok().and_then(|location| response.url().join(location).ok());
+    let url = url.ok_or_else(|| Error::malformed(what, "it redirects to what is no address"))?;
+    // "Look elsewhere" is how a registry whose web pages lie under the same paths says that it has no such API.
+    let elsewhere = response.status() == StatusCode::SEE_OTHER && url.origin() != call.url.origin();
+    if call.kind == RequestKind::Referrers && elsewhere {
+        return Ok(None);
+    }
+    downgrade(response.url(), &url, "a redirect", what)?;
+    Ok(Some(url))
+}
+
+/// Refuses to go from HTTPS to HTTP, or to what is neither.
+pub(super) fn downgrade(from: &Url, to: &Url, by: &str, what: &str) -> Result<(), Error> {
+    let reason = match (from.scheme(), to.scheme()) {
+        (_, "https") | ("http", "http") => return Ok(()),
+        (_, "http") => format!("{by} leads from HTTPS to HTTP, where anyone on the way could read and change it"),
+        _ => format!("{by} leads to what is neither HTTPS nor HTTP"),
+    };
+    Err(Error::Unsupported { what: what.to_owned(), reason })
+}
+
+/// The error that an answer without success is; `hint` says what to do about a 401 or 403. Only the server that was asked
+/// can say that something is missing: where it sent the request on to, that server has none of its own to tell.
+pub(super) async fn refused(response: Response, call: &Call, what: &str, hint: &str) -> Error {
     let status = response.status();
+    let asked = response.url().origin() == call.url.origin();
+    let retry_after = retry_after(response.headers());
     let what = what.to_owned();
     let code = status.as_u16();
     // What the server says helps people, but only if it comes soon and is short.
@@ -134,8 +240,8 @@ pub(super) async fn refused(response: Response, what: &str, hint: &str) -> Error
     let message = message(&body);
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied { what, status: code, hint: hint.to_owned() },
-        StatusCode::NOT_FOUND => Error::Missing { what, hint: join("404", &message) },
-        StatusCode::TOO_MANY_REQUESTS => Error::Throttled { what, retry_after: None },
+        StatusCode::NOT_FOUND if asked => Error::Missing { what, hint: join("404", &message) },
+        StatusCode::TOO_MANY_REQUESTS => Error::Throttled { what, retry_after },
         _ => Error::Status { what, status: code, message },
     }
 }
@@ -184,9 +290,6 @@ fn named(error: reqwest::Error, what: &str, settings: &Settings) -> Error {
         let limit = if error.is_connect() { settings.connect_timeout } else { settings.read_timeout };
         return Error::Timeout { what, seconds: limit.as_secs() };
     }
-    if error.is_redirect() {
-        return Error::Unsupported { what, reason: root_cause(&error) };
-    }
     let reason = root_cause(&error);
     // A server that hangs up on the first bytes of TLS leaves no TLS error, only this text of tokio-rustls.
     if error.is_connect() && reason == "tls handshake eof" {
@@ -225,7 +328,16 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// What an error body says. Source: OCI distribution specification, "Error Codes".
 fn message(body: &[u8]) -> String {
-    match serde_json::from_slice::<oci_client::errors::OciEnvelope>(body) {
+    #[derive(Deserialize)]
+    struct Envelope {
+        errors: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        #[serde(default)]
+        message: String,
+    }
+    match serde_json::from_slice::<Envelope>(body) {
         Ok(envelope) => {
             clean(&envelope.errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join(", "))
         }
