@@ -11,6 +11,7 @@
 
 mod candidate;
 mod claims;
+mod discover;
 mod evidence;
 mod identity;
 mod place;
@@ -22,6 +23,7 @@ mod statement;
 mod verify;
 
 pub use candidate::{Candidate, Material};
+pub use discover::{Answer, Capped, Discovery, Source, Unread, discover};
 pub use evidence::Evidence;
 pub use identity::{Certificate, Identity, PatternError, Text};
 pub use place::{Format, Origin, Place};
