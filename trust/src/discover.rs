@@ -259,7 +259,8 @@ impl Search<'_> {
         }
         let manifest = self.repository.manifest(descriptor.digest.as_str()).await.known();
         let (_, bytes) = manifest.map_err(|error| error.to_string())?.ok_or("listed, but not there")?;
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| format!("it is no manifest: {error}"))?;
+        let manifest: Manifest =
+            serde_json::from_slice(&bytes).map_err(|error| format!("it is no manifest: {error}"))?;
         match manifest.artifact_type.as_deref().unwrap_or(&manifest.config.media_type) {
             NOTATION => return notation(),
             // cosign's experimental variant keeps signatures as it did at tags.

@@ -9,12 +9,14 @@
 //! Formats and cryptography are Sigstore's; the crates of that project do the latter, in one module (`sigstore`). Nothing in
 //! a verification reaches the network: candidates come in as bytes, trust roots as files.
 
+mod attach;
 mod candidate;
 mod claims;
 mod discover;
 mod evidence;
 mod identity;
 mod place;
+mod predicate;
 mod proof;
 mod refusal;
 mod signer;
@@ -22,14 +24,22 @@ mod sigstore;
 mod statement;
 mod verify;
 
+pub use attach::{Attached, Replaced, attach, attach_document};
 pub use candidate::{Candidate, Material};
 pub use discover::{Answer, Capped, Discovery, Source, Unread, discover};
 pub use evidence::Evidence;
 pub use identity::{Certificate, Identity, PatternError, Text};
 pub use place::{Format, Origin, Place};
+pub use predicate::{
+    DNA_MEDIA_TYPE, DNA_PREDICATE, DnaPredicate, Package, PlatformDna, Predicate, Provenance, Sbom, Scan,
+    Source as BuiltFrom,
+};
 pub use proof::{Attestation, By, LogEntry, Proof, Signature, Verified};
 pub use refusal::{Reason, Refusal};
 pub use signer::{Formats, Signer, Who};
-pub use sigstore::{KeyError, PublicKey, Root, RootError, RootFacts, claim_names};
+pub use sigstore::{
+    KeyError, NewKey, PublicKey, Root, RootError, RootFacts, Services, SignError, SigningKey, SigningKeyError,
+    claim_names, sign,
+};
 pub use statement::{COSIGN_SIGN, PAYLOAD_TYPE, Statement, Subject};
 pub use verify::{Blob, Findings, verify, verify_blob};

@@ -1,14 +1,18 @@
 //! The one module that knows the `sigstore-*` crates: bytes of their formats in, our own facts and reasons out. All
-//! cryptography is theirs; nothing here does I/O.
+//! cryptography is theirs. Nothing but `services`, which signs, does I/O.
 
 mod certificate;
 mod check;
 mod keys;
 mod legacy;
+mod pair;
 mod root;
+mod services;
 
 pub use certificate::claim_names;
-pub(crate) use check::{Checked, Signed, bundle, content, keyed, keyless};
+pub(crate) use check::{Checked, Made, Signed, bundle, content, keyed, keyless, made};
 pub use keys::{KeyError, PublicKey};
 pub(crate) use legacy::{envelope, simple_signing};
+pub use pair::{NewKey, SigningKey, SigningKeyError};
 pub use root::{Root, RootError, RootFacts};
+pub use services::{Services, SignError, sign};

@@ -82,6 +82,30 @@ pub(crate) fn content(bundle: &Bundle) -> Result<&DsseEnvelope, Reason> {
     Ok(envelope)
 }
 
+/// Who a bundle says made it, and what it says; neither is checked.
+pub(crate) struct Made {
+    pub(crate) by: String,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// Reads what a bundle claims of itself.
+///
+/// # Errors
+/// As [`bundle`] and [`content`].
+pub(crate) fn made(json: &[u8]) -> Result<Made, Reason> {
+    let bundle = bundle(json)?;
+    let payload = content(&bundle)?.payload.as_bytes().to_vec();
+    let by = match (&bundle.verification_material.content, bundle.signing_certificate()) {
+        (VerificationMaterialContent::PublicKey(key), _) => format!("key {}", key.hint),
+        (_, Some(der)) => {
+            let info = sigstore_crypto::parse_certificate_info(der).map_err(Reason::malformed)?;
+            certificate::read(&info).to_string()
+        }
+        _ => return Err(Reason::malformed("it names no signer")),
+    };
+    Ok(Made { by, payload })
+}
+
 /// Verifies a bundle signed with a certificate of the root's authorities. Whose certificate it is, is for the caller to judge.
 /// Log entries that are there must hold; where there are none, a signed timestamp must.
 ///
