@@ -30,6 +30,15 @@ pub(crate) enum Command {
     /// Say why something is predicted: the chain from the start command to the instruction, line or key
     #[command(after_long_help = SOURCES_AND_DNA)]
     Explain(Explain),
+    /// Say who signed an image, and what is attested about it
+    Verify(trust::Verify),
+    /// Analyze an image and attach its DNA to it, as a signed attestation
+    Attest(trust::Attest),
+    /// Sign an image as cosign 3 does
+    Sign(trust::Sign),
+    /// Make keys that sign
+    #[command(subcommand)]
+    Keys(trust::Keys),
     /// Copy an image into an OCI layout, every byte checked
     #[command(after_long_help = SOURCES)]
     Pull(Pull),

@@ -2,6 +2,7 @@
 
 mod analyze;
 mod args;
+mod attest;
 mod conformance;
 mod demo;
 mod explain;
@@ -10,10 +11,13 @@ mod facts;
 mod fixture;
 mod html;
 mod human;
+mod keys;
 mod output;
 mod profile;
 mod question;
+mod remote;
 mod text;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -21,8 +25,10 @@ use clap::Parser as _;
 
 use args::{Args, Command};
 
-/// It ran, and there was nothing to object to. (1, "policy said no", is the answer of commands that decide.)
+/// It ran, and there was nothing to object to.
 const FINE: u8 = 0;
+/// It ran, and the answer is no.
+const NO: u8 = 1;
 /// It could not run.
 const COULD_NOT_RUN: u8 = 2;
 
@@ -36,6 +42,10 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match run(args.command) {
         Ok(()) => ExitCode::from(FINE),
+        Err(error) if error.is::<verify::NotVerified>() => {
+            output::complain(&error);
+            ExitCode::from(NO)
+        }
         Err(error) if output::is_broken_pipe(&error) => ExitCode::from(FINE),
         Err(error) => {
             output::complain(&error);
@@ -51,6 +61,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Explain(args) => explain::run(&args),
         Command::Pull(pull) => analyze::pull(&pull),
         Command::Demo(demo) => demo::run(&demo),
+        Command::Verify(args) => verify::run(&args),
+        Command::Attest(args) => attest::attest(&args),
+        Command::Sign(args) => attest::sign(&args),
+        Command::Keys(args) => keys::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),
         Command::Completions { shell } => args::completions(shell),

@@ -39,7 +39,7 @@ pub use refusal::{Reason, Refusal};
 pub use signer::{Formats, Signer, Who};
 pub use sigstore::{
     KeyError, NewKey, PublicKey, Root, RootError, RootFacts, Services, SignError, SigningKey, SigningKeyError,
-    claim_names, sign,
+    ambient_token, claim_names, sign,
 };
 pub use statement::{COSIGN_SIGN, PAYLOAD_TYPE, Statement, Subject};
 pub use verify::{Blob, Findings, verify, verify_blob};

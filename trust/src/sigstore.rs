@@ -15,4 +15,4 @@ pub use keys::{KeyError, PublicKey};
 pub(crate) use legacy::{envelope, simple_signing};
 pub use pair::{NewKey, SigningKey, SigningKeyError};
 pub use root::{Root, RootError, RootFacts};
-pub use services::{Services, SignError, sign};
+pub use services::{Services, SignError, ambient_token, sign};

@@ -35,3 +35,138 @@ pub(crate) struct VerifyBundle {
     #[arg(value_name = "FILE_OR_DIGEST")]
     pub(crate) blob: String,
 }
+
+/// How a registry is reached.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Registry {
+    /// Platform to choose from an index [default: this machine's, on Linux]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<dna::Platform>,
+    /// Speak unencrypted HTTP to the registry
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Trust the certificate authorities in this PEM file too
+    #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// The image in a registry
+    #[arg(value_name = "REFERENCE")]
+    pub(crate) source: String,
+    /// Accept this public key; repeat it for several
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Vec<PathBuf>,
+    /// Accept a certificate with this subject: an e-mail address or URI
+    #[arg(long, value_name = "ID", conflicts_with = "certificate_identity_regexp")]
+    pub(crate) certificate_identity: Option<String>,
+    /// Accept a certificate whose whole subject matches
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) certificate_identity_regexp: Option<String>,
+    /// The OpenID Connect issuer of the certificate
+    #[arg(long, value_name = "URL", conflicts_with = "certificate_oidc_issuer_regexp")]
+    pub(crate) certificate_oidc_issuer: Option<String>,
+    /// The whole issuer of the certificate matches
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) certificate_oidc_issuer_regexp: Option<String>,
+    /// Another claim the certificate must make, such as sourceRepositoryUri; `--claim help=` names them
+    #[arg(long = "claim", value_name = "NAME=VALUE")]
+    pub(crate) claims: Vec<String>,
+    /// Ask for an attestation of this predicate type instead of a signature: a URI, or dna, slsaprovenance, slsaprovenance1,
+    /// cyclonedx, spdxjson, vuln
+    #[arg(long = "type", value_name = "PREDICATE")]
+    pub(crate) predicate_type: Option<String>,
+    /// How many of the accepted signers must have signed
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) threshold: usize,
+    /// What must stand behind a signature
+    #[arg(long, value_enum, value_name = "EVIDENCE", default_value_t)]
+    pub(crate) evidence: EvidenceArg,
+    /// Trust root of a Sigstore instance, tried alone; repeat it for several [default: the public-good instance and GitHub's,
+    /// as built in]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trusted_root: Vec<PathBuf>,
+    /// Accept Sigstore bundles only, not what cosign 1 and 2 wrote
+    #[arg(long)]
+    pub(crate) bundles_only: bool,
+    /// What to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: super::ExplainFormat,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum EvidenceArg {
+    /// An entry in a transparency log of the trust root
+    #[default]
+    Log,
+    /// A time signed by a timestamp authority of the trust root
+    Timestamp,
+    /// Nothing: a key's signature alone
+    Signature,
+}
+
+/// Who signs.
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false, args = ["key", "keyless"])]
+pub(crate) struct Signing {
+    /// Sign with this private key: P-256 in PEM, encrypted as cosign's are, or PKCS #8. Its password is taken from
+    /// MAYFLY_KEY_PASSWORD or COSIGN_PASSWORD, else asked for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Sign with a certificate for whom an identity token names
+    #[arg(long, requires = "signing_config")]
+    pub(crate) keyless: bool,
+    /// The identity token [default: SIGSTORE_ID_TOKEN, else that of the build service this runs in]
+    #[arg(long, value_name = "FILE", requires = "keyless")]
+    pub(crate) identity_token: Option<PathBuf>,
+    /// The services that sign along: certificates, log, timestamps. Without it a key's signature stands alone
+    #[arg(long, value_name = "FILE", env = "MAYFLY_SIGNING_CONFIG")]
+    pub(crate) signing_config: Option<PathBuf>,
+    /// Use only this version of the log
+    #[arg(long, value_name = "1|2", requires = "signing_config", value_parser = clap::value_parser!(u32).range(1..=2))]
+    pub(crate) rekor_version: Option<u32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sign {
+    /// The image in a registry
+    #[arg(value_name = "REFERENCE")]
+    pub(crate) source: String,
+    /// Sign each image of an index too, not only the index
+    #[arg(long)]
+    pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Attest {
+    /// The image in a registry; of an index all its images
+    #[arg(value_name = "REFERENCE")]
+    pub(crate) source: String,
+    /// Take this DNA, that `mayfly analyze --format json` wrote, instead of analyzing; repeat it for an index
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dna: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+    #[command(flatten)]
+    pub(crate) open: super::Open,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Keys {
+    /// Make a P-256 key pair: PREFIX.key, encrypted, and PREFIX.pub
+    Generate {
+        /// Where they go
+        #[arg(long, value_name = "PREFIX", default_value = "mayfly")]
+        output_prefix: PathBuf,
+    },
+}

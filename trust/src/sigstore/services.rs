@@ -146,6 +146,16 @@ pub async fn sign(key: &SigningKey, services: Option<&Services>, statement: &[u8
     Ok(json.into_bytes())
 }
 
+/// The identity token of the build service that this runs in: GitHub Actions, GitLab and others.
+///
+/// # Errors
+/// [`SignError::Token`] where there is a build service, but it gives none.
+pub async fn ambient_token() -> Result<Option<String>, SignError> {
+    let found = IdentityToken::detect_ambient().await;
+    let found = found.map_err(|error| SignError::Token(clean(&error.to_string())))?;
+    Ok(found.map(|token| token.expose_secret().to_owned()))
+}
+
 fn failed(service: &str, error: &dyn std::fmt::Display) -> SignError {
     SignError::Service { service: clean(service), reason: clean(&error.to_string()) }
 }

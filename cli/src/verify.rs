@@ -1,0 +1,222 @@
+//! `mayfly verify`: rules from arguments, proof from the registry; who, when, by which log and on which digest out.
+
+use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use dna::Digest;
+use oci::registry::Settings;
+use serde::Serialize;
+use trust::{
+    Answer, Attestation, By, Discovery, Evidence, Findings, Formats, Identity, Proof, PublicKey, Root, Signer, Text,
+    Verified, Who, discover,
+};
+
+use crate::{
+    args::{
+        ExplainFormat,
+        trust::{EvidenceArg, Verify},
+    },
+    output::{self, Destination},
+    remote::{self, Remote},
+    text,
+};
+
+/// All was looked at, and the answer is no.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotVerified(String);
+
+/// What is printed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report<'a> {
+    reference: String,
+    subjects: &'a [Digest],
+    verified: bool,
+    #[serde(flatten)]
+    findings: &'a Findings,
+    #[serde(flatten)]
+    discovery: &'a Discovery,
+}
+
+/// Verifies what the arguments name.
+pub(crate) fn run(args: &Verify) -> anyhow::Result<()> {
+    let signers = signers(args)?;
+    anyhow::ensure!(
+        (1..=signers.len()).contains(&args.threshold),
+        "--threshold is {}, but {} signers are named",
+        args.threshold,
+        signers.len()
+    );
+    let registry = &args.registry;
+    let settings =
+        Settings { plain_http: registry.plain_http, ca_file: registry.ca_file.clone(), ..Settings::default() };
+    let limit = Duration::from_secs(registry.timeout);
+    let (remote, subjects, discovery) = remote::block_on(async {
+        let remote = Remote::resolve(&args.source, &settings, limit).await?;
+        let subjects = remote.subjects(registry.platform.as_ref())?;
+        let discovery = discover(&remote.repository, &subjects).await;
+        Ok((remote, subjects, discovery))
+    })?;
+    let formats = Formats { legacy: !args.bundles_only };
+    let findings = trust::verify(&discovery.candidates, &signers, formats);
+    let wanted = args.predicate_type.as_deref().map(predicate_type);
+    let count = match &wanted {
+        None => findings.signers(),
+        Some(wanted) => {
+            findings.of_type(wanted).map(|found| &found.proof.signer).collect::<std::collections::BTreeSet<_>>().len()
+        }
+    };
+    let verified = count >= args.threshold;
+    let reference = remote.repository.reference().to_string();
+    let printed = match args.format {
+        ExplainFormat::Json => {
+            let (subjects, findings, discovery) = (&subjects, &findings, &discovery);
+            output::pretty(&Report { reference: reference.clone(), subjects, verified, findings, discovery })?
+        }
+        ExplainFormat::Human => human(&reference, &subjects, &findings, &discovery, wanted).into_bytes(),
+    };
+    Destination::default().write(&printed)?;
+    if verified {
+        return Ok(());
+    }
+    let what = wanted.map_or("a signature".to_owned(), |wanted| format!("an attestation of type {wanted}"));
+    let answer = format!("{reference}: {count} of {} accepted signers gave {what}", args.threshold);
+    if discovery.is_complete() {
+        return Err(NotVerified(answer).into());
+    }
+    bail!("{answer}, but not everything could be looked at: the answer is not known")
+}
+
+/// The rules that the arguments make.
+fn signers(args: &Verify) -> anyhow::Result<Vec<Signer>> {
+    let mut roots = Vec::new();
+    for path in &args.trusted_root {
+        let changed = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let as_of = changed.and_then(|time| jiff::Timestamp::try_from(time).ok());
+        roots.push(Root::from_json(&path.display().to_string(), &output::read(path)?, as_of)?);
+    }
+    if roots.is_empty() {
+        roots = vec![Root::public_good()?, Root::github()?];
+    }
+    let evidence = match args.evidence {
+        EvidenceArg::Log => Evidence::Log,
+        EvidenceArg::Timestamp => Evidence::Timestamp,
+        EvidenceArg::Signature => Evidence::Signature,
+    };
+    let mut signers = Vec::new();
+    for path in &args.key {
+        let who = Who::Key(public_key(path)?);
+        signers.push(Signer { name: path.display().to_string(), who, evidence, roots: roots.clone() });
+    }
+    if let Some(identity) = identity(args)? {
+        if evidence == Evidence::Signature {
+            bail!("a certificate outlives its use by minutes: with one, --evidence is log or timestamp");
+        }
+        let name = identity.to_string();
+        signers.push(Signer { name, who: Who::Identities(vec![identity]), evidence, roots });
+    }
+    if signers.is_empty() {
+        bail!(
+            "whose signature is accepted? name --key FILE, or --certificate-identity ID with --certificate-oidc-issuer URL"
+        );
+    }
+    Ok(signers)
+}
+
+fn public_key(path: &Path) -> anyhow::Result<PublicKey> {
+    let pem = String::from_utf8(output::read(path)?).ok().with_context(|| format!("{} is not text", path.display()))?;
+    PublicKey::from_pem(&pem).with_context(|| path.display().to_string())
+}
+
+fn identity(args: &Verify) -> anyhow::Result<Option<Identity>> {
+    let text = |exact: &Option<String>, pattern: &Option<String>| match (exact, pattern) {
+        (Some(exact), _) => Ok(Some(Text::Exact(exact.clone()))),
+        (None, Some(pattern)) => Text::pattern(pattern).map(Some),
+        (None, None) => Ok(None),
+    };
+    let subject = text(&args.certificate_identity, &args.certificate_identity_regexp)?;
+    let issuer = text(&args.certificate_oidc_issuer, &args.certificate_oidc_issuer_regexp)?;
+    let mut claims = BTreeMap::new();
+    for claim in &args.claims {
+        let (name, value) =
+            claim.split_once('=').with_context(|| format!("--claim {claim}: NAME=VALUE is expected"))?;
+        if !trust::claim_names().any(|known| known == name) {
+            bail!("--claim: {name} is none of: {}", trust::claim_names().collect::<Vec<_>>().join(", "));
+        }
+        claims.insert(name.to_owned(), Text::Exact(value.to_owned()));
+    }
+    match (subject, issuer) {
+        (Some(subject), Some(issuer)) => Ok(Some(Identity { subject, issuer, claims })),
+        (None, None) if claims.is_empty() => Ok(None),
+        (None, _) => bail!("an issuer vouches for many: add --certificate-identity or --certificate-identity-regexp"),
+        (_, None) => {
+            bail!("anyone can be an issuer: add --certificate-oidc-issuer or --certificate-oidc-issuer-regexp")
+        }
+    }
+}
+
+/// Predicate types by the names that cosign gives them, and ours.
+fn predicate_type(name: &str) -> &str {
+    match name {
+        "dna" => trust::DNA_PREDICATE,
+        "slsaprovenance" | "slsaprovenance02" => "https://slsa.dev/provenance/v0.2",
+        "slsaprovenance1" => "https://slsa.dev/provenance/v1",
+        "cyclonedx" => "https://cyclonedx.org/bom",
+        "spdx" | "spdxjson" => "https://spdx.dev/Document",
+        "vuln" => "https://cosign.sigstore.dev/attestation/vuln/v1",
+        "link" => "https://in-toto.io/Link/v1",
+        other => other,
+    }
+}
+
+fn human(
+    reference: &str,
+    subjects: &[Digest],
+    findings: &Findings,
+    discovery: &Discovery,
+    wanted: Option<&str>,
+) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| _ = writeln!(out, "{}", text::clean(&text));
+    line(format!("{reference}, {}", subjects.iter().map(Digest::as_str).collect::<Vec<_>>().join(" and ")));
+    for signature in &findings.signatures {
+        line(format!("signed    {}", proof(&signature.proof)));
+    }
+    let shown = |attestation: &&Verified<Attestation>| wanted.is_none_or(|wanted| attestation.predicate_type == wanted);
+    for attestation in findings.attestations.iter().filter(shown) {
+        line(format!("attested  {} {}", attestation.predicate_type, proof(&attestation.proof)));
+    }
+    for refusal in &findings.refusals {
+        let origin = &refusal.origin;
+        let signer = refusal.signer.as_deref().map_or_else(String::new, |signer| format!("{signer}: "));
+        line(format!("refused   {} {} ({}): {signer}{}", origin.format, origin.carrier, origin.place, refusal.reason));
+    }
+    for source in &discovery.sources {
+        if let Answer::Unknown { reason } = &source.answer {
+            line(format!("unknown   {} of {}: {reason}", source.place, source.subject));
+        }
+    }
+    for unread in &discovery.unread {
+        line(format!("unread    {} ({}): {}", unread.digest, unread.place, unread.reason));
+    }
+    for capped in &discovery.capped {
+        line(format!("capped    {}: {} of {} {}", capped.place, capped.taken, capped.found, capped.what));
+    }
+    out
+}
+
+fn proof(proof: &Proof) -> String {
+    let by = match &proof.by {
+        By::Key(fingerprint) => format!("by {} (key {fingerprint})", proof.signer),
+        By::Certificate(certificate) => format!("by {certificate}"),
+    };
+    let time = proof.times.first().map_or_else(String::new, |time| format!(" at {time}"));
+    let log = proof.log.iter().map(|entry| format!(", entry {} of log {}", entry.index, entry.log)).collect::<String>();
+    let evidence = if proof.log.is_empty() { format!(", {}", proof.evidence) } else { String::new() };
+    let root = proof.root.as_ref().map_or_else(String::new, |root| {
+        let as_of = root.as_of.map_or_else(String::new, |as_of| format!(" as of {as_of}"));
+        format!(", trust root {}{as_of}", root.name)
+    });
+    format!("{by}{time} on {}{log}{evidence}{root}", proof.origin.subject)
+}
