@@ -21,6 +21,9 @@ pub(crate) fn run(command: &Keys) -> anyhow::Result<()> {
         PathBuf::from(name)
     };
     let (private, public) = (with(".key"), with(".pub"));
+    if let Some(there) = [&private, &public].into_iter().find(|path| path.exists()) {
+        bail!("{} is there already: a key is not written over", there.display());
+    }
     let new = NewKey::generate(&password(&private, true)?)?;
     write(&private, &new.private, 0o600)?;
     write(&public, &new.public, 0o644)?;
@@ -28,7 +31,6 @@ pub(crate) fn run(command: &Keys) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nothing is written over: a key that is lost cannot be made again.
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()));

@@ -74,7 +74,10 @@ pub(crate) fn run(args: &Verify) -> anyhow::Result<()> {
             let (subjects, findings, discovery) = (&subjects, &findings, &discovery);
             output::pretty(&Report { reference: reference.clone(), subjects, verified, findings, discovery })?
         }
-        ExplainFormat::Human => human(&reference, &subjects, &findings, &discovery, wanted).into_bytes(),
+        ExplainFormat::Human => {
+            let refused = !verified;
+            human(&reference, &subjects, &findings, &discovery, wanted, refused).into_bytes()
+        }
     };
     Destination::default().write(&printed)?;
     if verified {
@@ -176,6 +179,7 @@ fn human(
     findings: &Findings,
     discovery: &Discovery,
     wanted: Option<&str>,
+    refused: bool,
 ) -> String {
     let mut out = String::new();
     let mut line = |text: String| _ = writeln!(out, "{}", text::clean(&text));
@@ -187,7 +191,8 @@ fn human(
     for attestation in findings.attestations.iter().filter(shown) {
         line(format!("attested  {} {}", attestation.predicate_type, proof(&attestation.proof)));
     }
-    for refusal in &findings.refusals {
+    // Nobody expects that everything is signed by everyone: only who finds nothing asks why.
+    for refusal in findings.refusals.iter().filter(|_| refused) {
         let origin = &refusal.origin;
         let signer = refusal.signer.as_deref().map_or_else(String::new, |signer| format!("{signer}: "));
         line(format!("refused   {} {} ({}): {signer}{}", origin.format, origin.carrier, origin.place, refusal.reason));
@@ -215,7 +220,7 @@ fn proof(proof: &Proof) -> String {
     let log = proof.log.iter().map(|entry| format!(", entry {} of log {}", entry.index, entry.log)).collect::<String>();
     let evidence = if proof.log.is_empty() { format!(", {}", proof.evidence) } else { String::new() };
     let root = proof.root.as_ref().map_or_else(String::new, |root| {
-        let as_of = root.as_of.map_or_else(String::new, |as_of| format!(" as of {as_of}"));
+        let as_of = root.as_of.map_or_else(String::new, |as_of| format!(" as of {}", as_of.strftime("%Y-%m-%d")));
         format!(", trust root {}{as_of}", root.name)
     });
     format!("{by}{time} on {}{log}{evidence}{root}", proof.origin.subject)

@@ -3,8 +3,13 @@
 use std::{collections::BTreeSet, process::Command};
 
 /// Which crates of the workspace each may use, at any depth.
-const ARROWS: [(&str, &[&str]); 4] =
-    [("dna", &[]), ("oci", &["dna"]), ("analyzer", &["dna", "oci"]), ("cli", &["analyzer", "dna", "oci"])];
+const ARROWS: [(&str, &[&str]); 5] = [
+    ("dna", &[]),
+    ("oci", &["dna"]),
+    ("analyzer", &["dna", "oci"]),
+    ("trust", &["dna", "oci"]),
+    ("cli", &["analyzer", "dna", "oci", "trust"]),
+];
 
 /// Crates that nothing we ship may bring in, and why.
 const BANNED: [(&str, &str); 3] =

@@ -24,7 +24,7 @@ impl Text {
     /// # Errors
     /// [`PatternError`] where it is no expression, or too large a one.
     pub fn pattern(expression: &str) -> Result<Self, PatternError> {
-        let built = RegexBuilder::new(&format!("^(?:{expression})$")).size_limit(MAX_PATTERN_BYTES).build();
+        let built = RegexBuilder::new(&format!("{BEFORE}{expression}{AFTER}")).size_limit(MAX_PATTERN_BYTES).build();
         // The expression alone must be one too: `a)|(b` would undo the anchors.
         let alone = RegexBuilder::new(expression).size_limit(MAX_PATTERN_BYTES).build();
         let error =
@@ -47,7 +47,11 @@ impl std::fmt::Display for Text {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exact(text) => f.write_str(&clean(text)),
-            Self::Pattern(pattern) => write!(f, "/{}/", clean(pattern.as_str())),
+            Self::Pattern(pattern) => {
+                let anchored = pattern.as_str();
+                let typed = anchored.strip_prefix(BEFORE).and_then(|rest| rest.strip_suffix(AFTER));
+                write!(f, "/{}/", clean(typed.unwrap_or(anchored)))
+            }
         }
     }
 }
@@ -91,8 +95,7 @@ impl Certificate {
         if identities.iter().any(|identity| identity.is(self)) {
             return Ok(());
         }
-        let expected = identities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-        Err(Reason::WrongIdentity { expected, found: self.to_string() })
+        Err(Reason::WrongIdentity { expected: any_of(identities), found: self.to_string() })
     }
 }
 
@@ -122,4 +125,11 @@ impl std::fmt::Display for Identity {
     }
 }
 
+/// Identities, for a message.
+pub(crate) fn any_of(identities: &[Identity]) -> String {
+    identities.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}
+
+const BEFORE: &str = "^(?:";
+const AFTER: &str = ")$";
 const MAX_PATTERN_BYTES: usize = 1 << 20;

@@ -4,7 +4,11 @@ use dna::Digest;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::{evidence::Evidence, place::Origin};
+use crate::{
+    evidence::Evidence,
+    identity::{Identity, any_of},
+    place::Origin,
+};
 
 /// Something that was found, and why it proves nothing to one signer's rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,6 +142,14 @@ pub enum Reason {
 impl Reason {
     pub(crate) fn malformed(detail: impl ToString) -> Self {
         Self::Malformed { detail: clean(&detail.to_string()) }
+    }
+
+    /// Another kind of signer than a certificate: not whom the rule names.
+    pub(crate) fn expecting(self, identities: &[Identity]) -> Self {
+        match self {
+            Self::WrongIdentity { found, .. } => Self::WrongIdentity { expected: any_of(identities), found },
+            other => other,
+        }
     }
 }
 

@@ -200,6 +200,7 @@ fn proof(origin: &Origin, claim: &Claim<'_>, signer: &Signer) -> Result<Proof, R
             (Who::Identities(_), None) => continue,
             (Who::Identities(identities), Some(root)) => {
                 let checked = sigstore::keyless(root, &claim.bundle, claim.signed);
+                let checked = checked.map_err(|reason| reason.expecting(identities));
                 checked.and_then(|checked| accepted(checked, identities, needed))
             }
         };

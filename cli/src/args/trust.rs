@@ -113,11 +113,11 @@ pub(crate) enum EvidenceArg {
 
 /// Who signs.
 #[derive(Debug, ClapArgs)]
-#[group(required = true, multiple = false, args = ["key", "keyless"])]
+#[group(skip)]
 pub(crate) struct Signing {
     /// Sign with this private key: P-256 in PEM, encrypted as cosign's are, or PKCS #8. Its password is taken from
     /// MAYFLY_KEY_PASSWORD or COSIGN_PASSWORD, else asked for
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", required_unless_present = "keyless", conflicts_with = "keyless")]
     pub(crate) key: Option<PathBuf>,
     /// Sign with a certificate for whom an identity token names
     #[arg(long, requires = "signing_config")]

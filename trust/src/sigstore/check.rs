@@ -112,9 +112,9 @@ pub(crate) fn made(json: &[u8]) -> Result<Made, Reason> {
 /// # Errors
 /// The reason for what does not hold.
 pub(crate) fn keyless(root: &Root, bundle: &Bundle, signed: Signed<'_>) -> Result<Checked, Reason> {
-    if matches!(bundle.verification_material.content, VerificationMaterialContent::PublicKey(_)) {
-        let found = "a signature by a key".to_owned();
-        return Err(Reason::FormatNotAllowed { allowed: "a signature with a certificate".to_owned(), found });
+    if let VerificationMaterialContent::PublicKey(key) = &bundle.verification_material.content {
+        let (expected, found) = ("a certificate".to_owned(), clean(&format!("key {}", key.hint)));
+        return Err(Reason::WrongIdentity { expected, found });
     }
     let logged = !bundle.verification_material.tlog_entries.is_empty();
     let mut policy = VerificationPolicy::any_identity();
@@ -158,8 +158,8 @@ pub(crate) fn keyed(
     stamped: Option<&[u8]>,
 ) -> Result<Checked, Reason> {
     let VerificationMaterialContent::PublicKey(hint) = &bundle.verification_material.content else {
-        let found = "a signature with a certificate".to_owned();
-        return Err(Reason::FormatNotAllowed { allowed: "a signature by a key".to_owned(), found });
+        let found = Some("a certificate's".to_owned());
+        return Err(Reason::UnknownKey { expected: key.fingerprint().clone(), found });
     };
     let (message, signature) = match (&bundle.content, signed) {
         (SignatureContent::DsseEnvelope(envelope), _) => (Some(envelope.pae()), &envelope.signature.sig),
