@@ -5,7 +5,9 @@
 mod image;
 mod process;
 mod registry;
+mod sigstore;
 
 pub use image::{ImageBuilder, Layer};
 pub use process::{Output, mayfly, mayfly_path, run, tool};
 pub use registry::{Access, Registry};
+pub use sigstore::{ReferrersRegistry, Sigstore, copy, free_port, sigstore_tool, written};
