@@ -4,8 +4,10 @@
 //! Requests are made here and not by a client library: what came as a library read manifests, tokens and error bodies whole
 //! before anyone could limit them, dropped the headers that say when to try again, and took a refusal for an absence.
 
+mod cloud;
 mod credentials;
 mod daemon;
+mod keyring;
 mod push;
 mod referrers;
 mod repository;
@@ -31,6 +33,9 @@ use reqwest::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 pub use self::{
+    cloud::Cloud,
+    credentials::Credentials,
+    keyring::PullSecret,
     push::{Deletion, Pushed},
     referrers::Referrers,
     repository::{Lookup, Repository},
@@ -58,8 +63,9 @@ pub struct Settings {
     pub plain_http: bool,
     /// PEM certificates of authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// Files with credentials, in order; none: those of Docker and Podman.
-    pub auth_files: Option<Vec<PathBuf>>,
+    /// Where credentials are looked for. All that are found are tried in this order until the registry takes one; without any,
+    /// it is asked without.
+    pub credentials: Vec<Credentials>,
     /// Where the Docker daemon listens; none: `DOCKER_HOST`, else its usual socket.
     pub docker_host: Option<String>,
     /// Whether `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` count.
@@ -91,7 +97,7 @@ impl Default for Settings {
         Self {
             plain_http: false,
             ca_file: None,
-            auth_files: None,
+            credentials: vec![Credentials::DefaultFiles],
             docker_host: None,
             proxy_from_env: true,
             connect_timeout: Duration::from_secs(10),

@@ -50,6 +50,10 @@ pub(super) struct Patience<'a> {
 }
 
 impl Patience<'_> {
+    pub(super) fn is_over(self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     /// What comes of `work`, if it comes in time.
     pub(super) async fn wait<T, E: From<Error>>(
         self,
