@@ -15,7 +15,7 @@ use std::{
 };
 
 use reqwest::{
-    Client, Method, Response, Url,
+    Method, Response, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use tokio::sync::Mutex;
@@ -24,7 +24,7 @@ use super::{
     RequestKind, Settings,
     credentials::Credential,
     token::{FORM, form},
-    transport::{self, Call, Patience, bounded, refused},
+    transport::{self, Call, Clients, Patience, bounded, refused},
 };
 use crate::Error;
 
@@ -152,7 +152,7 @@ struct Asking<'a> {
     variables: &'a BTreeMap<String, String>,
     patience: Patience<'a>,
     /// For what is on this machine or beside it, and for everything that needs no proxy.
-    direct: Client,
+    direct: Clients,
 }
 
 impl Asking<'_> {
@@ -178,8 +178,8 @@ impl Asking<'_> {
 
     /// A service of the cloud, over whatever proxy there is.
     async fn service(&self, call: &Call, what: &str) -> Result<(HeaderMap, Vec<u8>), Error> {
-        let client = transport::client(self.patience.settings)?;
-        self.send(&client, call, what).await
+        let settings = self.patience.settings;
+        self.send(&settings.connections.clients(settings)?, call, what).await
     }
 
     /// A metadata service: on this machine, and silent where there is none.
@@ -187,8 +187,8 @@ impl Asking<'_> {
         self.send(&self.direct, call, what).await
     }
 
-    async fn send(&self, client: &Client, call: &Call, what: &str) -> Result<(HeaderMap, Vec<u8>), Error> {
-        let response: Response = transport::send(client, call, what, self.patience).await?;
+    async fn send(&self, clients: &Clients, call: &Call, what: &str) -> Result<(HeaderMap, Vec<u8>), Error> {
+        let response: Response = transport::send(clients, call, what, self.patience).await?;
         let work = async {
             if !response.status().is_success() {
                 // What such a service says may quote what it was sent.
@@ -206,14 +206,15 @@ impl Asking<'_> {
 }
 
 /// A client for metadata services: no proxy, no long wait.
-fn direct(settings: &Settings) -> Result<Client, Error> {
+fn direct(settings: &Settings) -> Result<Clients, Error> {
     let settings = Settings {
         proxy_from_env: false,
+        proxy: None,
         connect_timeout: settings.connect_timeout.min(METADATA_TIMEOUT),
         read_timeout: settings.read_timeout.min(METADATA_TIMEOUT),
         ..settings.clone()
     };
-    transport::client(&settings)
+    settings.connections.clients(&settings)
 }
 
 fn header(call: &mut Call, name: &'static str, value: &str) {

@@ -1,10 +1,18 @@
 //! One repository of one registry: requests in, answers out, with the authorization its registry asks for. Several
 //! credentials are tried in turn, as a kubelet does.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use reqwest::{
-    Client, Method, Response, StatusCode, Url,
+    Method, Response, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE},
 };
 use tokio::sync::Mutex;
@@ -14,13 +22,15 @@ use super::{
     credentials::{self, Credential},
     keyring,
     token::{self, Action, Challenge, Token},
-    transport::{self, Call, Patience, bounded, refused},
+    transport::{self, Call, Clients, Patience, bounded, refused},
 };
 use crate::{Error, Reference};
 
 /// A repository, and how it is asked.
 pub(super) struct Session {
-    client: Client,
+    clients: Clients,
+    /// How many answers were of use.
+    served: AtomicU64,
     pub(super) settings: Settings,
     pub(super) reference: Reference,
     /// In the order to be tried. Never empty.
@@ -112,7 +122,8 @@ pub(super) struct Answer {
 impl Session {
     /// Looks up credentials; connects to nothing yet.
     pub(super) async fn new(reference: Reference, settings: &Settings) -> Result<Self, Error> {
-        let client = transport::client(settings)?;
+        let settings = &settings.of(reference.registry());
+        let clients = settings.connections.clients(settings)?;
         let mut credentials = Vec::new();
         for source in &settings.credentials {
             let file = async |files: &[PathBuf]| credentials::find(&reference, files, settings.helper_timeout).await;
@@ -136,7 +147,27 @@ impl Session {
             credentials.push(Holder::Anonymous);
         }
         let (settings, state) = (settings.clone(), Mutex::default());
-        Ok(Self { client, settings, reference, credentials, state })
+        let served = AtomicU64::new(0);
+        Ok(Self { clients, served, settings, reference, credentials, state })
+    }
+
+    /// Those of the mirrors of its registry, in order. They are tried once more at most, since there is another to ask.
+    pub(super) async fn mirrors(reference: &Reference, settings: &Settings) -> Result<Vec<Arc<Self>>, Error> {
+        let mut sessions = Vec::new();
+        for mirror in settings.hosts.host.get(reference.registry()).map_or(&[][..], |host| &host.mirrors) {
+            let settings = Settings { retries: settings.retries.min(1), ..settings.clone() };
+            sessions.push(Arc::new(Self::new(mirror.of(reference)?, &settings).await?));
+        }
+        Ok(sessions)
+    }
+
+    /// Whether mirrors are asked for more than what has a digest.
+    pub(super) fn mirrors_tags(&self) -> bool {
+        self.settings.hosts.host.get(self.reference.registry()).is_some_and(|host| host.mirror_tags)
+    }
+
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     pub(super) fn patience(&self, deadline: Option<Instant>) -> Patience<'_> {
@@ -170,6 +201,7 @@ impl Session {
             if response.status().is_success() {
                 let mut state = self.state.lock().await;
                 (state.preferred, state.proven) = (at, true);
+                self.served.fetch_add(1, Ordering::Relaxed);
                 return Ok(response);
             }
             let hint = self.denied_hint();
@@ -225,14 +257,14 @@ impl Session {
         };
         let credential = credential.as_ref();
         let shown = if own { self.shown((at, action), credential, patience).await? } else { None };
-        let response = transport::send(&self.client, &authorized(call, shown.as_ref()), what, patience).await?;
+        let response = transport::send(&self.clients, &authorized(call, shown.as_ref()), what, patience).await?;
         let asked = response.url().origin() == call.url.origin();
         if response.status() != StatusCode::UNAUTHORIZED || !own || !asked {
             return Ok(response);
         }
         let headers = response.headers();
         let response = match self.authorize((at, action), credential, headers, shown.as_ref(), patience).await {
-            Ok(Some(header)) => transport::send(&self.client, &authorized(call, Some(&header)), what, patience).await,
+            Ok(Some(header)) => transport::send(&self.clients, &authorized(call, Some(&header)), what, patience).await,
             Ok(None) => Ok(response),
             Err(error) => Err(error),
         };
@@ -343,7 +375,7 @@ impl Session {
 
     async fn token(&self, call: &Call, patience: Patience<'_>) -> Result<Token, Error> {
         let what = self.token_service();
-        let response = transport::send(&self.client, call, &what, patience).await?;
+        let response = transport::send(&self.clients, call, &what, patience).await?;
         if !response.status().is_success() {
             let error = async { Ok::<_, Error>(refused(response, call, &what, &self.denied_hint()).await) };
             return Err(match patience.wait(&what, error).await? {

@@ -8,6 +8,7 @@ use std::{
     thread,
 };
 
+mod mirrors;
 mod push;
 mod repository;
 mod tokens;
