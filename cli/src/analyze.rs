@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Analyze) -> anyhow::Result<()> {
         return of_dna(args, file, command.as_deref(), &mounted, &limits);
     }
     let source = source(&args.source)?;
-    let options = options(&args.open, &limits);
+    let options = options(&args.open, &limits)?;
     let images = open(&source, &options)?;
     let destination = Destination(args.output.clone());
     let mut text = Vec::new();
@@ -109,7 +109,7 @@ fn of_dna(
 pub(crate) fn pull(args: &Pull) -> anyhow::Result<()> {
     let limits = limits(&args.open)?;
     let (from, to) = (source(&args.source)?, source(&args.to)?);
-    let options = options(&args.open, &limits);
+    let options = options(&args.open, &limits)?;
     let pulled =
         with_bar(&options, || oci::pull(&from, &to, &options)).with_context(|| format!("cannot pull {from}"))?;
     let images = if pulled.images == 1 { "1 image".to_owned() } else { format!("{} images", pulled.images) };
@@ -296,7 +296,7 @@ pub(crate) fn source(text: &str) -> anyhow::Result<Source> {
     }
 }
 
-pub(crate) fn options(open: &Open, limits: &Limits) -> oci::Options {
+pub(crate) fn options(open: &Open, limits: &Limits) -> anyhow::Result<oci::Options> {
     let mut options = oci::Options {
         platform: open.platform.clone(),
         all_platforms: open.all_platforms,
@@ -306,10 +306,13 @@ pub(crate) fn options(open: &Open, limits: &Limits) -> oci::Options {
     };
     options.registry.plain_http = open.plain_http;
     options.registry.ca_file.clone_from(&open.ca_file);
+    if let Some(path) = &open.registries {
+        options.registry.hosts = oci::registry::Hosts::read(path)?;
+    }
     let folder = open.cache_dir.clone().or_else(oci::Cache::default_folder).filter(|_| !open.no_cache);
     let bytes = open.cache_size.unwrap_or(oci::Cache::DEFAULT_BYTES);
     options.registry.cache = folder.map(|folder| oci::Cache::new(folder, bytes));
-    options
+    Ok(options)
 }
 
 /// Opens a source, with a bar on a terminal.

@@ -190,6 +190,9 @@ pub(crate) struct Open {
     /// Trust the certificate authorities in this PEM file too
     #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
+    /// Certificates, proxies, mirrors and timeouts of single registries, in this TOML file
+    #[arg(long, value_name = "FILE", env = "MAYFLY_REGISTRIES")]
+    pub(crate) registries: Option<PathBuf>,
     /// Folder that keeps blobs and facts [default: mayfly/blobs in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "MAYFLY_CACHE_DIR")]
     pub(crate) cache_dir: Option<PathBuf>,

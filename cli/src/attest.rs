@@ -83,7 +83,7 @@ pub(crate) fn sign(args: &Sign) -> anyhow::Result<()> {
 /// Attests the DNA of an image, or of each of an index.
 pub(crate) fn attest(args: &Attest) -> anyhow::Result<()> {
     let limits = analyze::limits(&args.open)?;
-    let mut options = analyze::options(&args.open, &limits);
+    let mut options = analyze::options(&args.open, &limits)?;
     let settings = options.registry.clone();
     let given = args.dna.iter().map(|path| {
         let file = path.display().to_string();

@@ -37,7 +37,7 @@ impl Question {
         }
         let limits = analyze::limits(open)?;
         let source = analyze::source(source)?;
-        let options = analyze::options(open, &limits);
+        let options = analyze::options(open, &limits)?;
         let images = analyze::open(&source, &options)?;
         let [image] = images.as_slice() else { bail!("{source} holds {} images: name one", images.len()) };
         let analysis = analyze::analyze(image, &limits, options.registry.cache.as_ref())?;

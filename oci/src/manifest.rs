@@ -130,7 +130,7 @@ pub struct Index {
 /// What a manifest's bytes are.
 #[derive(Debug)]
 pub(crate) enum Document {
-    Image(Manifest),
+    Image(Box<Manifest>),
     Index(Index),
 }
 
@@ -179,7 +179,7 @@ impl Document {
         if single {
             let manifest: Manifest = serde_json::from_slice(bytes).map_err(malformed)?;
             within(manifest.layers.len(), limits.layers, "layers", format!("the number of layers of {what}"))?;
-            Ok(Self::Image(manifest))
+            Ok(Self::Image(Box::new(manifest)))
         } else {
             let index: Index = serde_json::from_slice(bytes).map_err(malformed)?;
             within(

@@ -4,8 +4,11 @@
 //! Requests are made here and not by a client library: what came as a library read manifests, tokens and error bodies whole
 //! before anyone could limit them, dropped the headers that say when to try again, and took a refusal for an absence.
 
+mod cloud;
 mod credentials;
 mod daemon;
+mod hosts;
+mod keyring;
 mod push;
 mod referrers;
 mod repository;
@@ -29,8 +32,13 @@ use reqwest::{
     header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
+use tracing::debug;
 
 pub use self::{
+    cloud::Cloud,
+    credentials::Credentials,
+    hosts::{Connections, Host, Hosts, Mirror},
+    keyring::PullSecret,
     push::{Deletion, Pushed},
     referrers::Referrers,
     repository::{Lookup, Repository},
@@ -58,8 +66,15 @@ pub struct Settings {
     pub plain_http: bool,
     /// PEM certificates of authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// Files with credentials, in order; none: those of Docker and Podman.
-    pub auth_files: Option<Vec<PathBuf>>,
+    /// PEM files with a certificate and its key to be shown to registries that ask for one.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// The proxy to go through; empty: none; not given: as the environment says.
+    pub proxy: Option<String>,
+    /// What differs for some registries.
+    pub hosts: Hosts,
+    /// Where credentials are looked for. All that are found are tried in this order until the registry takes one; without any,
+    /// it is asked without.
+    pub credentials: Vec<Credentials>,
     /// Where the Docker daemon listens; none: `DOCKER_HOST`, else its usual socket.
     pub docker_host: Option<String>,
     /// Whether `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` count.
@@ -82,6 +97,8 @@ pub struct Settings {
     pub parallel: usize,
     /// Keeps fetched blobs.
     pub cache: Option<Cache>,
+    /// Keeps connections for the next one who asks.
+    pub connections: Connections,
     /// Counts what is asked.
     pub requests: Requests,
 }
@@ -91,7 +108,10 @@ impl Default for Settings {
         Self {
             plain_http: false,
             ca_file: None,
-            auth_files: None,
+            client: None,
+            proxy: None,
+            hosts: Hosts::default(),
+            credentials: vec![Credentials::DefaultFiles],
             docker_host: None,
             proxy_from_env: true,
             connect_timeout: Duration::from_secs(10),
@@ -103,6 +123,7 @@ impl Default for Settings {
             max_wait: Duration::from_secs(60),
             parallel: 4,
             cache: None,
+            connections: Connections::default(),
             requests: Requests::default(),
         }
     }
@@ -151,24 +172,48 @@ async fn open_remote(source: &Source, options: &Options) -> Result<Opened, Error
     tokio::time::timeout(limit, work).await.map_err(late)?
 }
 
+/// From the first of the mirrors and the registry that has all of it. What a tag stands for is the registry's to say.
 async fn fetch(reference: &Reference, options: &Options) -> Result<Opened, Error> {
+    let origin = Arc::new(Session::new(reference.clone(), &options.registry).await?);
+    let mirrors = Session::mirrors(reference, &options.registry).await?;
+    let known = match mirrors.is_empty() || reference.digest().is_some() || origin.mirrors_tags() {
+        true => None,
+        false => Some(root(&origin, &options.limits).await.map_err(|error| meant(error, reference))?),
+    };
+    for mirror in &mirrors {
+        match assemble(mirror, known.clone(), reference, options).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => debug!(%error, mirror = %mirror.reference, "the next one is asked"),
+        }
+    }
+    assemble(&origin, known, reference, options).await.map_err(|error| meant(error, reference))
+}
+
+async fn assemble(
+    session: &Arc<Session>,
+    known: Option<(Descriptor, Vec<u8>)>,
+    reference: &Reference,
+    options: &Options,
+) -> Result<Opened, Error> {
     let limits = &options.limits;
-    let session = Arc::new(Session::new(reference.clone(), &options.registry).await?);
     let whence = reference.to_string();
     let wanted = options.wanted();
-    let (root, bytes) = root(&session, limits).await.map_err(|error| meant(error, reference))?;
+    let (root, bytes) = match known {
+        Some(known) => known,
+        None => root(session, limits).await?,
+    };
     let mut bytes = Some(bytes);
     let mut resolve = Resolve::new(root, &whence, &wanted, limits);
     while let Some(descriptor) = resolve.needs()? {
         let bytes = match bytes.take() {
             Some(bytes) => bytes,
             None if resolve.needs_config() => {
-                let blob = blob(&session, descriptor, &Progress::default()).await?;
+                let blob = blob(session, descriptor, &Progress::default()).await?;
                 crate::layout::bounded(&blob, &whence, limits)?
             }
             None => {
                 let request = format!("manifests/{}", descriptor.digest);
-                manifest(&session, &request, limits.manifest_bytes).await?.1
+                manifest(session, &request, limits.manifest_bytes).await?.1
             }
         };
         resolve.give(bytes)?;
@@ -179,7 +224,7 @@ async fn fetch(reference: &Reference, options: &Options) -> Result<Opened, Error
         found.check_size(&whence, limits)?;
         needed.extend(found.needed_layers().into_iter().map(|layer| (layer.digest.clone(), layer.clone())));
     }
-    let bodies = blobs(&session, needed.into_values(), &options.progress).await?;
+    let bodies = blobs(session, needed.into_values(), &options.progress).await?;
     let images = resolved.found.into_iter().map(|found| OpenedImage {
         image: found.image(&whence, &bodies),
         manifest: Some((found.descriptor, found.manifest_bytes)),

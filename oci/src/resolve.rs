@@ -104,7 +104,7 @@ impl<'a> Resolve<'a> {
             Document::Image(manifest) => {
                 check_artifact(&manifest, &what)?;
                 let descriptor = manifest.config.clone();
-                let config_of = Some(Box::new((task.descriptor, manifest, bytes)));
+                let config_of = Some(Box::new((task.descriptor, *manifest, bytes)));
                 self.tasks.push_front(Task { descriptor, index: task.index, depth: task.depth, config_of });
                 Ok(())
             }

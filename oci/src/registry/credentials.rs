@@ -18,7 +18,25 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::warn;
 
+use super::{Cloud, PullSecret};
 use crate::{Error, Reference};
+
+/// A place where credentials for registries are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Credentials {
+    /// `REGISTRY_AUTH_FILE` alone where it is set; else Docker's `config.json` in `DOCKER_CONFIG` or `~/.docker`, and Podman's
+    /// `auth.json` in `$XDG_RUNTIME_DIR/containers` and `~/.config/containers`.
+    DefaultFiles,
+    /// Such files; the first that has an entry for the repository, or names a helper program that has one, gives it.
+    Files(Vec<PathBuf>),
+    /// Secrets of a Kubernetes pod or service account, by the kubelet's rules: each entry that matches is tried.
+    PullSecrets(Vec<PullSecret>),
+    /// Who this machine or pod is to its cloud, for that cloud's registries.
+    Cloud(Cloud),
+    /// None at all.
+    Anonymous,
+}
 
 /// What a registry or its token service is shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,7 +72,7 @@ struct File {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Entry {
+pub(super) struct Entry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -62,9 +80,7 @@ struct Entry {
     registrytoken: Option<String>,
 }
 
-/// Where credentials are looked for, in this order: `REGISTRY_AUTH_FILE` alone where it is set; else Docker's
-/// `config.json` in `DOCKER_CONFIG` or `~/.docker`, and Podman's `auth.json` in `$XDG_RUNTIME_DIR/containers` and
-/// `~/.config/containers`.
+/// See [`Credentials::DefaultFiles`].
 pub(super) fn default_files() -> Vec<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(file) = set("REGISTRY_AUTH_FILE") {
@@ -165,7 +181,7 @@ fn host_of(key: &str) -> String {
     }
 }
 
-fn of_entry(entry: &Entry) -> Result<Option<Credential>, &'static str> {
+pub(super) fn of_entry(entry: &Entry) -> Result<Option<Credential>, &'static str> {
     let given = |value: &Option<String>| value.clone().filter(|value| !value.is_empty());
     if let Some(token) = given(&entry.registrytoken) {
         return Ok(Some(Credential::Bearer(token)));

@@ -24,7 +24,7 @@ pub(super) async fn archive(name: &str, options: &Options) -> Result<Blob, Error
     let url = url.map_err(|error| Error::malformed(&*what, error))?;
     let call = Call::get(RequestKind::Daemon, url);
     let patience = Patience { settings: &settings, deadline: None };
-    let response = send(&client, &call, &what, patience).await.map_err(|error| match error {
+    let response = send(&client.into(), &call, &what, patience).await.map_err(|error| match error {
         Error::Connection { what, reason } => {
             Error::Connection { what, reason: format!("{reason}; is the daemon running, and DOCKER_HOST right?") }
         }

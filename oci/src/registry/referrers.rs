@@ -12,7 +12,7 @@ use reqwest::{
 use super::{
     media_type,
     repository::{Lookup, Repository},
-    session::{Request, Target, Verb},
+    session::{Request, Session, Target, Verb},
     transport::Patience,
 };
 use crate::{
@@ -52,16 +52,27 @@ impl Repository {
     /// Everything that refers to `subject`, unfiltered; both sources are asked at once.
     pub async fn referrers(&self, subject: &Digest) -> Referrers {
         let what = format!("referrers of {subject} in {}", self.name());
-        let api = self.until(&what, |patience| self.referrers_api(subject, patience));
-        let tag = self.until(&what, |patience| self.referrers_tag(subject, patience));
-        let (api, tag) = futures_util::future::join(api, tag).await;
-        let unsupported = matches!(api, Err(Error::Status { status: 303 | 400 | 405 | 406, .. }));
-        Referrers { api: if unsupported { Lookup::Absent } else { api.into() }, tag: tag.into() }
+        let api = async |session: &Session, patience: Patience<'_>| match self
+            .referrers_api(session, subject, patience)
+            .await
+        {
+            Err(Error::Status { what, status: 303 | 400 | 405 | 406, .. }) => Err(no_api(what)),
+            listed => listed,
+        };
+        let tag = |session, patience| self.referrers_tag(session, subject, patience);
+        let both = futures_util::future::join(self.first(&what, false, api), self.first(&what, false, tag));
+        let (api, tag) = both.await;
+        Referrers { api: api.into(), tag: tag.into() }
     }
 
-    async fn referrers_tag(&self, subject: &Digest, patience: Patience<'_>) -> Result<Vec<Descriptor>, Error> {
+    async fn referrers_tag(
+        &self,
+        session: &Session,
+        subject: &Digest,
+        patience: Patience<'_>,
+    ) -> Result<Vec<Descriptor>, Error> {
         let tag = referrers_tag(subject);
-        let (descriptor, bytes) = self.fetch(&tag, patience).await?;
+        let (descriptor, bytes) = self.fetch(session, &tag, patience).await?;
         let what = self.what(&tag);
         let index = index(&bytes, &what)?;
         let named = [&descriptor.media_type, &index.media_type];
@@ -72,15 +83,20 @@ impl Repository {
         Ok(index.manifests)
     }
 
-    async fn referrers_api(&self, subject: &Digest, patience: Patience<'_>) -> Result<Vec<Descriptor>, Error> {
+    async fn referrers_api(
+        &self,
+        session: &Session,
+        subject: &Digest,
+        patience: Patience<'_>,
+    ) -> Result<Vec<Descriptor>, Error> {
         let what = format!("referrers of {subject} in {}", self.name());
         let mut listed = Vec::new();
-        let mut page = self.session.url(&format!("referrers/{subject}"))?;
+        let mut page = session.url(&format!("referrers/{subject}"))?;
         let first = page.clone();
         for number in 0..MAX_PAGES {
             let request = Request { target: Target::Url(&page), accept: Some(OCI_INDEX), ..Request::default() };
             let limit = (self.limits.manifest_bytes, "manifest_bytes");
-            let answer = match self.session.read(Verb::REFERRERS, &request, &what, limit, patience).await {
+            let answer = match session.read(Verb::REFERRERS, &request, &what, limit, patience).await {
                 // A page that another one led to is not "no such API".
                 Err(Error::Missing { what, hint }) if number > 0 => return Err(broken(what, 404, hint)),
                 Err(Error::Status { what, status, message }) if number > 0 => {
@@ -93,7 +109,7 @@ impl Repository {
                 (OCI_INDEX, Err(error)) => return Err(error),
                 // JSON of another kind is an API that knows no referrers; a page of text is some proxy's or login's.
                 ("application/json", Err(_)) if number == 0 && is_json(&answer.body) => {
-                    return Err(Error::Missing { what, hint: "its registry has no referrers API".to_owned() });
+                    return Err(no_api(what));
                 }
                 (_, Err(_)) => return Err(Error::malformed(what, "the answer is no index")),
             };
@@ -145,6 +161,10 @@ fn next(headers: &HeaderMap, from: &Url) -> Option<Option<Url>> {
     };
     let (target, _) = targets.find(|(_, parameters)| is_next(parameters))?;
     Some(from.join(target).ok())
+}
+
+fn no_api(what: String) -> Error {
+    Error::Missing { what, hint: "its registry has no referrers API".to_owned() }
 }
 
 /// A list that ends in the middle.

@@ -1,7 +1,7 @@
 //! A repository and its questions: a tag or digest in, a checked answer out, in three values, so that "the registry would not
 //! say" is never taken for "it is not there".
 
-use std::{fmt, future::Future, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Instant};
 
 use dna::{Digest, Limits};
 use reqwest::{
@@ -81,9 +81,12 @@ impl<T> From<Result<T, Error>> for Lookup<T> {
 /// Each call ends by the deadline of [`with_deadline`](Self::with_deadline), without one within
 /// [`Settings::total_timeout`]. What may pass (429, 5xx, a broken connection) is tried again as [`Settings`] say and as the
 /// registry asks (`Retry-After`), unless it asks for more time than there is.
+///
+/// Mirrors that [`Hosts`](super::Hosts) name are asked first for what has a digest; it is absent where it is absent everywhere.
 #[derive(Clone)]
 pub struct Repository {
     pub(super) session: Arc<Session>,
+    mirrors: Arc<[Arc<Session>]>,
     deadline: Option<Instant>,
     pub(super) limits: Limits,
 }
@@ -103,7 +106,17 @@ impl Repository {
     /// [`Error::Tls`] for certificates that cannot be used.
     pub async fn open(reference: &Reference, settings: &Settings) -> Result<Self, Error> {
         let session = Arc::new(Session::new(reference.clone(), settings).await?);
-        Ok(Self { session, deadline: None, limits: Limits::default() })
+        let mirrors = Session::mirrors(reference, settings).await?.into();
+        Ok(Self { session, mirrors, deadline: None, limits: Limits::default() })
+    }
+
+    /// How many answers of use came from where: the registry's host, and those of its mirrors. Clones count together.
+    pub fn served(&self) -> BTreeMap<String, u64> {
+        let mut served = BTreeMap::new();
+        for session in self.mirrors.iter().chain([&self.session]).filter(|session| session.served() > 0) {
+            *served.entry(session.reference.registry().to_owned()).or_default() += session.served();
+        }
+        served
     }
 
     /// What it was opened by. Only registry and repository count; its tag and digest are the caller's.
@@ -126,99 +139,95 @@ impl Repository {
     /// What a tag or digest names: digest, size and media type (empty where the registry names none). For a tag, the
     /// registry's word is taken, as it decides what a tag is; where it does not give one, the manifest is fetched and hashed.
     pub async fn head(&self, name: &str) -> Lookup<Descriptor> {
-        let what = self.what(name);
-        self.until(&what, |patience| async move {
-            let digest = parsed(name)?;
-            let (path, accept) = (format!("manifests/{name}"), accept());
-            let request = Request { target: Target::Path(&path), accept: Some(&accept), ..Request::default() };
-            let what = self.what(name);
-            let response = match self.session.get(Verb::HEAD, &request, &what, patience).await {
-                // Some know GET only.
-                Err(Error::Status { status: 400 | 405 | 501, .. }) => None,
-                response => Some(response?),
-            };
-            let told = response.as_ref().and_then(|response| {
-                let headers = response.headers();
-                let size = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
-                Some(Descriptor::new(&media_type(headers), told_digest(headers)?, size))
-            });
-            let Some(told) = told else { return self.fetch(name, patience).await.map(|(descriptor, _)| descriptor) };
-            match digest {
-                Some(expected) if expected != told.digest => Err(Error::Digest { what, expected, actual: told.digest }),
-                _ => Ok(told),
-            }
-        })
-        .await
-        .into()
+        let ask = |session, patience| self.head_at(session, name, patience);
+        self.first(&self.what(name), name.contains(':'), ask).await.into()
     }
 
     /// A manifest or index by tag or digest: its descriptor, with the media type that the registry names (empty where it
     /// names none), and its bytes, which have that digest.
     pub async fn manifest(&self, name: &str) -> Lookup<(Descriptor, Vec<u8>)> {
-        self.until(&self.what(name), |patience| self.fetch(name, patience)).await.into()
+        let ask = |session, patience| self.fetch(session, name, patience);
+        self.first(&self.what(name), name.contains(':'), ask).await.into()
     }
 
     /// The bytes of a blob, `limit` at most, verified.
     pub async fn blob(&self, digest: &Digest, limit: u64) -> Lookup<Vec<u8>> {
         let what = format!("blob {digest} of {}", self.name());
-        let work = |patience| async move { self.fill(digest, limit, patience).await };
-        self.until(&what, work).await.into()
+        let ask = |session, patience| fill(session, digest, limit, &what, patience);
+        self.first(&what, true, ask).await.into()
     }
 
-    pub(super) async fn fetch(&self, name: &str, patience: Patience<'_>) -> Result<(Descriptor, Vec<u8>), Error> {
+    async fn head_at(&self, session: &Session, name: &str, patience: Patience<'_>) -> Result<Descriptor, Error> {
+        let digest = parsed(name)?;
+        let (path, accept, what) = (format!("manifests/{name}"), accept(), self.what(name));
+        let request = Request { target: Target::Path(&path), accept: Some(&accept), ..Request::default() };
+        let response = match session.get(Verb::HEAD, &request, &what, patience).await {
+            // Some know GET only.
+            Err(Error::Status { status: 400 | 405 | 501, .. }) => None,
+            response => Some(response?),
+        };
+        let told = response.as_ref().and_then(|response| {
+            let headers = response.headers();
+            let size = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+            Some(Descriptor::new(&media_type(headers), told_digest(headers)?, size))
+        });
+        match (told, digest) {
+            (None, _) => self.fetch(session, name, patience).await.map(|(descriptor, _)| descriptor),
+            (Some(told), Some(expected)) if expected != told.digest => {
+                Err(Error::Digest { what, expected, actual: told.digest })
+            }
+            (Some(told), _) => Ok(told),
+        }
+    }
+
+    pub(super) async fn fetch(
+        &self,
+        session: &Session,
+        name: &str,
+        patience: Patience<'_>,
+    ) -> Result<(Descriptor, Vec<u8>), Error> {
         let digest = parsed(name)?;
         let (path, accept, what) = (format!("manifests/{name}"), accept(), self.what(name));
         let request = Request { target: Target::Path(&path), accept: Some(&accept), ..Request::default() };
         let limit = (self.limits.manifest_bytes, "manifest_bytes");
-        let answer = self.session.read(Verb::MANIFEST, &request, &what, limit, patience).await?;
+        let answer = session.read(Verb::MANIFEST, &request, &what, limit, patience).await?;
         let media_type = media_type(&answer.headers);
         // What was asked for by tag has the digest that the registry gives it, where it gives one.
         let expected = digest.or_else(|| told_digest(&answer.headers));
         let digest = expected.unwrap_or_else(|| Digest::sha256(&answer.body));
-        let size = u64::try_from(answer.body.len()).unwrap_or(u64::MAX);
-        let descriptor = Descriptor::new(&media_type, digest, size);
+        let descriptor = Descriptor::new(&media_type, digest, len(&answer.body));
         verify(&answer.body, &descriptor, &what)?;
         Ok((descriptor, answer.body))
     }
 
-    /// An interrupted blob goes on where it ended.
-    async fn fill(&self, digest: &Digest, limit: u64, patience: Patience<'_>) -> Result<Vec<u8>, Error> {
-        let what = format!("blob {digest} of {}", self.name());
-        let path = format!("blobs/{digest}");
-        let too_large = || Error::Limit { what: format!("the size of {what}"), name: "blob_bytes", limit };
-        let mut bytes = Vec::new();
-        let mut attempt = 0;
-        loop {
-            let from = len(&bytes);
-            let request = Request { target: Target::Path(&path), from, ..Request::default() };
-            let mut response = match self.session.get(Verb::BLOB, &request, &what, patience).await {
-                // Nothing lies behind its end; whether it is whole, the digest says.
-                Err(Error::Status { status, .. }) if from > 0 && status == StatusCode::RANGE_NOT_SATISFIABLE => break,
-                response => response?,
-            };
-            if from > 0 && !goes_on(&response, from) {
-                bytes.clear();
+    /// The first answer that is one. Mirrors come first, for what is `fixed` by a digest or where they may say all; each has
+    /// half of the time that is left. Nothing is missing before all said so.
+    pub(super) async fn first<'a, T, F: Future<Output = Result<T, Error>>>(
+        &'a self,
+        what: &str,
+        fixed: bool,
+        ask: impl Fn(&'a Session, Patience<'a>) -> F,
+    ) -> Result<T, Error> {
+        let deadline = self.deadline();
+        let mut reason = None;
+        for mirror in self.mirrors.iter().filter(|_| fixed || self.session.mirrors_tags()) {
+            let half = deadline.map(|end| end - end.saturating_duration_since(Instant::now()) / 2);
+            let patience = mirror.patience(half);
+            match patience.wait(what, ask(mirror, patience)).await {
+                Ok(answer) => return Ok(answer),
+                Err(Error::Missing { .. }) => {}
+                Err(error) => reason = Some(error),
             }
-            if response.content_length().is_some_and(|length| len(&bytes).saturating_add(length) > limit) {
-                return Err(too_large());
-            }
-            let ended = loop {
-                match response.chunk().await {
-                    Ok(None) => break Ok(()),
-                    Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-                    Err(error) => break Err(interrupted(error, &what)),
-                }
-                if len(&bytes) > limit {
-                    return Err(too_large());
-                }
-            };
-            let Err(error) = ended else { break };
-            attempt = if len(&bytes) > from { 0 } else { attempt };
-            patience.pause(error, None, attempt).await?;
-            attempt = attempt.saturating_add(1);
         }
-        verify(&bytes, &Descriptor::new("", digest.clone(), len(&bytes)), &what)?;
-        Ok(bytes)
+        let patience = self.session.patience(deadline);
+        match (patience.wait(what, ask(&self.session, patience)).await, reason) {
+            (Err(Error::Missing { .. }), Some(reason)) => Err(reason),
+            (answer, _) => answer,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline.or_else(|| Instant::now().checked_add(self.session.settings.total_timeout))
     }
 
     /// Runs `work` until the deadline.
@@ -227,8 +236,7 @@ impl Repository {
         what: &str,
         work: impl FnOnce(Patience<'a>) -> F,
     ) -> Result<T, Error> {
-        let deadline = self.deadline.or_else(|| Instant::now().checked_add(self.session.settings.total_timeout));
-        let patience = self.session.patience(deadline);
+        let patience = self.session.patience(self.deadline());
         patience.wait(what, work(patience)).await
     }
 
@@ -241,6 +249,50 @@ impl Repository {
         let separator = if name.contains(':') { '@' } else { ':' };
         format!("{}{separator}{}", self.name(), clean(name))
     }
+}
+
+/// A blob as it comes; an interrupted one goes on where it ended.
+async fn fill(
+    session: &Session,
+    digest: &Digest,
+    limit: u64,
+    what: &str,
+    patience: Patience<'_>,
+) -> Result<Vec<u8>, Error> {
+    let path = format!("blobs/{digest}");
+    let too_large = || Error::Limit { what: format!("the size of {what}"), name: "blob_bytes", limit };
+    let mut bytes = Vec::new();
+    let mut attempt = 0;
+    loop {
+        let from = len(&bytes);
+        let request = Request { target: Target::Path(&path), from, ..Request::default() };
+        let mut response = match session.get(Verb::BLOB, &request, what, patience).await {
+            // Nothing lies behind its end; whether it is whole, the digest says.
+            Err(Error::Status { status, .. }) if from > 0 && status == StatusCode::RANGE_NOT_SATISFIABLE => break,
+            response => response?,
+        };
+        if from > 0 && !goes_on(&response, from) {
+            bytes.clear();
+        }
+        if response.content_length().is_some_and(|length| len(&bytes).saturating_add(length) > limit) {
+            return Err(too_large());
+        }
+        let ended = loop {
+            match response.chunk().await {
+                Ok(None) => break Ok(()),
+                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+                Err(error) => break Err(interrupted(error, what)),
+            }
+            if len(&bytes) > limit {
+                return Err(too_large());
+            }
+        };
+        let Err(error) = ended else { break };
+        patience.pause(error, None, attempt).await?;
+        attempt = attempt.saturating_add(1);
+    }
+    verify(&bytes, &Descriptor::new("", digest.clone(), len(&bytes)), what)?;
+    Ok(bytes)
 }
 
 /// The digest that a name is; none for a tag.

@@ -1,30 +1,49 @@
 //! One repository of one registry: requests in, answers out, with the authorization its registry asks for. Several
 //! credentials are tried in turn, as a kubelet does.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use reqwest::{
-    Client, Method, Response, StatusCode, Url,
+    Method, Response, StatusCode, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE},
 };
 use tokio::sync::Mutex;
 
 use super::{
-    RequestKind, Settings,
+    Cloud, Credentials, RequestKind, Settings,
     credentials::{self, Credential},
+    keyring,
     token::{self, Action, Challenge, Token},
-    transport::{self, Call, Patience, bounded, refused},
+    transport::{self, Call, Clients, Patience, bounded, refused},
 };
 use crate::{Error, Reference};
 
 /// A repository, and how it is asked.
 pub(super) struct Session {
-    client: Client,
+    clients: Clients,
+    /// How many answers were of use.
+    served: AtomicU64,
     pub(super) settings: Settings,
     pub(super) reference: Reference,
-    /// In the order to be tried; none stands for asking without one. Never empty.
-    credentials: Vec<Option<Credential>>,
+    /// In the order to be tried. Never empty.
+    credentials: Vec<Holder>,
     state: Mutex<State>,
+}
+
+/// What is shown to the registry, or who knows it.
+enum Holder {
+    Known(Credential),
+    Cloud(Cloud),
+    /// Nothing.
+    Anonymous,
 }
 
 /// What was learned of the registry.
@@ -103,11 +122,52 @@ pub(super) struct Answer {
 impl Session {
     /// Looks up credentials; connects to nothing yet.
     pub(super) async fn new(reference: Reference, settings: &Settings) -> Result<Self, Error> {
-        let client = transport::client(settings)?;
-        let files = settings.auth_files.clone().unwrap_or_else(credentials::default_files);
-        let credential = credentials::find(&reference, &files, settings.helper_timeout).await?;
-        let (settings, credentials, state) = (settings.clone(), vec![credential], Mutex::default());
-        Ok(Self { client, settings, reference, credentials, state })
+        let settings = &settings.of(reference.registry());
+        let clients = settings.connections.clients(settings)?;
+        let mut credentials = Vec::new();
+        for source in &settings.credentials {
+            let file = async |files: &[PathBuf]| credentials::find(&reference, files, settings.helper_timeout).await;
+            match source {
+                Credentials::DefaultFiles => {
+                    credentials.extend(file(&credentials::default_files()).await?.map(Holder::Known));
+                }
+                Credentials::Files(files) => credentials.extend(file(files).await?.map(Holder::Known)),
+                Credentials::PullSecrets(secrets) => {
+                    credentials.extend(keyring::matching(secrets, &reference).into_iter().map(Holder::Known));
+                }
+                Credentials::Cloud(cloud) if cloud.serves(reference.registry()) => {
+                    credentials.push(Holder::Cloud(cloud.clone()));
+                }
+                Credentials::Cloud(_) => {}
+                Credentials::Anonymous => credentials.push(Holder::Anonymous),
+            }
+        }
+        credentials.truncate(MAX_CREDENTIALS);
+        if credentials.is_empty() {
+            credentials.push(Holder::Anonymous);
+        }
+        let (settings, state) = (settings.clone(), Mutex::default());
+        let served = AtomicU64::new(0);
+        Ok(Self { clients, served, settings, reference, credentials, state })
+    }
+
+    /// Those of the mirrors of its registry, in order. They are tried once more at most, since there is another to ask.
+    pub(super) async fn mirrors(reference: &Reference, settings: &Settings) -> Result<Vec<Arc<Self>>, Error> {
+        let mut sessions = Vec::new();
+        for mirror in settings.hosts.host.get(reference.registry()).map_or(&[][..], |host| &host.mirrors) {
+            let settings = Settings { retries: settings.retries.min(1), ..settings.clone() };
+            sessions.push(Arc::new(Self::new(mirror.of(reference)?, &settings).await?));
+        }
+        Ok(sessions)
+    }
+
+    /// Whether mirrors are asked for more than what has a digest.
+    pub(super) fn mirrors_tags(&self) -> bool {
+        self.settings.hosts.host.get(self.reference.registry()).is_some_and(|host| host.mirror_tags)
+    }
+
+    pub(super) fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     pub(super) fn patience(&self, deadline: Option<Instant>) -> Patience<'_> {
@@ -132,7 +192,7 @@ impl Session {
         for step in 0..self.credentials.len() {
             let at = (preferred + step) % self.credentials.len();
             let response = match self.attempt(at, &call, verb.action, what, patience).await {
-                Err(error @ Error::Denied { .. }) => {
+                Err(error @ (Error::Denied { .. } | Error::Credentials { .. })) => {
                     denied.get_or_insert(error);
                     continue;
                 }
@@ -141,6 +201,7 @@ impl Session {
             if response.status().is_success() {
                 let mut state = self.state.lock().await;
                 (state.preferred, state.proven) = (at, true);
+                self.served.fetch_add(1, Ordering::Relaxed);
                 return Ok(response);
             }
             let hint = self.denied_hint();
@@ -188,16 +249,29 @@ impl Session {
     ) -> Result<Response, Error> {
         // Uploads may go elsewhere; what is the registry's stays with it.
         let own = self.url("").is_ok_and(|url| url.origin() == call.url.origin());
-        let shown = if own { self.shown(at, action, patience).await? } else { None };
-        let response = transport::send(&self.client, &authorized(call, shown.as_ref()), what, patience).await?;
+        let host = self.reference.registry();
+        let credential = match self.credentials.get(at) {
+            Some(Holder::Known(credential)) if own => Some(credential.clone()),
+            Some(Holder::Cloud(cloud)) if own => cloud.credential(host, patience).await?,
+            _ => None,
+        };
+        let credential = credential.as_ref();
+        let shown = if own { self.shown((at, action), credential, patience).await? } else { None };
+        let response = transport::send(&self.clients, &authorized(call, shown.as_ref()), what, patience).await?;
         let asked = response.url().origin() == call.url.origin();
         if response.status() != StatusCode::UNAUTHORIZED || !own || !asked {
             return Ok(response);
         }
-        match self.authorize(at, action, response.headers(), shown.as_ref(), patience).await? {
-            Some(header) => transport::send(&self.client, &authorized(call, Some(&header)), what, patience).await,
-            None => Ok(response),
+        let headers = response.headers();
+        let response = match self.authorize((at, action), credential, headers, shown.as_ref(), patience).await {
+            Ok(Some(header)) => transport::send(&self.clients, &authorized(call, Some(&header)), what, patience).await,
+            Ok(None) => Ok(response),
+            Err(error) => Err(error),
+        };
+        if let (Some(Holder::Cloud(cloud)), true) = (self.credentials.get(at), is_denied(&response)) {
+            cloud.forget(host).await;
         }
+        response
     }
 
     fn call(&self, verb: Verb, request: &Request<'_>) -> Result<Call, Error> {
@@ -234,12 +308,17 @@ impl Session {
 
     /// The header to ask with from the start, as far as it is known what the registry wants. A token that is about to end is
     /// replaced.
-    async fn shown(&self, at: usize, action: Action, patience: Patience<'_>) -> Result<Option<HeaderValue>, Error> {
+    async fn shown(
+        &self,
+        key: (usize, Action),
+        credential: Option<&Credential>,
+        patience: Patience<'_>,
+    ) -> Result<Option<HeaderValue>, Error> {
         let mut state = self.state.lock().await;
         let state = &mut *state;
         match &state.challenge {
             None => Ok(None),
-            Some(challenge) => self.answer(at, action, challenge, &mut state.tokens, false, patience).await,
+            Some(challenge) => self.answer(key, credential, challenge, &mut state.tokens, false, patience).await,
         }
     }
 
@@ -247,22 +326,22 @@ impl Session {
     /// a newer one meanwhile, that one.
     async fn authorize(
         &self,
-        at: usize,
-        action: Action,
+        key: (usize, Action),
+        credential: Option<&Credential>,
         headers: &HeaderMap,
         shown: Option<&HeaderValue>,
         patience: Patience<'_>,
     ) -> Result<Option<HeaderValue>, Error> {
         let mut state = self.state.lock().await;
         let state = &mut *state;
-        let held = state.tokens.get(&(at, action)).filter(|token| token.is_fresh()).map(|token| &token.header);
+        let held = state.tokens.get(&key).filter(|token| token.is_fresh()).map(|token| &token.header);
         if held.is_some() && held != shown {
             return Ok(held.cloned());
         }
         let Some(challenge) = Challenge::of(headers, self.settings.plain_http, &self.token_service())? else {
             return Ok(None);
         };
-        let header = self.answer(at, action, &challenge, &mut state.tokens, true, patience).await?;
+        let header = self.answer(key, credential, &challenge, &mut state.tokens, true, patience).await?;
         state.challenge = Some(challenge);
         Ok(header.filter(|header| shown != Some(header)))
     }
@@ -270,26 +349,25 @@ impl Session {
     /// What answers a challenge: for a `renewed` one, a new token.
     async fn answer(
         &self,
-        at: usize,
-        action: Action,
+        key: (usize, Action),
+        credential: Option<&Credential>,
         challenge: &Challenge,
         tokens: &mut BTreeMap<(usize, Action), Token>,
         renewed: bool,
         patience: Patience<'_>,
     ) -> Result<Option<HeaderValue>, Error> {
-        let credential = self.credentials.get(at).and_then(Option::as_ref);
         match (credential, challenge) {
             (Some(Credential::Bearer(token)), _) => Ok(token::bearer(token)),
             (Some(Credential::Basic { user, password }), Challenge::Basic) => Ok(token::basic(user, password)),
             (_, Challenge::Basic) => Ok(None),
             (_, Challenge::Bearer(bearer)) => {
-                if let Some(token) = tokens.get(&(at, action)).filter(|token| token.is_fresh() && !renewed) {
+                if let Some(token) = tokens.get(&key).filter(|token| token.is_fresh() && !renewed) {
                     return Ok(Some(token.header.clone()));
                 }
-                let call = bearer.call(self.reference.repository(), action, credential);
+                let call = bearer.call(self.reference.repository(), key.1, credential);
                 let token = self.token(&call, patience).await?;
                 let header = token.header.clone();
-                tokens.insert((at, action), token);
+                tokens.insert(key, token);
                 Ok(Some(header))
             }
         }
@@ -297,7 +375,7 @@ impl Session {
 
     async fn token(&self, call: &Call, patience: Patience<'_>) -> Result<Token, Error> {
         let what = self.token_service();
-        let response = transport::send(&self.client, call, &what, patience).await?;
+        let response = transport::send(&self.clients, call, &what, patience).await?;
         if !response.status().is_success() {
             let error = async { Ok::<_, Error>(refused(response, call, &what, &self.denied_hint()).await) };
             return Err(match patience.wait(&what, error).await? {
@@ -316,7 +394,7 @@ impl Session {
 
     fn denied_hint(&self) -> String {
         let registry = self.reference.registry();
-        match self.credentials.iter().any(Option::is_some) {
+        match self.credentials.iter().any(|holder| !matches!(holder, Holder::Anonymous)) {
             false => {
                 format!("no credentials for it were found: log in with `docker login {registry}`, or check the name")
             }
@@ -329,11 +407,20 @@ impl Session {
     }
 }
 
+fn is_denied(answer: &Result<Response, Error>) -> bool {
+    match answer {
+        Ok(response) => matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN),
+        Err(error) => matches!(error, Error::Denied { .. }),
+    }
+}
+
 fn authorized(call: &Call, header: Option<&HeaderValue>) -> Call {
     let mut call = call.clone();
     call.headers.extend(header.map(|header| (AUTHORIZATION, header.clone())));
     call
 }
 
+/// More than that are no longer a few secrets of a pod.
+const MAX_CREDENTIALS: usize = 32;
 /// The largest tokens seen have some 10 KiB.
 const MAX_TOKEN_BYTES: u64 = 1 << 20;

@@ -8,6 +8,7 @@ use std::{
     thread,
 };
 
+mod mirrors;
 mod push;
 mod repository;
 mod tokens;
@@ -22,28 +23,30 @@ use crate::{
 
 /// What the client asked.
 #[derive(Debug, Clone)]
-struct Asked {
-    method: String,
-    path: String,
-    authorization: String,
+pub(super) struct Asked {
+    pub(super) method: String,
+    pub(super) path: String,
+    /// Request line and fields.
+    pub(super) head: Vec<String>,
+    pub(super) authorization: String,
     range: String,
     /// Its media type and the bytes sent.
     content_type: String,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     /// How often this path was asked before, by the same method.
-    before: usize,
+    pub(super) before: usize,
 }
 
 type Answer = Arc<dyn Fn(&Asked) -> Vec<u8> + Send + Sync>;
 
 /// A server that answers by script and remembers what it was asked.
-struct Server {
-    address: String,
+pub(super) struct Server {
+    pub(super) address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
-    fn start(answer: impl Fn(&Asked, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(super) fn start(answer: impl Fn(&Asked, &str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -71,7 +74,7 @@ impl Server {
         open(&source, &options)
     }
 
-    fn asked(&self, part: &str) -> Vec<Asked> {
+    pub(super) fn asked(&self, part: &str) -> Vec<Asked> {
         self.asked.lock().expect("no panic").iter().filter(|asked| asked.path.contains(part)).cloned().collect()
     }
 }
@@ -94,10 +97,10 @@ impl Server {
     }
 }
 
-fn quick() -> Settings {
+pub(super) fn quick() -> Settings {
     Settings {
         plain_http: true,
-        auth_files: Some(Vec::new()),
+        credentials: Vec::new(),
         proxy_from_env: false,
         backoff: Duration::ZERO,
         retries: 2,
@@ -126,7 +129,7 @@ fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Asked>>, answer: &Answer
     let mut body = vec![0; field("content-length:").parse().unwrap_or(0)];
     reader.read_exact(&mut body)?;
     let (authorization, range, content_type) = (field("authorization:"), field("range:"), field("content-type:"));
-    let mut asked = Asked { method, path, authorization, range, content_type, body, before: 0 };
+    let mut asked = Asked { method, path, head, authorization, range, content_type, body, before: 0 };
     {
         let mut log = log.lock().expect("no panic");
         asked.before = log.iter().filter(|other| (&other.path, &other.method) == (&asked.path, &asked.method)).count();
@@ -137,7 +140,7 @@ fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<Asked>>, answer: &Answer
     stream.write_all(answer.get(..head.unwrap_or(answer.len())).unwrap_or_default())
 }
 
-fn reply(status: u16, fields: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn reply(status: u16, fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n{fields}\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
@@ -182,6 +185,10 @@ fn auth_file(server: &Server, user: &str, password: &str) -> tempfile::NamedTemp
     file
 }
 
+fn files(file: &tempfile::NamedTempFile) -> Vec<Credentials> {
+    vec![Credentials::Files(vec![file.path().to_owned()])]
+}
+
 #[test]
 fn opening_can_be_spawned() {
     fn spawnable<T: Send + 'static>(_: T) {}
@@ -212,7 +219,7 @@ fn a_token_is_fetched_with_the_password_and_shown_to_the_registry_only() {
         }
     });
     let file = auth_file(&server, "u", "p");
-    let images = server.open(|options| options.registry.auth_files = Some(vec![file.path().to_owned()]));
+    let images = server.open(|options| options.registry.credentials = files(&file));
     assert_eq!(layer_bytes(&images.expect("opened")), layer());
     let tokens = server.asked("/token");
     assert_eq!(tokens.len(), 1, "one token serves all requests");
@@ -220,7 +227,7 @@ fn a_token_is_fetched_with_the_password_and_shown_to_the_registry_only() {
         tokens.iter().all(|t| t.path.contains("scope=repository%3Ateam%2Fapp%3Apull") && t.path.contains("service=s"))
     );
     let wrong = auth_file(&server, "u", "hunter2");
-    let error = server.open(|options| options.registry.auth_files = Some(vec![wrong.path().to_owned()]));
+    let error = server.open(|options| options.registry.credentials = files(&wrong));
     let error = error.expect_err("a wrong password");
     assert!(matches!(&error, Error::Denied { status: 401, .. }), "{error}");
     assert!(!format!("{error} {error:?}").contains("hunter2"));
@@ -247,7 +254,7 @@ fn basic_authentication_and_its_refusal() {
         (asked.authorization != "Basic dTpw").then(|| reply(401, fields, b""))
     });
     let file = auth_file(&server, "u", "p");
-    server.open(|options| options.registry.auth_files = Some(vec![file.path().to_owned()])).expect("opened");
+    server.open(|options| options.registry.credentials = files(&file)).expect("opened");
     let error = server.open(|_| {}).expect_err("nothing to log in with").to_string();
     assert!(error.contains("401") && error.contains("docker login"), "{error}");
 }
@@ -366,7 +373,7 @@ fn a_redirected_blob_does_not_take_the_credentials_along() {
         asked.path.contains("/blobs/").then(|| reply(307, &fields, b""))
     });
     let file = auth_file(&server, "u", "p");
-    let images = server.open(|options| options.registry.auth_files = Some(vec![file.path().to_owned()]));
+    let images = server.open(|options| options.registry.credentials = files(&file));
     assert_eq!(layer_bytes(&images.expect("opened")), layer());
     assert!(store.asked("/blobs/").iter().all(|asked| asked.authorization.is_empty()));
     assert_eq!(store.asked("/blobs/").len(), 2);

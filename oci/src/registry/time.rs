@@ -1,4 +1,5 @@
-//! Times as token services write them: RFC 3339 text in, seconds since 1970 out. Leap seconds count as the second before.
+//! Times as token services write and read them: RFC 3339 text in, seconds since 1970 out, and those to ISO 8601's basic
+//! form. Leap seconds count as the second before.
 
 /// Seconds since 1970 of `2026-02-28T12:00:00[.123](Z|+01:00)`; none for what is no such text or lies before 1970.
 pub(super) fn seconds_of(text: &str) -> Option<u64> {
@@ -36,9 +37,34 @@ pub(super) fn seconds_of(text: &str) -> Option<u64> {
     u64::try_from((((days * 24 + hour) * 60 + minute) * 60 + second).checked_sub(offset)?).ok()
 }
 
+/// `20260228T120000Z`.
+pub(super) fn basic_of(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    // Eras of 400 years and years that begin in March, as above.
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year + u64::from(month >= 10), if month < 10 { month + 3 } else { month - 9 });
+    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_directions_agree_for_centuries() {
+        for seconds in (0..16_000_000_000).step_by(86_399 * 7) {
+            let text = basic_of(seconds);
+            let part = |range: std::ops::Range<usize>| text.get(range).expect("digits").to_owned();
+            let (date, time) =
+                ([part(0..4), part(4..6), part(6..8)].join("-"), [part(9..11), part(11..13), part(13..15)].join(":"));
+            assert_eq!(seconds_of(&format!("{date}T{time}Z")), Some(seconds), "{text}");
+        }
+        assert_eq!(basic_of(1_791_981_296), "20261014T123456Z");
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

@@ -132,6 +132,12 @@ pub(super) struct Token {
     until: Instant,
 }
 
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
 impl Token {
     pub(super) fn is_fresh(&self) -> bool {
         Instant::now() < self.until
@@ -232,10 +238,10 @@ mod tests {
     #[test]
     fn answers_without_a_token_are_refused_and_not_shown() {
         for body in [&b"hunter2"[..], b"{}", b"{\"token\":\"\"}", b"{\"token\":\"hunter2\\n\"}", b"{\"token\":7}"] {
-            let error = Token::parse(body, "x").err().expect("refused");
+            let error = Token::parse(body, "x").expect_err("refused");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
-        let token = Token::parse(br#"{"token":"","access_token":"a","expires_in":3599.5}"#, "x").ok().expect("a token");
+        let token = Token::parse(br#"{"token":"","access_token":"a","expires_in":3599.5}"#, "x").expect("a token");
         assert!(token.is_fresh());
         assert_eq!(token.header, "Bearer a");
     }

@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use dna::Digest;
 use reqwest::{
-    Certificate, Client, ClientBuilder, Method, Response, StatusCode, Url,
+    Certificate, Client, ClientBuilder, Identity, Method, Proxy, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderMap, LOCATION},
     redirect,
 };
@@ -50,6 +51,10 @@ pub(super) struct Patience<'a> {
 }
 
 impl Patience<'_> {
+    pub(super) fn is_over(self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
+
     /// What comes of `work`, if it comes in time.
     pub(super) async fn wait<T, E: From<Error>>(
         self,
@@ -87,51 +92,133 @@ impl Patience<'_> {
     }
 }
 
-/// A client with the settings' timeouts, certificates and proxies.
-///
-/// # Errors
-/// [`Error::Io`] for a certificate file that cannot be read, [`Error::Tls`] for one that holds none.
-pub(super) fn client(settings: &Settings) -> Result<Client, Error> {
-    let certificates = settings.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
-    match builder(settings).tls_certs_merge(certificates.clone()).build() {
+/// Clients for one registry. Elsewhere, where it sends a request on to, no client certificate is shown.
+#[derive(Debug, Clone)]
+pub(super) struct Clients {
+    own: Client,
+    elsewhere: Client,
+}
+
+/// What files of the settings hold.
+#[derive(Default)]
+pub(super) struct Files {
+    ca: Vec<u8>,
+    /// Certificates and a key.
+    client: Option<Vec<u8>>,
+}
+
+impl Files {
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read.
+    pub(super) fn read(settings: &Settings) -> Result<Self, Error> {
+        let ca = settings.ca_file.as_deref().map(pem).transpose()?.unwrap_or_default();
+        let client = settings.client.as_ref().map(|(certificate, key)| {
+            let newline = b"\n".to_vec();
+            Ok::<_, Error>([pem(certificate)?, newline, pem(key)?].concat())
+        });
+        Ok(Self { ca, client: client.transpose()? })
+    }
+}
+
+/// By digest: a key is in it.
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let client = self.client.as_deref().map(Digest::sha256);
+        f.debug_struct("Files").field("ca", &Digest::sha256(&self.ca)).field("client", &client).finish()
+    }
+}
+
+impl From<Client> for Clients {
+    fn from(client: Client) -> Self {
+        Self { own: client.clone(), elsewhere: client }
+    }
+}
+
+impl Clients {
+    /// Clients with the settings' timeouts, certificates and proxies.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] for files that hold no certificates or key and for a proxy that is no address, [`Error::Tls`] where
+    /// these cannot be used.
+    pub(super) fn new(settings: &Settings, files: &Files) -> Result<Self, Error> {
+        let elsewhere = client(settings, files, false)?;
+        let own = if files.client.is_some() { client(settings, files, true)? } else { elsewhere.clone() };
+        Ok(Self { own, elsewhere })
+    }
+}
+
+fn client(settings: &Settings, files: &Files, shown: bool) -> Result<Client, Error> {
+    let certificates = match &settings.ca_file {
+        Some(path) => certificates(&files.ca, path)?,
+        None => Vec::new(),
+    };
+    let builder = || {
+        let builder = builder(settings)?;
+        Ok::<_, Error>(match &files.client {
+            Some(pem) if shown => {
+                let failed =
+                    |_| Error::malformed("the client certificate", "its files hold no PEM certificate and key");
+                builder.identity(Identity::from_pem(pem).map_err(failed)?)
+            }
+            _ => builder,
+        })
+    };
+    match builder()?.tls_certs_merge(certificates.clone()).build() {
         Ok(client) => Ok(client),
         // A small container without certificates must still reach a registry that needs none.
         Err(_) if settings.plain_http => {
-            let built = builder(settings).tls_certs_only(certificates).build();
+            let built = builder()?.tls_certs_only(certificates).build();
             built.map_err(|error| named(error, "the HTTP client", settings))
         }
         Err(error) => Err(named(error, "the HTTP client", settings)),
     }
 }
 
-fn builder(settings: &Settings) -> ClientBuilder {
+fn builder(settings: &Settings) -> Result<ClientBuilder, Error> {
     let builder = Client::builder()
         .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.connect_timeout)
         .read_timeout(settings.read_timeout)
         // See `exchange`.
         .redirect(redirect::Policy::none());
-    if settings.proxy_from_env { builder } else { builder.no_proxy() }
+    match settings.proxy.as_deref() {
+        // Its address may hold a password.
+        Some(address) if !address.is_empty() => {
+            let proxy = Proxy::all(address).map_err(|_| Error::malformed("the proxy", "it is no address"))?;
+            Ok(builder.proxy(proxy))
+        }
+        None if settings.proxy_from_env => Ok(builder),
+        _ => Ok(builder.no_proxy()),
+    }
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
+fn pem(path: &Path) -> Result<Vec<u8>, Error> {
     let what = path.display().to_string();
     let mut pem = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| Error::read(&*what, error))?;
     file.take(MAX_CA_BYTES).read_to_end(&mut pem).map_err(|error| Error::read(&*what, error))?;
-    match Certificate::from_pem_bundle(&pem) {
+    Ok(pem)
+}
+
+fn certificates(pem: &[u8], path: &Path) -> Result<Vec<Certificate>, Error> {
+    match Certificate::from_pem_bundle(pem) {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        _ => Err(Error::malformed(what, "it holds no PEM certificate")),
+        _ => Err(Error::malformed(path.display().to_string(), "it holds no PEM certificate")),
     }
 }
 
 /// Sends the request until there is an answer that trying again would not change. That answer may still be a refusal: see
 /// [`refused`].
-pub(super) async fn send(client: &Client, call: &Call, what: &str, patience: Patience<'_>) -> Result<Response, Error> {
+pub(super) async fn send(
+    clients: &Clients,
+    call: &Call,
+    what: &str,
+    patience: Patience<'_>,
+) -> Result<Response, Error> {
     let settings = patience.settings;
     let mut attempt = 0;
     loop {
-        let answer = patience.wait(what, exchange(client, call, what, settings)).await;
+        let answer = patience.wait(what, exchange(clients, call, what, settings)).await;
         let outcome = answer.as_ref().map_or(Outcome::Failed, |response| Outcome::of(response.status().as_u16()));
         settings.requests.count(call.kind, outcome);
         let (error, wait) = match answer {
@@ -176,10 +263,11 @@ impl From<Error> for Unanswered {
 }
 
 /// One request, to wherever it is sent on.
-async fn exchange(client: &Client, call: &Call, what: &str, settings: &Settings) -> Result<Response, Unanswered> {
+async fn exchange(clients: &Clients, call: &Call, what: &str, settings: &Settings) -> Result<Response, Unanswered> {
     let mut url = call.url.clone();
     let mut headers = call.headers.clone();
     for _ in 0..=MAX_REDIRECTS {
+        let client = if url.origin() == call.url.origin() { &clients.own } else { &clients.elsewhere };
         let mut builder = client.request(call.method.clone(), url.clone()).headers(headers.clone());
         if let Some(body) = &call.body {
             builder = builder.body(body.clone());

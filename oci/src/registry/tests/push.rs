@@ -49,7 +49,7 @@ fn an_upload_goes_elsewhere_without_credentials_and_is_begun_anew_when_lost() {
         _ => reply(401, "WWW-Authenticate: Basic realm=\"r\"\r\n", b""),
     });
     let file = auth_file(&server, "u", "p");
-    let with = |settings: &mut Settings| settings.auth_files = Some(vec![file.path().to_owned()]);
+    let with = |settings: &mut Settings| settings.credentials = files(&file);
     server.with(with, async |r| r.push_blob("", BYTES).await).expect("pushed");
     assert_eq!(store.asked("/up").len(), 3);
     assert!(store.asked("").iter().all(|asked| asked.authorization.is_empty()));

@@ -108,3 +108,44 @@ fn a_token_service_that_does_not_answer_as_it_should_is_unknown_and_shows_no_sec
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
     }
 }
+
+/// A pull secret for a server, of several users by place.
+fn secret(server: &Server, users: &[(&str, &str)]) -> PullSecret {
+    let entries = users.iter().map(|(below, user)| {
+        (format!("{}{below}", server.address), serde_json::json!({"username": user, "password": "p"}))
+    });
+    let auths: serde_json::Map<_, _> = entries.collect();
+    PullSecret::parse(serde_json::json!({"auths": auths}).to_string().as_bytes(), false, "x").expect("a secret")
+}
+
+#[test]
+fn credentials_are_tried_in_turn_until_one_is_taken() {
+    // `Basic Zzpw` is `g:p`; `Basic aDpw`, `h:p`, is let in but shown nothing.
+    let server = Server::image(|asked, _| match asked.authorization.as_str() {
+        "Basic Zzpw" => None,
+        "Basic aDpw" => Some(reply(404, "", b"")),
+        "Basic YTpw" => Some(reply(403, "", b"")),
+        _ => Some(reply(401, "WWW-Authenticate: Basic realm=\"r\"\r\n", b"")),
+    });
+    let tried = |sources: Vec<Credentials>| {
+        let before = server.asked("").len();
+        let found = server.with(
+            |settings| settings.credentials = sources,
+            async |r| {
+                let first = r.manifest("1").await.known().map(|found| found.is_some());
+                (first, r.manifest("none").await.known().map(|found| found.is_some()))
+            },
+        );
+        (found, server.asked("").len() - before)
+    };
+    let pull = |users: &[(&str, &str)]| Credentials::PullSecrets(vec![secret(&server, users)]);
+    let (found, asked) = tried(vec![pull(&[("/team/app", "a"), ("/team", "h"), ("", "g")])]);
+    assert!(matches!(found, (Ok(true), Ok(false))), "{found:?}");
+    assert_eq!(asked, 5, "one to learn what it wants, three to find who may, one more with that");
+    let (found, _) = tried(vec![Credentials::Anonymous, pull(&[("/other", "h")]), pull(&[("", "g")])]);
+    assert!(matches!(found, (Ok(true), Ok(false))), "{found:?}");
+    let (found, _) = tried(vec![pull(&[("", "a")])]);
+    assert!(matches!(found, (Err(Error::Denied { status: 403, .. }), Err(_))), "{found:?}");
+    let (found, _) = tried(vec![pull(&[("", "h")]), pull(&[("", "a")])]);
+    assert!(matches!(found, (Ok(false), Ok(false))), "one that is let in is told what is there: {found:?}");
+}
