@@ -82,6 +82,20 @@ impl Authority {
     }
 }
 
+/// A key that stands for any public P-256 key, for which a certificate is asked.
+#[derive(Debug)]
+pub(crate) struct PublicP256(pub(crate) Vec<u8>);
+
+impl PublicKeyData for PublicP256 {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
 /// A time-stamping authority's root and leaf, as DER, leaf first.
 pub(crate) fn timestamping_chain(leaf_key: &Key, time: i64) -> [Vec<u8>; 2] {
     let root_key = key_pair();

@@ -71,6 +71,11 @@ pub(crate) fn generalized_time(seconds: i64) -> Vec<u8> {
     element(0x18, format!("{digits}Z").as_bytes())
 }
 
+/// UTCTime, which stands for the years up to 2049 in certificates and CMS.
+pub(crate) fn utc_time(seconds: i64) -> Vec<u8> {
+    element(0x17, &content(&generalized_time(seconds))[2..])
+}
+
 /// Unix seconds as `2026-06-01T12:00:00Z`.
 pub(crate) fn rfc3339(seconds: i64) -> String {
     let (mut days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
@@ -139,6 +144,7 @@ mod tests {
         assert_eq!(rfc3339(1_709_251_199), "2024-02-29T23:59:59Z");
         assert_eq!(rfc3339(1_735_689_599), "2024-12-31T23:59:59Z");
         assert_eq!(generalized_time(crate::TIME), b"\x18\x0f20260601120000Z");
+        assert_eq!(utc_time(crate::TIME), b"\x17\x0d260601120000Z");
         assert_eq!(children(&sequence(&[&integer(&[1]), &octets(&[7; 300])])).len(), 2);
     }
 }

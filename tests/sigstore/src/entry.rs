@@ -134,7 +134,7 @@ pub(crate) enum Verifier {
     /// A certificate for a P-256 key, as DER.
     Certificate(Vec<u8>),
     /// A key, as DER, and its name in `PublicKeyDetails`.
-    Key(Vec<u8>, &'static str),
+    Key(Vec<u8>, String),
 }
 
 impl<'a> Subject<'a> {
@@ -145,7 +145,7 @@ impl<'a> Subject<'a> {
 
 impl Verifier {
     pub(crate) fn of_key(key: &Key) -> Self {
-        Self::Key(key.public_der(), key.details())
+        Self::Key(key.public_der(), key.details().to_owned())
     }
 
     fn base64_pem(&self) -> String {

@@ -86,8 +86,8 @@ pub(crate) enum Needs {
     Promise,
     Proof,
     Timestamp,
+    /// An envelope with a statement.
     Envelope,
-    Statement,
     /// A statement or the payload of a legacy signature: bytes whose form the instance knows.
     Form,
 }
@@ -157,8 +157,9 @@ impl Fault {
             Self::Downgrade => &[Needs::Proof, Needs::Promise],
             Self::NoTimestamp | Self::TimestampOfOther | Self::TimestampForeignAuthority => &[Needs::Timestamp],
             Self::TimestampOutside => &[Needs::Timestamp, Needs::Certificate],
-            Self::TwoSignatures => &[Needs::Envelope],
-            Self::EmptySubject | Self::SubjectOnlySha512 | Self::WrongPredicateType => &[Needs::Statement],
+            Self::TwoSignatures | Self::EmptySubject | Self::SubjectOnlySha512 | Self::WrongPredicateType => {
+                &[Needs::Envelope]
+            }
             Self::WrongPayloadType | Self::WrongSubject => &[Needs::Form],
             Self::SignatureSpoiled | Self::PayloadChanged => &[],
         }

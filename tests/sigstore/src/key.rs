@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256, Sha384};
 pub enum KeyType {
     /// ECDSA on P-256 with SHA-256.
     P256,
-    /// ECDSA on P-384 with SHA-384.
+    /// ECDSA on P-384 with SHA-384. `cosign sign --key` takes SHA-256 with such keys, which is not made here.
     P384,
     /// Ed25519 over the message itself.
     Ed25519,

@@ -8,6 +8,8 @@
 //!                                                     └─ legacy_attestation  layer of an `.att` image
 //! ```
 //!
+//! [`Server`] offers the same over HTTP, for clients that sign.
+//!
 //! What it makes is what a real instance makes, down to canonical log entries, trees with many leaves and promises of
 //! certificate transparency; with a [`Fault`] it makes what no honest instance would. Times are fixed; keys, and so all
 //! signatures and digests, are fresh in each instance. It is no part of the product and looks at nothing that is: no
@@ -32,6 +34,7 @@ mod fault;
 mod instance;
 mod key;
 mod log;
+mod server;
 mod sign;
 mod statement;
 mod timestamp;
@@ -42,5 +45,6 @@ pub use fault::Fault;
 pub use instance::{Instance, TIME};
 pub use key::{Key, KeyType};
 pub use log::LogVersion;
-pub use sign::{BUNDLE, IN_TOTO, Layer, Signing};
+pub use server::{Server, identity_token};
+pub use sign::{BUNDLE, IN_TOTO, Layer, Layout, Signing};
 pub use statement::{COSIGN_SIGN, COSIGN_TYPE, OTHER_DIGEST, OTHER_PREDICATE, Statement, StatementVersion};

@@ -162,6 +162,23 @@ impl Logged {
         json!({ "SignedEntryTimestamp": promise, "Payload": self.payload() }).to_string()
     }
 
+    /// The entry as the API of version 1 answers, under its id.
+    pub(crate) fn answer(&self) -> Value {
+        let mut answer = self.payload();
+        let promise = self.promise.as_deref().unwrap_or_default();
+        answer["verification"] = json!({
+            "inclusionProof": {
+                "checkpoint": self.checkpoint,
+                "hashes": self.path.iter().flatten().map(|hash| hex(hash)).collect::<Vec<_>>(),
+                "logIndex": self.tree_index,
+                "rootHash": hex(&self.root),
+                "treeSize": self.tree_size,
+            },
+            "signedEntryTimestamp": BASE64_STANDARD.encode(promise),
+        });
+        answer
+    }
+
     fn payload(&self) -> Value {
         json!({
             "body": BASE64_STANDARD.encode(&self.body),

@@ -10,6 +10,7 @@ use crate::{
     statement::{self, Statement},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use rcgen::PublicKeyData;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -49,18 +50,24 @@ pub struct Layer {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What is signed.
-struct Content<'a> {
-    form: Form,
-    payload: Vec<u8>,
-    payload_type: &'a str,
+/// How a signature travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A bundle around an envelope: [`Signing::attest`].
+    Attestation,
+    /// A bundle around a signature over bytes: [`Signing::sign_blob`].
+    Blob,
+    /// A layer of a `.sig` image: [`Signing::legacy_signature`].
+    LegacySignature,
+    /// A layer of an `.att` image: [`Signing::legacy_attestation`].
+    LegacyAttestation,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Blob,
-    SimpleSigning,
-    Statement,
+/// What is signed.
+struct Content<'a> {
+    layout: Layout,
+    payload: Vec<u8>,
+    payload_type: &'a str,
 }
 
 /// A signature with all that was said of it.
@@ -103,7 +110,8 @@ impl<'a> Signing<'a> {
         self
     }
 
-    /// Enters the signature into the log that takes this type of entry.
+    /// Enters the signature into the log that takes this type of entry. Layouts without an envelope panic at types
+    /// that are about envelopes.
     pub fn entry(mut self, entry: Entry) -> Self {
         self.log = Log::Of(entry);
         self
@@ -127,10 +135,23 @@ impl<'a> Signing<'a> {
         self
     }
 
+    /// Whether the fault changes something in what this signer makes.
+    pub fn takes(&self, fault: Fault, layout: Layout) -> bool {
+        let log = self.entry_type(layout).map(Entry::log);
+        fault.needs().iter().all(|needs| match needs {
+            Needs::Certificate => matches!(self.signer, Signer::Keyless { .. }),
+            Needs::Entry => log.is_some(),
+            Needs::Promise => log == Some(LogVersion::V1),
+            Needs::Proof => log.is_some() && matches!(layout, Layout::Attestation | Layout::Blob),
+            Needs::Timestamp => self.timestamp,
+            Needs::Envelope => layout.is_envelope(),
+            Needs::Form => layout != Layout::Blob,
+        })
+    }
+
     /// A bundle v0.3 around a DSSE envelope with a statement, as JSON.
     pub fn attest(&self, statement: &Statement) -> Vec<u8> {
-        let content = self.statement(statement);
-        let signed = self.sign(&content, Entry::Dsse, true);
+        let signed = self.sign(&self.statement(Layout::Attestation, statement));
         let mut envelope: Value = serde_json::from_slice(&signed.envelope).expect("own JSON");
         for signature in envelope["signatures"].as_array_mut().into_iter().flatten() {
             signature.as_object_mut().map(|signature| signature.remove("keyid"));
@@ -140,8 +161,7 @@ impl<'a> Signing<'a> {
 
     /// A bundle v0.3 around a signature over bytes, as JSON.
     pub fn sign_blob(&self, bytes: &[u8]) -> Vec<u8> {
-        let content = Content { form: Form::Blob, payload: bytes.to_vec(), payload_type: "" };
-        let signed = self.sign(&content, Entry::HashedRekord, true);
+        let signed = self.sign(&Content { layout: Layout::Blob, payload: bytes.to_vec(), payload_type: "" });
         let changed: &[u8] = if self.fault == Some(Fault::PayloadChanged) { b" " } else { b"" };
         let message = json!({
             "messageDigest": self.digest(&[bytes, changed].concat()).json(),
@@ -154,8 +174,8 @@ impl<'a> Signing<'a> {
     /// `optional`, an object or null.
     pub fn legacy_signature(&self, reference: &str, sha256: &str, annotations: &Value) -> Layer {
         let payload = statement::simple_signing(reference, sha256, annotations, self.fault);
-        let mut content = Content { form: Form::SimpleSigning, payload, payload_type: "" };
-        let signed = self.sign(&content, Entry::HashedRekord, false);
+        let mut content = Content { layout: Layout::LegacySignature, payload, payload_type: "" };
+        let signed = self.sign(&content);
         if self.fault == Some(Fault::PayloadChanged) {
             content.payload.push(b' ');
         }
@@ -166,12 +186,19 @@ impl<'a> Signing<'a> {
 
     /// A legacy attestation: a layer of the image at tag `sha256-<digest>.att`.
     pub fn legacy_attestation(&self, statement: &Statement) -> Layer {
-        let content = self.statement(statement);
-        let signed = self.sign(&content, Entry::Dsse, false);
+        let signed = self.sign(&self.statement(Layout::LegacyAttestation, statement));
         let mut annotations = self.annotations(&signed);
         annotations.insert(SIGNATURE.to_owned(), String::new());
         annotations.insert("predicateType".to_owned(), statement.predicate_type(self.fault).to_owned());
         Layer { media_type: "application/vnd.dsse.envelope.v1+json", bytes: signed.envelope, annotations }
+    }
+
+    /// The certificate alone, for a key that stays with its owner. None for a signer with a key.
+    pub(crate) fn certificate_for(&self, key: &impl PublicKeyData) -> Option<Vec<u8>> {
+        match &self.signer {
+            Signer::Keyless { identity, claims } => Some(self.certificate(key, identity, claims)),
+            Signer::Keyed(_) => None,
+        }
     }
 
     fn digest(&self, bytes: &[u8]) -> Digest {
@@ -181,28 +208,27 @@ impl<'a> Signing<'a> {
         }
     }
 
-    fn statement(&self, statement: &Statement) -> Content<'static> {
+    fn statement(&self, layout: Layout, statement: &Statement) -> Content<'static> {
         let wrong = self.fault == Some(Fault::WrongPayloadType);
         let payload_type = if wrong { "application/vnd.example+json" } else { IN_TOTO };
-        Content { form: Form::Statement, payload: statement.bytes(self.fault), payload_type }
+        Content { layout, payload: statement.bytes(self.fault), payload_type }
     }
 
-    /// Signs, and asks log and authority. `usual` is the entry type for the layout in Rekor v1.
-    fn sign(&self, content: &Content<'_>, usual: Entry, is_bundle: bool) -> Signed {
-        let entry = match self.log {
-            Log::None => None,
-            Log::Usual(LogVersion::V1) => Some(usual),
-            Log::Usual(LogVersion::V2) => Some(Entry::HashedRekordV2),
-            Log::Of(entry) => Some(entry),
-        };
-        self.check(content.form, entry, is_bundle);
+    /// Signs, and asks log and authority.
+    fn sign(&self, content: &Content<'_>) -> Signed {
+        let layout = content.layout;
+        if let Some(fault) = self.fault {
+            // A fault that changes nothing would pass a positive off as a negative.
+            assert!(self.takes(fault, layout), "{fault:?} changes nothing in {layout:?} of this signer");
+        }
+        let entry = self.entry_type(layout);
 
         let fresh;
         let (key, certificate) = match &self.signer {
             Signer::Keyed(key) => (*key, None),
             Signer::Keyless { identity, claims } => {
                 fresh = Key::generate(KeyType::P256);
-                (&fresh, Some(self.certificate(&fresh, identity, claims)))
+                (&fresh, Some(self.certificate(fresh.pair(), identity, claims)))
             }
         };
         let message = content.signed_bytes();
@@ -216,34 +242,26 @@ impl<'a> Signing<'a> {
             signature: &signature,
             verifier: certificate.clone().map_or_else(|| Verifier::of_key(key), Verifier::Certificate),
             envelope: Some(Envelope { json: &envelope, payload: &content.payload, payload_type: content.payload_type })
-                .filter(|_| content.form == Form::Statement),
+                .filter(|_| layout.is_envelope()),
         };
         let logged = entry.map(|entry| self.logged(entry, &honest, key));
         // cosign stamps the whole envelope of a legacy attestation (`attest.go`), and signatures elsewhere.
-        let stamped = if content.form == Form::Statement && !is_bundle { &envelope } else { &signature };
+        let stamped = if layout == Layout::LegacyAttestation { &envelope } else { &signature };
         let timestamp = self.timestamp.then(|| self.timestamp(stamped)).flatten();
         Signed { signature, envelope, certificate, logged, timestamp }
     }
 
-    /// A fault that changes nothing would make a positive look like a negative.
-    fn check(&self, form: Form, entry: Option<Entry>, is_bundle: bool) {
-        let Some(fault) = self.fault else { return };
-        let version = entry.map(Entry::log);
-        for needs in fault.needs() {
-            let met = match needs {
-                Needs::Certificate => matches!(self.signer, Signer::Keyless { .. }),
-                Needs::Entry => version.is_some(),
-                Needs::Promise => version == Some(LogVersion::V1),
-                Needs::Proof => version.is_some() && is_bundle,
-                Needs::Timestamp => self.timestamp,
-                Needs::Envelope | Needs::Statement => form == Form::Statement,
-                Needs::Form => form != Form::Blob,
-            };
-            assert!(met, "{fault:?} needs {needs:?}, which is not in this material");
+    fn entry_type(&self, layout: Layout) -> Option<Entry> {
+        match self.log {
+            Log::None => None,
+            Log::Usual(LogVersion::V1) if layout.is_envelope() => Some(Entry::Dsse),
+            Log::Usual(LogVersion::V1) => Some(Entry::HashedRekord),
+            Log::Usual(LogVersion::V2) => Some(Entry::HashedRekordV2),
+            Log::Of(entry) => Some(entry),
         }
     }
 
-    fn certificate(&self, key: &Key, identity: &Identity, claims: &[(u64, String)]) -> Vec<u8> {
+    fn certificate(&self, key: &impl PublicKeyData, identity: &Identity, claims: &[(u64, String)]) -> Vec<u8> {
         let time = self.instance.time;
         let (trusted, foreign) = (&self.instance.trusted, &self.instance.foreign);
         let mut claims = claims.to_vec();
@@ -271,7 +289,7 @@ impl<'a> Signing<'a> {
         let log = CtLog { key: ct_key, id: Sha256::digest(trusted.ct.public_der()).into(), time: begin };
         let is_foreign = self.fault == Some(Fault::CertificateForeignAuthority);
         let authority = if is_foreign { &foreign.authority } else { &trusted.authority };
-        authority.issue(key.pair(), &request, Some(log).filter(|_| self.fault != Some(Fault::NoSct)))
+        authority.issue(key, &request, Some(log).filter(|_| self.fault != Some(Fault::NoSct)))
     }
 
     /// The envelope's JSON as cosign writes it.
@@ -348,7 +366,7 @@ impl<'a> Signing<'a> {
             Signer::Keyed(_) => Verifier::of_key(stranger),
             Signer::Keyless { identity, claims } => {
                 let honest = Self { fault: None, ..self.clone() };
-                Verifier::Certificate(honest.certificate(stranger, identity, claims))
+                Verifier::Certificate(honest.certificate(stranger.pair(), identity, claims))
             }
         }
     }
@@ -408,10 +426,16 @@ impl<'a> Signing<'a> {
     }
 }
 
+impl Layout {
+    fn is_envelope(self) -> bool {
+        matches!(self, Self::Attestation | Self::LegacyAttestation)
+    }
+}
+
 impl Content<'_> {
     /// The bytes themselves, or an envelope's pre-authentication encoding (DSSE protocol).
     fn signed_bytes(&self) -> Vec<u8> {
-        if self.form != Form::Statement {
+        if !self.layout.is_envelope() {
             return self.payload.clone();
         }
         let (of, payload) = (self.payload_type, &self.payload);

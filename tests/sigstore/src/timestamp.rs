@@ -56,7 +56,7 @@ impl TimestampAuthority {
         let signing_certificate = der::sequence(&[&der::sequence(&[&der::sequence(&[&certificate_hash])])]);
         let attributes = der::set(vec![
             attribute(&CONTENT_TYPE, der::oid(&TST_INFO)),
-            attribute(&SIGNING_TIME, der::generalized_time(time)),
+            attribute(&SIGNING_TIME, der::utc_time(time)),
             attribute(&MESSAGE_DIGEST, der::octets(&Sha256::digest(info))),
             attribute(&SIGNING_CERTIFICATE_V2, signing_certificate),
         ]);

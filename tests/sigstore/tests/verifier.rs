@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sigstore_instance::{
-    Entry, Fault, IN_TOTO, Identity, Instance, Key, KeyType, Layer, LogVersion, Signing, Statement, StatementVersion,
+    Entry, Fault, Identity, Instance, Key, KeyType, Layer, Layout, LogVersion, Signing, Statement, StatementVersion,
 };
 use sigstore_trust_root::TrustedRoot;
 use sigstore_types::{Artifact, Bundle, DerPublicKey, Sha256Hash};
@@ -90,28 +90,29 @@ fn accepts_keyed_entries_of_rekor_v2() {
 fn accepts_legacy_layers_as_bundles() {
     let instance = Instance::new();
     let key = Key::generate(KeyType::P256);
-    let signers = [("keyless", alice(&instance)), ("keyed", instance.keyed(&key).log(LogVersion::V1))];
-    for (name, signer) in signers {
-        let layer = signer.legacy_signature("registry.test/app:1", &digest(), &json!({ "env": "test" }));
-        let digest = Sha256::digest(&layer.bytes);
-        let message = json!({
-            "messageDigest": { "algorithm": "SHA2_256", "digest": BASE64_STANDARD.encode(digest) },
-            "signature": layer.annotations["dev.cosignproject.cosign/signature"],
-        });
-        let bundle = from_legacy(&layer, "messageSignature", message);
-        let attestation = signer.legacy_attestation(&statement());
-        let envelope: Value = serde_json::from_slice(&attestation.bytes).expect("JSON");
-        assert_eq!(envelope["payloadType"], IN_TOTO);
-        let attested = from_legacy(&attestation, "dsseEnvelope", envelope);
-        let results = match name {
-            "keyless" => [keyless(&instance, &bundle, Some(&layer.bytes)), keyless(&instance, &attested, None)],
-            _ => [
-                check(&instance, &bundle, Some(&layer.bytes), &key_policy(&key)),
-                check(&instance, &attested, None, &key_policy(&key)),
-            ],
-        };
-        for result in results {
-            assert!(result.unwrap_or_else(|error| panic!("{name}: {error}")).integrated_time().is_some());
+    for layout in [Layout::LegacySignature, Layout::LegacyAttestation] {
+        let result = legacy(&instance, &alice(&instance), layout, &VerificationPolicy::new(ALICE, ISSUER));
+        assert!(result.expect("keyless").integrated_time().is_some());
+        let signer = instance.keyed(&key).log(LogVersion::V1);
+        let result = legacy(&instance, &signer, layout, &key_policy(&key));
+        assert!(result.expect("keyed").integrated_time().is_some());
+    }
+}
+
+#[test]
+fn refuses_faults_of_legacy_layers() {
+    let instance = Instance::new();
+    for layout in [Layout::LegacySignature, Layout::LegacyAttestation] {
+        let signer = alice(&instance);
+        for fault in Fault::ALL.into_iter().filter(|fault| signer.takes(*fault, layout)) {
+            let signer = signer.clone().fault(fault);
+            let result = legacy(&instance, &signer, layout, &VerificationPolicy::new(ALICE, ISSUER));
+            // What a payload or statement says is for others to read.
+            let accepted = match layout {
+                Layout::LegacySignature => [Fault::WrongPayloadType, Fault::WrongSubject].contains(&fault),
+                _ => fault == Fault::WrongPredicateType,
+            };
+            assert_eq!(result.is_ok(), accepted, "{layout:?}, {fault:?}: {:?}", result.err());
         }
     }
 }
@@ -209,10 +210,37 @@ fn tekton_s_entries_are_as_rekor_writes_them() {
 }
 
 #[test]
-#[should_panic(expected = "NoSct needs Certificate")]
+#[should_panic(expected = "NoSct changes nothing in Attestation")]
 fn a_fault_that_changes_nothing_is_refused() {
     let key = Key::generate(KeyType::P256);
     Instance::new().keyed(&key).fault(Fault::NoSct).attest(&statement());
+}
+
+#[test]
+fn every_fault_can_be_made_where_it_changes_something() {
+    let instance = Instance::new();
+    let key = Key::generate(KeyType::Ed25519);
+    let keyed = instance.keyed(&key);
+    let keyless = alice(&instance).timestamped();
+    let logs = [LogVersion::V1, LogVersion::V2].into_iter();
+    let logged = logs.flat_map(|log| [keyless.clone().log(log), keyed.clone().log(log)]);
+    for signer in logged.chain([keyed.clone()]) {
+        for layout in [Layout::Attestation, Layout::Blob, Layout::LegacySignature, Layout::LegacyAttestation] {
+            for fault in Fault::ALL.into_iter().filter(|fault| signer.takes(*fault, layout)) {
+                let signer = signer.clone().fault(fault);
+                let made = match layout {
+                    Layout::Attestation => signer.attest(&statement()),
+                    Layout::Blob => signer.sign_blob(BLOB),
+                    Layout::LegacySignature => signer.legacy_signature("app", &digest(), &Value::Null).bytes,
+                    Layout::LegacyAttestation => signer.legacy_attestation(&statement()).bytes,
+                };
+                serde_json::from_slice::<Value>(&made).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+            }
+        }
+    }
+    assert!(Fault::ALL.iter().all(|fault| keyless.takes(*fault, Layout::Attestation)));
+    let alone: Vec<_> = Fault::ALL.into_iter().filter(|fault| keyed.takes(*fault, Layout::Blob)).collect();
+    assert_eq!(alone, [Fault::SignatureSpoiled, Fault::PayloadChanged]);
 }
 
 /// How the verifier names a fault of a keyless attestation in Rekor v1 with a timestamp. None: it is the policy's matter.
@@ -259,7 +287,27 @@ fn logged<'a>(signer: &Signing<'a>) -> [(&'static str, Signing<'a>); 4] {
     ]
 }
 
-/// A v0.1 bundle out of a legacy layer, as converters make it.
+/// Verifies a legacy layer, as a bundle v0.1.
+fn legacy(
+    instance: &Instance,
+    signer: &Signing<'_>,
+    layout: Layout,
+    policy: &impl sigstore_verify::Policy,
+) -> Result<VerificationResult, String> {
+    if layout == Layout::LegacyAttestation {
+        let layer = signer.legacy_attestation(&statement());
+        let envelope = serde_json::from_slice(&layer.bytes).expect("JSON");
+        return check(instance, &from_legacy(&layer, "dsseEnvelope", envelope), None, policy);
+    }
+    let layer = signer.legacy_signature("registry.test/app:1", &digest(), &json!({ "env": "test" }));
+    let digest = BASE64_STANDARD.encode(Sha256::digest(&layer.bytes));
+    let message = json!({
+        "messageDigest": { "algorithm": "SHA2_256", "digest": digest },
+        "signature": layer.annotations["dev.cosignproject.cosign/signature"],
+    });
+    check(instance, &from_legacy(&layer, "messageSignature", message), Some(&layer.bytes), policy)
+}
+
 fn from_legacy(layer: &Layer, kind: &str, content: Value) -> Vec<u8> {
     let entry: Value = serde_json::from_str(&layer.annotations["dev.sigstore.cosign/bundle"]).expect("JSON");
     let payload = &entry["Payload"];
