@@ -8,7 +8,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -35,14 +35,19 @@ pub struct Sigstore {
     children: Vec<Child>,
     folder: tempfile::TempDir,
     issuer: Arc<Issuer>,
+    _only: MutexGuard<'static, ()>,
 }
+
+/// One at a time: the timestamp authority has a port for its metrics that cannot be chosen.
+static ONLY: Mutex<()> = Mutex::new(());
 
 impl Sigstore {
     /// Starts everything and waits until it answers.
     pub fn start() -> Self {
+        let only = ONLY.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("a folder");
         let [fulcio, rekor, authority] = [(); 3].map(|()| format!("http://127.0.0.1:{}", free_port()));
-        let mut sigstore = Self { children: Vec::new(), issuer: Issuer::start(), folder };
+        let mut sigstore = Self { children: Vec::new(), issuer: Issuer::start(), folder, _only: only };
         let at = |name: &str| sigstore.folder.path().join(name).display().to_string();
         let url = &sigstore.issuer.url;
         fs::write(
@@ -200,7 +205,7 @@ impl Drop for Sigstore {
 
 /// A port that nobody had a moment ago; none twice.
 pub fn free_port() -> u16 {
-    static GIVEN: std::sync::Mutex<BTreeSet<u16>> = std::sync::Mutex::new(BTreeSet::new());
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
         if GIVEN.lock().expect("no panic").insert(port) {

@@ -106,8 +106,7 @@ fn keyless_signatures_and_attestations_are_accepted_both_ways() {
         let statement = written(bench.folder.path(), "statement.json", r#"{"from": "cosign"}"#);
         let root = bench.sigstore.trusted_root();
         let options = format!(
-            "-y --identity-token {} --signing-config {config} --trusted-root {root} --allow-http-registry",
-            fs::read_to_string(&token).expect("a token")
+            "-y --identity-token {token} --signing-config {config} --trusted-root {root} --allow-http-registry"
         );
         cosign(&format!("sign {options} {theirs}")).ok();
         cosign(&format!("attest {options} --type https://example.com/x --predicate {statement} {theirs}")).ok();
@@ -221,7 +220,7 @@ fn an_index_and_each_of_its_images_are_attested_and_an_older_statement_is_replac
         // A DNA that differs takes the place of the older one; a large one is beside its statement.
         let dna = mayfly(&format!("analyze {index} --platform linux/arm64 --plain-http --no-cache --format json")).ok();
         let mut dna = dna.json();
-        dna["layers"][0]["createdBy"] = json!("x".repeat(2 << 20));
+        dna["layers"][0]["created_by"] = json!("x".repeat(2 << 20));
         let large = written(bench.folder.path(), "large.json", dna.to_string());
         let done = mayfly(&format!("{attest} --dna {large}")).ok().json();
         assert_eq!(done[0]["replaced"].as_array().map(Vec::len), Some(1), "{done:#}");
