@@ -1,26 +1,27 @@
 //! Signatures and attestations between us and cosign, over real registries and a private Sigstore: what one writes the other
 //! accepts. Then registries that fail or lie: what cannot be known is never "no".
 
-use std::{fs, path::Path};
+use std::{env, fs, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
+use sigstore_instance::{Identity, Instance, LogVersion, Server, identity_token};
 use tests::{
     Access, ImageBuilder, Layer, Output, ReferrersRegistry, Registry, Sigstore, copy, mayfly_path, run, sigstore_tool,
-    written,
+    tool, written,
 };
 
 const EMAIL: &str = "ci@example.com";
 const DNA: &str = "https://mayfly.dev/dna/v1";
 
 /// A registry of either kind.
-enum Server {
+enum Kind {
     /// Without the referrers API.
     Plain(Registry),
     /// With it.
     Referrers(ReferrersRegistry),
 }
 
-impl Server {
+impl Kind {
     fn both() -> [Self; 2] {
         [Self::Plain(Registry::start(Access::Anonymous)), Self::Referrers(ReferrersRegistry::start())]
     }
@@ -57,13 +58,13 @@ fn cosign(line: &str) -> Output {
 struct Bench {
     folder: tempfile::TempDir,
     sigstore: Sigstore,
-    servers: [Server; 2],
+    servers: [Kind; 2],
 }
 
 impl Bench {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let bench = Self { folder, sigstore: Sigstore::start(), servers: Server::both() };
+        let bench = Self { folder, sigstore: Sigstore::start(), servers: Kind::both() };
         mayfly(&format!("keys generate --output-prefix {}", bench.at("own"))).ok();
         bench
     }
@@ -72,7 +73,7 @@ impl Bench {
         self.folder.path().join(name).display().to_string()
     }
 
-    fn push(&self, server: &Server, name: &str, platforms: &[(&str, &str)]) -> String {
+    fn push(&self, server: &Kind, name: &str, platforms: &[(&str, &str)]) -> String {
         let reference = server.reference(name);
         copy(&image(&self.folder.path().join(name.replace(['/', ':'], "-")), platforms), &reference);
         reference
@@ -230,6 +231,88 @@ fn an_index_and_each_of_its_images_are_attested_and_an_older_statement_is_replac
         assert_eq!(on_image.len(), 1, "the older one is no longer found: {found:#}");
         assert!(predicate["document"].is_null() && predicate["digest"].is_string(), "{predicate:#}");
     }
+}
+
+/// The bundle about an image in a registry with the referrers API.
+fn bundle(registry: &ReferrersRegistry, name: &str, digest: &str) -> Vec<u8> {
+    let get = |what: &str| {
+        let url = format!("http://{}/{what}", registry.reference("").replacen('/', "/v2/", 1).trim_end_matches('/'));
+        run(tool("curl", "curl").args(["-sfH", "Accept: application/vnd.oci.image.manifest.v1+json", &url])).ok()
+    };
+    let listed = get(&format!("{name}/referrers/{digest}")).json();
+    let manifest = listed["manifests"][0]["digest"].as_str().expect("one referrer");
+    let manifest = get(&format!("{name}/manifests/{manifest}")).json();
+    get(&format!("{name}/blobs/{}", manifest["layers"][0]["digest"].as_str().expect("a layer"))).stdout
+}
+
+#[test]
+fn verifiers_in_other_languages_accept_what_we_sign() {
+    let (python, node) = (env::var_os("PEER_PYTHON"), env::var_os("NODE_FOLDER"));
+    let (Some(python), Some(node)) = (python, node) else {
+        panic!(
+            "this suite needs PEER_PYTHON with PyPI sigstore, and NODE_FOLDER with npm @sigstore/verify: `.ci/run` installs them"
+        )
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    for name in ["own", "other"] {
+        mayfly(&format!("keys generate --output-prefix {}", at(name))).ok();
+    }
+    let registry = ReferrersRegistry::start();
+    // Unlike the real instance this one has a log of certificates, which PyPI's asks for, and both versions of the log.
+    let instance = Arc::new(Instance::new());
+    let root = written(folder.path(), "root.json", instance.trusted_root());
+    let server = Server::start(Arc::clone(&instance));
+    let issuer = "https://issuer.example.com";
+    let token = written(folder.path(), "token", identity_token(&Identity::Email(EMAIL.to_owned()), issuer));
+    let identity = format!("--certificate-identity {EMAIL} --certificate-oidc-issuer {issuer}");
+    for log in [LogVersion::V1, LogVersion::V2] {
+        let config = written(folder.path(), "config.json", server.signing_config(log));
+        for keyed in [false, true] {
+            let name = format!("team/{log:?}-{keyed}").to_lowercase();
+            let reference = registry.reference(&format!("{name}:1"));
+            copy(&image(&folder.path().join(name.replace('/', "-")), ONE), &reference);
+            let signer =
+                if keyed { format!("--key {}", at("own.key")) } else { format!("--keyless --identity-token {token}") };
+            let attest = format!("attest {reference} {signer} --signing-config {config} --plain-http --no-cache");
+            let done = mayfly(&attest).ok().json();
+            let bundle = bundle(&registry, &name, done[0]["subject"].as_str().expect("a digest"));
+            let bundle = written(folder.path(), "bundle.json", bundle);
+            let accept = if keyed { format!("--key {}", at("own.pub")) } else { identity.clone() };
+            mayfly(&format!("verify {reference} {accept} --type dna --trusted-root {root} --plain-http")).ok();
+
+            let suites = Path::new(env!("CARGO_MANIFEST_DIR")).join("suites/peers");
+            let npm = |whom: &[&str]| {
+                let mut npm = tool("node", "nodejs");
+                npm.env("NODE_FOLDER", &node).arg(suites.join("verify.mjs")).args([&root, &bundle]);
+                run(npm.args(whom))
+            };
+            let pypi = |whom: &[&str]| {
+                let mut pypi = std::process::Command::new(&python);
+                run(pypi.arg(suites.join("verify.py")).args([&root, &bundle]).args(whom))
+            };
+            if keyed {
+                assert_eq!(npm(&[&at("own.pub")]).ok().text().trim(), DNA, "{name}");
+                assert_ne!(npm(&[&at("other.pub")]).code, 0, "{name}: another key");
+                continue; // PyPI's takes no keys.
+            }
+            for verify in [&npm as &dyn Fn(&[&str]) -> Output, &pypi] {
+                assert_eq!(verify(&[EMAIL, issuer]).ok().text().trim(), DNA, "{name}");
+                assert_ne!(verify(&["other@example.com", issuer]).code, 0, "{name}: another identity");
+            }
+        }
+    }
+}
+
+#[test]
+fn bundles_are_judged_as_the_conformance_suite_expects() {
+    let Some(suite) = env::var_os("CONFORMANCE") else {
+        eprintln!("skipped: CONFORMANCE names no folder with the cases of sigstore-conformance and their `run`");
+        return;
+    };
+    let done =
+        run(std::process::Command::new(Path::new(&suite).join("run")).arg(mayfly_path()).arg("conformance")).ok();
+    assert!(done.text().trim_end().ends_with("140 passed, 0 failed"), "{}", done.text());
 }
 
 #[test]
