@@ -1,8 +1,8 @@
 //! Images in registries: a [`Reference`] in, images with fetched layers out; and for all else a registry keeps, a
 //! [`Repository`] to ask and to push to. Source: OCI distribution specification.
 //!
-//! Requests are made here and not by a client library: what came as a library read manifests, tokens and error bodies whole
-//! before anyone could limit them, dropped the headers that say when to try again, and took a refusal for an absence.
+//! `oci-client` gives types of the protocol; requests are made here: its client reads manifests, tokens and error bodies whole
+//! before anyone can limit them, drops the headers that say when to try again, and takes a refusal for an absence.
 
 mod cloud;
 mod credentials;

@@ -18,7 +18,7 @@ const BANNED: [(&str, &str); 3] =
     [("ring", "one crypto library: aws-lc-rs"), ("openssl-sys", "no OpenSSL"), ("native-tls", "no OpenSSL")];
 
 /// Crates that pull a network or a runtime into what must stay sync and offline.
-const ASYNC: [&str; 4] = ["tokio", "reqwest", "hyper", "rustls"];
+const ASYNC: [&str; 5] = ["tokio", "reqwest", "hyper", "oci-client", "rustls"];
 
 /// Names of all crates in `package`'s tree: normal and build dependencies on Linux.
 fn tree(package: &str, options: &[&str]) -> BTreeSet<String> {

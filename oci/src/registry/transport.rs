@@ -15,7 +15,6 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderMap, LOCATION},
     redirect,
 };
-use serde::Deserialize;
 use tracing::debug;
 
 use super::{
@@ -416,16 +415,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// What an error body says. Source: OCI distribution specification, "Error Codes".
 fn message(body: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Envelope {
-        errors: Vec<Item>,
-    }
-    #[derive(Deserialize)]
-    struct Item {
-        #[serde(default)]
-        message: String,
-    }
-    match serde_json::from_slice::<Envelope>(body) {
+    match serde_json::from_slice::<oci_client::errors::OciEnvelope>(body) {
         Ok(envelope) => {
             clean(&envelope.errors.iter().map(|error| error.message.as_str()).collect::<Vec<_>>().join(", "))
         }
