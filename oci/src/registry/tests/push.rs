@@ -60,7 +60,7 @@ fn an_upload_that_is_refused_or_led_astray_is_an_error() {
     let answering = |status: u16, location: &'static str| {
         Server::start(move |asked, _| match asked.method.as_str() {
             "POST" => reply(202, location, b""),
-            "PUT" => reply(status, "", b"{\"errors\":[{\"message\":\"too large\"}]}"),
+            "PUT" => reply(status, "", b"{\"errors\":[{\"code\":\"SIZE_INVALID\",\"message\":\"too large\"}]}"),
             _ => reply(404, "", b""),
         })
     };
