@@ -221,3 +221,93 @@ pub const DNA_MEDIA_TYPE: &str = "application/vnd.mayfly.dna.v1+json";
 const MAX_INLINE_BYTES: usize = 1 << 20;
 /// Packages and sources that are kept; image bills have some thousands.
 const MAX_ITEMS: usize = 50_000;
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use dna::Digest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        evidence::Evidence,
+        place::{Format, Origin, Place},
+        proof::{By, Proof},
+    };
+
+    fn typed(predicate_type: &str, predicate: Value) -> Predicate {
+        let digest = Digest::sha256(b"");
+        let (subject, carrier) = (digest.clone(), digest.clone());
+        let origin = Origin { subject, place: Place::File, carrier, format: Format::Bundle };
+        let (times, log, root) = Default::default();
+        let (signer, evidence) = ("x".to_owned(), Evidence::Signature);
+        let proof =
+            Proof { signer, by: By::Key(digest), evidence, times, log, certificate_logged: false, root, origin };
+        Attestation { proof, predicate_type: predicate_type.to_owned(), predicate }.typed()
+    }
+
+    /// As the generators of SLSA's GitHub workflows, BuildKit and others write them, shortened.
+    #[test]
+    fn provenance_of_both_versions_names_builder_and_sources() {
+        let commit = "9b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f7a8b9c";
+        let one = json!({
+            "buildDefinition": {
+                "buildType": "https://actions.github.io/buildtypes/workflow/v1",
+                "externalParameters": {"workflow": {"ref": "refs/heads/main"}},
+                "resolvedDependencies": [{"uri": "git+https://github.com/team/app@refs/heads/main", "digest": {"gitCommit": commit}}],
+            },
+            "runDetails": {"builder": {"id": "https://github.com/actions/runner/github-hosted"}},
+        });
+        let two = json!({
+            "builder": {"id": "https://github.com/team/app/.github/workflows/build.yml@refs/tags/v1"},
+            "buildType": "https://mobyproject.org/buildkit@v1",
+            "materials": [{"uri": "pkg:docker/debian@12", "digest": {"sha256": "00"}}, {"no": "uri"}],
+        });
+        let Predicate::Provenance(one) = typed("https://slsa.dev/provenance/v1", one) else { panic!("provenance") };
+        assert_eq!(one.builder, "https://github.com/actions/runner/github-hosted");
+        assert_eq!(one.sources[0].digests, [format!("gitCommit:{commit}")]);
+        let Predicate::Provenance(two) = typed("https://slsa.dev/provenance/v0.2", two) else { panic!("provenance") };
+        assert_eq!((two.build_type.as_str(), two.sources.len()), ("https://mobyproject.org/buildkit@v1", 1));
+        assert_eq!(typed("https://slsa.dev/provenance/v1", json!({"runDetails": 7})), Predicate::Other);
+    }
+
+    #[test]
+    fn bills_of_materials_give_packages_and_scans_their_end() {
+        let cyclonedx = json!({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": [
+            {"type": "library", "name": "openssl", "version": "3.0", "purl": "pkg:deb/debian/openssl@3.0"}, {"type": "file"}]});
+        let spdx = json!({"spdxVersion": "SPDX-2.3", "packages": [{"name": "openssl", "versionInfo": "3.0", "externalRefs": [
+            {"referenceType": "cpe23Type", "referenceLocator": "cpe"},
+            {"referenceType": "purl", "referenceLocator": "pkg:deb/debian/openssl@3.0"}]}]});
+        let package = Package {
+            name: "openssl".to_owned(),
+            version: "3.0".to_owned(),
+            purl: "pkg:deb/debian/openssl@3.0".to_owned(),
+        };
+        for (kind, document) in [("https://cyclonedx.org/bom", cyclonedx), ("https://spdx.dev/Document", spdx)] {
+            let Predicate::Sbom(sbom) = typed(kind, document) else { panic!("{kind}") };
+            assert_eq!(sbom.packages, [package.clone()], "{kind}");
+        }
+        let scan = json!({"invocation": {}, "scanner": {"uri": "pkg:github/aquasecurity/trivy@0.50", "version": "0.50",
+            "result": {}}, "metadata": {"scanFinishedOn": "2026-01-02T03:04:05Z"}});
+        let Predicate::Scan(scan) = typed("https://cosign.sigstore.dev/attestation/vuln/v1", scan) else {
+            panic!("a scan")
+        };
+        assert_eq!(scan.finished, "2026-01-02T03:04:05Z");
+        assert_eq!(typed("https://example.com/x", json!({})), Predicate::Other);
+    }
+
+    #[test]
+    fn a_dna_that_is_not_the_one_named_is_refused() {
+        let named = DnaPredicate {
+            schema: dna::SCHEMA.to_owned(),
+            digest: Some(Digest::sha256(b"another")),
+            document: Some(json!({"schema": dna::SCHEMA})),
+            platforms: Vec::new(),
+        };
+        let Predicate::Dna(read) = typed(DNA_PREDICATE, serde_json::to_value(&named).expect("JSON")) else {
+            panic!("a DNA")
+        };
+        assert_eq!(*read, named);
+        assert!(read.document().is_err());
+    }
+}
