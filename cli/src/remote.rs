@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 use dna::{Digest, Platform};
 use oci::{
     Descriptor, Index, Reference, Source,
-    registry::{Repository, Settings},
+    registry::{Hosts, Repository, Settings},
 };
 
-use crate::analyze;
+use crate::{analyze, args};
 
 /// An image, or an index of several.
 #[derive(Debug)]
@@ -74,6 +74,12 @@ fn serves(platform: &Platform, wanted: &Platform) -> bool {
 pub(crate) fn platform(image: &Descriptor) -> Option<Platform> {
     let platform = image.platform.as_ref().filter(|platform| !matches!(platform.os.as_str(), "" | "unknown"))?;
     Some(Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref()))
+}
+
+/// How registries are reached, as the arguments say.
+pub(crate) fn settings(args: &args::Registry) -> anyhow::Result<Settings> {
+    let hosts = args.registries.as_deref().map(Hosts::read).transpose()?.unwrap_or_default();
+    Ok(Settings { plain_http: args.plain_http, ca_file: args.ca_file.clone(), hosts, ..Settings::default() })
 }
 
 /// A reference to a registry, for commands that need one.

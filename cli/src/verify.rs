@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use dna::Digest;
-use oci::registry::Settings;
 use serde::Serialize;
 use trust::{
     Answer, Attestation, By, Discovery, Evidence, Findings, Formats, Identity, Proof, PublicKey, Root, Signer, Text,
@@ -48,13 +47,11 @@ pub(crate) fn run(args: &Verify) -> anyhow::Result<()> {
         args.threshold,
         signers.len()
     );
-    let registry = &args.registry;
-    let settings =
-        Settings { plain_http: registry.plain_http, ca_file: registry.ca_file.clone(), ..Settings::default() };
-    let limit = Duration::from_secs(registry.timeout);
+    let settings = remote::settings(&args.registry)?;
+    let limit = Duration::from_secs(args.timeout);
     let (remote, subjects, discovery) = remote::block_on(async {
         let remote = Remote::resolve(&args.source, &settings, limit).await?;
-        let subjects = remote.subjects(registry.platform.as_ref())?;
+        let subjects = remote.subjects(args.platform.as_ref())?;
         let discovery = discover(&remote.repository, &subjects).await;
         Ok((remote, subjects, discovery))
     })?;
