@@ -65,7 +65,7 @@ async fn token(file: Option<&Path>) -> anyhow::Result<String> {
 pub(crate) fn sign(args: &Sign) -> anyhow::Result<()> {
     let settings = remote::settings(&args.registry)?;
     let limit = Duration::from_secs(args.timeout);
-    let done = remote::block_on(async {
+    let done = remote::block_on(remote::within(limit, async {
         let remote = Remote::resolve(&args.source, &settings, limit).await?;
         let signer = Signer::of(&args.signing).await?;
         let mut done = Vec::new();
@@ -74,7 +74,7 @@ pub(crate) fn sign(args: &Sign) -> anyhow::Result<()> {
             done.push(state(&remote, &signer, subject, COSIGN_SIGN, predicate).await?);
         }
         Ok(done)
-    })?;
+    }))?;
     told(&done)
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn attest(args: &Attest) -> anyhow::Result<()> {
             known.insert(manifest, analyze::analyze(&image, &limits, options.registry.cache.as_ref())?.dna);
         }
     }
-    let done = remote::block_on(async {
+    let done = remote::block_on(remote::within(limit, async {
         let signer = Signer::of(&args.signing).await?;
         let remote = remote.again(limit);
         let images = if remote.images.is_empty() { vec![&remote.root] } else { remote.images.iter().collect() };
@@ -130,7 +130,7 @@ pub(crate) fn attest(args: &Attest) -> anyhow::Result<()> {
             output::say("mayfly: note: the index itself is not attested: not all of its images were");
         }
         Ok(done)
-    })?;
+    }))?;
     told(&done)
 }
 

@@ -90,6 +90,12 @@ pub(crate) fn reference(text: &str) -> anyhow::Result<Reference> {
     }
 }
 
+/// Ends work that takes longer than `limit`; what asks the registry only has that limit itself, and then says where it was.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let late = || format!("it was not done within {} seconds: give it more with --timeout", limit.as_secs());
+    tokio::time::timeout(limit.saturating_add(GRACE), work).await.with_context(late)?
+}
+
 /// Runs what needs the network.
 pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -98,3 +104,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
     runtime.shutdown_background();
     done
 }
+
+/// For a limit within to be told first.
+const GRACE: Duration = Duration::from_secs(1);
