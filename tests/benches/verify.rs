@@ -110,6 +110,12 @@ impl Content {
     }
 }
 
+/// A bundle about a subject: an attestation, or a signature.
+type About<'a> = &'a dyn Fn(&Value, bool) -> Vec<u8>;
+
+/// What puts an image and its proof into a repository.
+type Make = fn(&mut Content, About<'_>);
+
 /// A registry with one repository, `team/app`, that answers after a delay.
 struct Scripted {
     address: String,
@@ -240,7 +246,7 @@ fn main() {
     println!("{:44} {one:>9.3} ms  (limit {MAX_BUNDLE}){over}", "a keyless bundle is read and checked");
 
     println!("\n{:44} {:>9} {:>9} {:>9} {:>9}", "an image from its tag", "ms", "ms late", "requests", "in a row");
-    let cases: [(&str, fn(&mut Content, &dyn Fn(&Value, bool) -> Vec<u8>), bool, (usize, usize)); 6] = [
+    let cases: [(&str, Make, bool, (usize, usize)); 6] = [
         ("unsigned", |content, _| _ = content.image("amd64", Some("1")), false, (0, 0)),
         ("a signature, referrers API", |content, about| one_bundle(content, about, true), false, (1, 0)),
         ("a signature, referrers tag", |content, about| one_bundle(content, about, false), false, (1, 0)),
@@ -269,18 +275,18 @@ fn main() {
     }
 }
 
-fn one_bundle(content: &mut Content, about: &dyn Fn(&Value, bool) -> Vec<u8>, api: bool) {
+fn one_bundle(content: &mut Content, about: About<'_>, api: bool) {
     let image = content.image("amd64", Some("1"));
     content.attach(&image, &about(&image, false), api);
 }
 
-fn at_both(content: &mut Content, about: &dyn Fn(&Value, bool) -> Vec<u8>) {
+fn at_both(content: &mut Content, about: About<'_>) {
     let image = content.image("amd64", Some("1"));
     content.attach(&image, &about(&image, false), true);
     content.attach(&image, &about(&image, false), false);
 }
 
-fn of_index(content: &mut Content, about: &dyn Fn(&Value, bool) -> Vec<u8>) {
+fn of_index(content: &mut Content, about: About<'_>) {
     let images = ["amd64", "arm64"].map(|name| content.image(name, None));
     let index = content.manifest(&json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": images}), Some("1"));
     let [image, _] = &images;

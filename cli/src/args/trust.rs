@@ -65,6 +65,10 @@ pub(crate) struct Verify {
     /// cyclonedx, spdxjson, vuln
     #[arg(long = "type", value_name = "PREDICATE")]
     pub(crate) predicate_type: Option<String>,
+    /// Write the attested DNA to this file, for `dna:FILE`: of several the newest, by signed time. Asks for it, as
+    /// `--type dna` does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dna_output: Option<PathBuf>,
     /// How many of the accepted signers must have signed
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) threshold: usize,
