@@ -21,7 +21,7 @@ use crate::{
     args::{Analyze, Format, Open, Pull},
     html, human,
     output::{self, Destination},
-    question,
+    question, remote,
 };
 
 /// One image and what was worked out of it: what every format is made from.
@@ -302,13 +302,9 @@ pub(crate) fn options(open: &Open, limits: &Limits) -> anyhow::Result<oci::Optio
         all_platforms: open.all_platforms,
         config: open.config.clone(),
         limits: limits.clone(),
+        registry: remote::settings(&open.registry)?,
         ..oci::Options::default()
     };
-    options.registry.plain_http = open.plain_http;
-    options.registry.ca_file.clone_from(&open.ca_file);
-    if let Some(path) = &open.registries {
-        options.registry.hosts = oci::registry::Hosts::read(path)?;
-    }
     let folder = open.cache_dir.clone().or_else(oci::Cache::default_folder).filter(|_| !open.no_cache);
     let bytes = open.cache_size.unwrap_or(oci::Cache::DEFAULT_BYTES);
     options.registry.cache = folder.map(|folder| oci::Cache::new(folder, bytes));

@@ -184,15 +184,8 @@ pub(crate) struct Open {
     /// Set a limit on what is read; `--limit help=0` names them
     #[arg(long = "limit", value_name = "NAME=NUMBER")]
     pub(crate) limits: Vec<String>,
-    /// Speak unencrypted HTTP to the registry
-    #[arg(long)]
-    pub(crate) plain_http: bool,
-    /// Trust the certificate authorities in this PEM file too
-    #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Certificates, proxies, mirrors and timeouts of single registries, in this TOML file
-    #[arg(long, value_name = "FILE", env = "MAYFLY_REGISTRIES")]
-    pub(crate) registries: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) registry: Registry,
     /// Folder that keeps blobs and facts [default: mayfly/blobs in the user's cache folder]
     #[arg(long, value_name = "DIR", env = "MAYFLY_CACHE_DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
@@ -202,6 +195,20 @@ pub(crate) struct Open {
     /// Keep nothing, and use nothing that was kept
     #[arg(long)]
     pub(crate) no_cache: bool,
+}
+
+/// How registries are reached.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Registry {
+    /// Speak unencrypted HTTP to the registry
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Trust the certificate authorities in this PEM file too
+    #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Certificates, proxies, mirrors and timeouts of single registries, in this TOML file
+    #[arg(long, value_name = "FILE", env = "MAYFLY_REGISTRIES")]
+    pub(crate) registries: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use anyhow::{Context as _, bail};
 use dna::{Digest, Dna};
 use jiff::Timestamp;
-use oci::{Descriptor, Manifest, Source, registry::Settings};
+use oci::{Descriptor, Manifest, Source};
 use serde_json::Value;
 use trust::{
     Attached, COSIGN_SIGN, DNA_MEDIA_TYPE, DNA_PREDICATE, DnaPredicate, PlatformDna, Services, SigningKey, Statement,
@@ -63,11 +63,9 @@ async fn token(file: Option<&Path>) -> anyhow::Result<String> {
 
 /// Signs an image.
 pub(crate) fn sign(args: &Sign) -> anyhow::Result<()> {
-    let registry = &args.registry;
-    let settings =
-        Settings { plain_http: registry.plain_http, ca_file: registry.ca_file.clone(), ..Settings::default() };
-    let limit = Duration::from_secs(registry.timeout);
-    let done = remote::block_on(async {
+    let settings = remote::settings(&args.registry)?;
+    let limit = Duration::from_secs(args.timeout);
+    let done = remote::block_on(remote::within(limit, async {
         let remote = Remote::resolve(&args.source, &settings, limit).await?;
         let signer = Signer::of(&args.signing).await?;
         let mut done = Vec::new();
@@ -76,7 +74,7 @@ pub(crate) fn sign(args: &Sign) -> anyhow::Result<()> {
             done.push(state(&remote, &signer, subject, COSIGN_SIGN, predicate).await?);
         }
         Ok(done)
-    })?;
+    }))?;
     told(&done)
 }
 
@@ -84,25 +82,25 @@ pub(crate) fn sign(args: &Sign) -> anyhow::Result<()> {
 pub(crate) fn attest(args: &Attest) -> anyhow::Result<()> {
     let limits = analyze::limits(&args.open)?;
     let mut options = analyze::options(&args.open, &limits)?;
-    let settings = options.registry.clone();
+    let limit = Duration::from_secs(args.timeout);
     let given = args.dna.iter().map(|path| {
         let file = path.display().to_string();
         question::read(&file).with_context(|| format!("cannot read the DNA {file}"))
     });
     let given = given.collect::<anyhow::Result<Vec<_>>>()?;
-    let remote = remote::block_on(Remote::resolve(&args.source, &settings, LIMIT))?;
+    let remote = remote::block_on(Remote::resolve(&args.source, &options.registry, limit))?;
     let pinned = Source::Registry(remote::reference(&remote.pinned())?);
     let mut known: BTreeMap<Digest, Dna> = BTreeMap::new();
     if given.is_empty() {
         options.all_platforms = !remote.images.is_empty() && args.open.platform.is_none();
         for image in analyze::open(&pinned, &options)? {
             let manifest = image.digests.manifest.clone().context("the registry gave no manifest")?;
-            known.insert(manifest, analyze::analyze(&image, &limits, settings.cache.as_ref())?.dna);
+            known.insert(manifest, analyze::analyze(&image, &limits, options.registry.cache.as_ref())?.dna);
         }
     }
-    let done = remote::block_on(async {
+    let done = remote::block_on(remote::within(limit, async {
         let signer = Signer::of(&args.signing).await?;
-        let remote = remote.again(LIMIT);
+        let remote = remote.again(limit);
         let images = if remote.images.is_empty() { vec![&remote.root] } else { remote.images.iter().collect() };
         let mut platforms = Vec::new();
         let mut done = Vec::new();
@@ -132,7 +130,7 @@ pub(crate) fn attest(args: &Attest) -> anyhow::Result<()> {
             output::say("mayfly: note: the index itself is not attested: not all of its images were");
         }
         Ok(done)
-    })?;
+    }))?;
     told(&done)
 }
 
@@ -175,5 +173,3 @@ fn told(done: &[Attached]) -> anyhow::Result<()> {
     }
     Destination::default().write(&output::pretty(&done)?)
 }
-
-const LIMIT: Duration = Duration::from_secs(600);

@@ -6,10 +6,10 @@ use anyhow::{Context as _, bail};
 use dna::{Digest, Platform};
 use oci::{
     Descriptor, Index, Reference, Source,
-    registry::{Repository, Settings},
+    registry::{Hosts, Repository, Settings},
 };
 
-use crate::analyze;
+use crate::{analyze, args};
 
 /// An image, or an index of several.
 #[derive(Debug)]
@@ -76,12 +76,24 @@ pub(crate) fn platform(image: &Descriptor) -> Option<Platform> {
     Some(Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref()))
 }
 
+/// How registries are reached, as the arguments say.
+pub(crate) fn settings(args: &args::Registry) -> anyhow::Result<Settings> {
+    let hosts = args.registries.as_deref().map(Hosts::read).transpose()?.unwrap_or_default();
+    Ok(Settings { plain_http: args.plain_http, ca_file: args.ca_file.clone(), hosts, ..Settings::default() })
+}
+
 /// A reference to a registry, for commands that need one.
 pub(crate) fn reference(text: &str) -> anyhow::Result<Reference> {
     match analyze::source(text)? {
         Source::Registry(reference) => Ok(reference),
         other => bail!("{other} is not in a registry, where signatures are kept: name a REFERENCE"),
     }
+}
+
+/// Ends work that takes longer than `limit`; what asks the registry only has that limit itself, and then says where it was.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let late = || format!("it was not done within {} seconds: give it more with --timeout", limit.as_secs());
+    tokio::time::timeout(limit.saturating_add(GRACE), work).await.with_context(late)?
 }
 
 /// Runs what needs the network.
@@ -92,3 +104,6 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
     runtime.shutdown_background();
     done
 }
+
+/// For a limit within to be told first.
+const GRACE: Duration = Duration::from_secs(1);

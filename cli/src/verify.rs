@@ -4,11 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use dna::Digest;
-use oci::registry::Settings;
 use serde::Serialize;
 use trust::{
     Answer, Attestation, By, Discovery, Evidence, Findings, Formats, Identity, Proof, PublicKey, Root, Signer, Text,
-    Verified, Who, discover,
+    Verified, Who, attested_dna, discover,
 };
 
 use crate::{
@@ -48,19 +47,21 @@ pub(crate) fn run(args: &Verify) -> anyhow::Result<()> {
         args.threshold,
         signers.len()
     );
-    let registry = &args.registry;
-    let settings =
-        Settings { plain_http: registry.plain_http, ca_file: registry.ca_file.clone(), ..Settings::default() };
-    let limit = Duration::from_secs(registry.timeout);
+    let wanted = args.predicate_type.as_deref().or(args.dna_output.as_ref().map(|_| "dna")).map(predicate_type);
+    anyhow::ensure!(
+        args.dna_output.is_none() || wanted == Some(trust::DNA_PREDICATE),
+        "--dna-output writes a DNA: leave out --type, or make it dna"
+    );
+    let settings = remote::settings(&args.registry)?;
+    let limit = Duration::from_secs(args.timeout);
     let (remote, subjects, discovery) = remote::block_on(async {
         let remote = Remote::resolve(&args.source, &settings, limit).await?;
-        let subjects = remote.subjects(registry.platform.as_ref())?;
+        let subjects = remote.subjects(args.platform.as_ref())?;
         let discovery = discover(&remote.repository, &subjects).await;
         Ok((remote, subjects, discovery))
     })?;
     let formats = Formats { legacy: !args.bundles_only };
     let findings = trust::verify(&discovery.candidates, &signers, formats);
-    let wanted = args.predicate_type.as_deref().map(predicate_type);
     let count = match &wanted {
         None => findings.signers(),
         Some(wanted) => {
@@ -81,10 +82,39 @@ pub(crate) fn run(args: &Verify) -> anyhow::Result<()> {
     };
     Destination::default().write(&printed)?;
     if verified {
-        return Ok(());
+        return args.dna_output.as_ref().map_or(Ok(()), |file| {
+            let image = subjects.last().unwrap_or(&remote.root.digest);
+            write_dna(&remote, &findings, &discovery, image, args.threshold, file)
+        });
     }
     let what = wanted.map_or("a signature".to_owned(), |wanted| format!("an attestation of type {wanted}"));
-    let answer = format!("{reference}: {count} of {} accepted signers gave {what}", args.threshold);
+    no(&discovery, format!("{reference}: {count} of {} accepted signers gave {what}", args.threshold))
+}
+
+/// Writes the DNA of the image that counts.
+fn write_dna(
+    remote: &Remote,
+    findings: &Findings,
+    discovery: &Discovery,
+    image: &Digest,
+    threshold: usize,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let Some(newest) = findings.dna(image, threshold)? else {
+        return no(discovery, format!("{image}: no DNA of it is attested by {threshold} of the accepted signers"));
+    };
+    if !discovery.is_complete() {
+        bail!(
+            "a DNA of {image} is attested, but not everything could be looked at: whether it is the newest is not known"
+        );
+    }
+    let dna = remote::block_on(async { Ok(attested_dna(newest, &remote.repository).await.known()?) })?;
+    let dna = dna.with_context(|| format!("{} states no DNA", newest.proof.origin.carrier))?;
+    Destination(Some(file.to_owned())).write(&dna.to_canonical_json()?)
+}
+
+/// The answer no, where everything was looked at.
+fn no(discovery: &Discovery, answer: String) -> anyhow::Result<()> {
     if discovery.is_complete() {
         return Err(NotVerified(answer).into());
     }

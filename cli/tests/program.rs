@@ -29,6 +29,12 @@ fn errors_end_with_two_and_say_what_where_and_what_to_do() {
         (&["profile", "dna:/nowhere.json", "--for", "seccomp"], &["/nowhere.json", "No such file"]),
         (&["profile", "x", "--for", "seccomp", "--all-platforms"], &["--platform"]),
         (&["explain", "dna:/nowhere.json", "what"], &["what", "syscall:NAME"]),
+        (
+            &["verify", "x", "--certificate-identity", "a", "--certificate-oidc-issuer", "b", HOSTS.0, HOSTS.1],
+            &[HOSTS.1],
+        ),
+        (&["sign", "x", "--key", "y", HOSTS.0, HOSTS.1], &[HOSTS.1]),
+        (&["attest", "x", "--key", "y", HOSTS.0, HOSTS.1], &[HOSTS.1]),
         (&["nosuch"], &["nosuch"]),
     ] {
         let output = mayfly(arguments);
@@ -40,6 +46,8 @@ fn errors_end_with_two_and_say_what_where_and_what_to_do() {
         }
     }
 }
+
+const HOSTS: (&str, &str) = ("--registries", "/nowhere.toml");
 
 #[test]
 fn help_version_schema_manual_and_completions_are_printed() {
@@ -97,6 +105,11 @@ fn the_help_is_the_one_people_know() {
         ("help-explain", &["explain", "--help"]),
         ("help-profile", &["profile", "--help"]),
         ("help-pull", &["pull", "--help"]),
+        ("help-verify", &["verify", "--help"]),
+        ("help-attest", &["attest", "--help"]),
+        ("help-sign", &["sign", "--help"]),
+        ("help-keys", &["keys", "--help"]),
+        ("help-keys-generate", &["keys", "generate", "--help"]),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_mayfly"))
             .args(arguments)

@@ -4,10 +4,12 @@
 
 mod image;
 mod process;
+mod proxy;
 mod registry;
 mod sigstore;
 
 pub use image::{ImageBuilder, Layer};
 pub use process::{Output, mayfly, mayfly_path, run, tool};
+pub use proxy::{Fault, Matches, Proxy};
 pub use registry::{Access, Registry};
 pub use sigstore::{ReferrersRegistry, Sigstore, copy, free_port, sigstore_tool, written};

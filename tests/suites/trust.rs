@@ -316,6 +316,54 @@ fn bundles_are_judged_as_the_conformance_suite_expects() {
 }
 
 #[test]
+fn an_attested_dna_is_written_and_profiles_are_made_of_it() {
+    let bench = Bench::start();
+    let (config, root) = (bench.sigstore.signing_config(), bench.sigstore.trusted_root());
+    mayfly(&format!("keys generate --output-prefix {}", bench.at("other"))).ok();
+    let (own, other) = (bench.at("own.pub"), bench.at("other.pub"));
+    for (number, server) in bench.servers.iter().enumerate() {
+        let index = bench.push(server, "team/dna:1", &[("linux", "amd64"), ("linux", "arm64")]);
+        let at = |name: &str| bench.at(&format!("{number}-{name}.json"));
+        let analyze = format!("analyze {index} --platform linux/arm64 --plain-http --no-cache --format json");
+        mayfly(&format!("{analyze} -o {}", at("analyzed"))).ok();
+        let mut large: Value = serde_json::from_slice(&fs::read(at("analyzed")).expect("read")).expect("JSON");
+        large["layers"][0]["created_by"] = json!("x".repeat(2 << 20));
+        fs::write(at("large"), large.to_string()).expect("written");
+
+        let attest = |key: &str, more: &str| {
+            let key = bench.at(&format!("{key}.key"));
+            mayfly(&format!("attest {index} --key {key} --signing-config {config} --plain-http --no-cache {more}")).ok()
+        };
+        attest("own", "");
+        let verify = format!("verify {index} --platform linux/arm64 --plain-http --trusted-root {root}");
+        mayfly(&format!("{verify} --key {own} --dna-output {}", at("attested"))).ok();
+        let read = |name: &str| fs::read(at(name)).expect("a file");
+        assert_eq!(read("attested"), read("analyzed"), "the one of this platform, to the byte");
+        let profile =
+            |source: &str| mayfly(&format!("profile {source} --for seccomp --platform linux/arm64 --plain-http"));
+        let of_dna = profile(&format!("dna:{}", at("attested"))).ok();
+        assert_eq!(of_dna.json()["syscalls"], profile(&index).ok().json()["syscalls"]);
+
+        // Another signer's, later, and beside its statement. Times are in seconds.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        attest("other", &format!("--dna {}", at("large")));
+        let both = format!("{verify} --key {own} --key {other} --dna-output {}", at("newest"));
+        mayfly(&both).ok();
+        let newest: Value = serde_json::from_slice(&read("newest")).expect("JSON");
+        assert_eq!(newest["layers"], large["layers"]);
+        let agreed = mayfly(&format!("{both} --threshold 2"));
+        assert_eq!(
+            (agreed.code, agreed.stderr.contains("no DNA of it is attested by 2")),
+            (1, true),
+            "{}",
+            agreed.stderr
+        );
+        let typed = mayfly(&format!("{both} --type vuln"));
+        assert_eq!((typed.code, typed.stderr.contains("leave out --type")), (2, true), "{}", typed.stderr);
+    }
+}
+
+#[test]
 fn bad_input_is_told_and_nothing_is_written_over() {
     let bench = Bench::start();
     let reference = bench.push(&bench.servers[0], "team/app:1", ONE);

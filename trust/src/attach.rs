@@ -82,7 +82,7 @@ pub async fn attach(
 }
 
 /// Pushes a document that a statement names by digest, as a referrer of its own: cosign expects one layer in a bundle's
-/// manifest.
+/// manifest. What is there and listed already is not pushed again.
 ///
 /// # Errors
 /// What the registry answers.
@@ -92,11 +92,14 @@ pub async fn attach_document(
     media_type: &str,
     document: &[u8],
 ) -> Result<Descriptor, Error> {
-    let layer = repository.push_blob(media_type, document).await?;
-    let blob = layer.clone();
-    let descriptor = push_artifact(repository, subject, media_type, layer, BTreeMap::new()).await?;
-    list(repository, &subject.digest, &descriptor, &[]).await?;
-    Ok(blob)
+    let layer = Descriptor::of(media_type, document);
+    let artifact = Artifact::new(subject, media_type, layer.clone(), BTreeMap::new())?;
+    if !artifact.is_there(repository, &subject.digest).await {
+        repository.push_blob(media_type, document).await?;
+        let descriptor = artifact.push(repository).await?;
+        list(repository, &subject.digest, &descriptor, &[]).await?;
+    }
+    Ok(layer)
 }
 
 async fn push(
@@ -112,29 +115,51 @@ async fn push(
         (PREDICATE_TYPE.to_owned(), predicate_type.to_owned()),
         (CREATED.to_owned(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
     ]);
-    push_artifact(repository, subject, BUNDLE_TYPE, layer, annotations).await
+    Artifact::new(subject, BUNDLE_TYPE, layer, annotations)?.push(repository).await
 }
 
-async fn push_artifact(
-    repository: &Repository,
-    subject: &Descriptor,
-    artifact_type: &str,
-    layer: Descriptor,
-    annotations: BTreeMap<String, String>,
-) -> Result<Descriptor, Error> {
-    let config = repository.push_blob(OCI_EMPTY, b"{}").await?;
-    let subject = Descriptor::new(&subject.media_type, subject.digest.clone(), subject.size);
-    let manifest = Manifest {
-        artifact_type: Some(artifact_type.to_owned()),
-        subject: Some(subject),
-        annotations: annotations.clone(),
-        ..Manifest::new(config, vec![layer])
-    };
-    let bytes = serde_json::to_vec(&manifest)
-        .map_err(|error| Error::Malformed { what: "the new manifest".to_owned(), reason: error.to_string() })?;
-    let name = Digest::sha256(&bytes);
-    let pushed = repository.push_manifest(name.as_str(), OCI_MANIFEST, &bytes).await?;
-    Ok(Descriptor { artifact_type: Some(artifact_type.to_owned()), annotations, ..pushed.descriptor })
+/// A manifest with one layer about a subject, before it is pushed.
+struct Artifact {
+    descriptor: Descriptor,
+    bytes: Vec<u8>,
+}
+
+impl Artifact {
+    fn new(
+        subject: &Descriptor,
+        artifact_type: &str,
+        layer: Descriptor,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
+        let subject = Descriptor::new(&subject.media_type, subject.digest.clone(), subject.size);
+        let manifest = Manifest {
+            artifact_type: Some(artifact_type.to_owned()),
+            subject: Some(subject),
+            annotations: annotations.clone(),
+            ..Manifest::new(Descriptor::of(OCI_EMPTY, EMPTY), vec![layer])
+        };
+        let bytes = serde_json::to_vec(&manifest)
+            .map_err(|error| Error::Malformed { what: "the new manifest".to_owned(), reason: error.to_string() })?;
+        let artifact_type = Some(artifact_type.to_owned());
+        Ok(Self {
+            descriptor: Descriptor { artifact_type, annotations, ..Descriptor::of(OCI_MANIFEST, &bytes) },
+            bytes,
+        })
+    }
+
+    /// Whether it is listed, and there. Who does not know pushes it.
+    async fn is_there(&self, repository: &Repository, subject: &Digest) -> bool {
+        let (listed, _) = repository.referrers(subject).await.all();
+        let digest = &self.descriptor.digest;
+        listed.iter().any(|descriptor| descriptor.digest == *digest)
+            && matches!(repository.head(digest.as_str()).await, Lookup::Present(_))
+    }
+
+    async fn push(self, repository: &Repository) -> Result<Descriptor, Error> {
+        repository.push_blob(OCI_EMPTY, EMPTY).await?;
+        repository.push_manifest(self.descriptor.digest.as_str(), OCI_MANIFEST, &self.bytes).await?;
+        Ok(self.descriptor)
+    }
 }
 
 /// The same signer's statements of this type about the subject.
@@ -214,6 +239,8 @@ async fn list(
     })
 }
 
+/// The config of what has none.
+const EMPTY: &[u8] = b"{}";
 const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// Statements of one type that are looked through for older ones.
 const MAX_OLDER: usize = 50;

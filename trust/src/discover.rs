@@ -182,17 +182,20 @@ async fn referrers<'a>(
     let api = found.answered(subject, Place::ReferrersApi, listed.api);
     let mut tag = found.answered(subject, Place::ReferrersTag, listed.tag);
     tag.retain(|descriptor| api.iter().all(|other| other.digest != descriptor.digest));
-    for (place, listed) in [(Place::ReferrersApi, api), (Place::ReferrersTag, tag)] {
+    let read = [(Place::ReferrersApi, api), (Place::ReferrersTag, tag)].map(|(place, listed)| {
         let mut taken = Vec::new();
         for (what, listed) in by_type(listed) {
             taken.extend(found.cap(subject, place, &what, listed, MAX_CANDIDATES));
         }
         let search = search(place);
-        let read = taken.into_iter().map(|descriptor| async move {
+        let read = taken.into_iter().map(move |descriptor| async move {
             let read = search.referrer(&descriptor).await;
             read.map_err(|reason| (descriptor.digest, reason))
         });
-        let read = stream::iter(read).buffered(PARALLEL).collect().await;
+        let read = stream::iter(read).buffered(PARALLEL).collect::<Vec<_>>();
+        async move { (place, read.await) }
+    });
+    for (place, read) in future::join_all(read).await {
         found.read(subject, place, read);
     }
     found

@@ -10,6 +10,7 @@
 //! a verification reaches the network: candidates come in as bytes, trust roots as files.
 
 mod attach;
+mod attested;
 mod candidate;
 mod claims;
 mod discover;
@@ -25,6 +26,7 @@ mod statement;
 mod verify;
 
 pub use attach::{Attached, Replaced, attach, attach_document};
+pub use attested::{Undecided, attested_dna};
 pub use candidate::{Candidate, Material};
 pub use discover::{Answer, Capped, Discovery, Source, Unread, discover};
 pub use evidence::Evidence;

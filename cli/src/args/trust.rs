@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::Registry;
+
 /// The client protocol of sigstore-conformance.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Conformance {
@@ -36,23 +38,6 @@ pub(crate) struct VerifyBundle {
     pub(crate) blob: String,
 }
 
-/// How a registry is reached.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Registry {
-    /// Platform to choose from an index [default: this machine's, on Linux]
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub(crate) platform: Option<dna::Platform>,
-    /// Speak unencrypted HTTP to the registry
-    #[arg(long)]
-    pub(crate) plain_http: bool,
-    /// Trust the certificate authorities in this PEM file too
-    #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Give up after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    pub(crate) timeout: u64,
-}
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Verify {
     /// The image in a registry
@@ -80,6 +65,10 @@ pub(crate) struct Verify {
     /// cyclonedx, spdxjson, vuln
     #[arg(long = "type", value_name = "PREDICATE")]
     pub(crate) predicate_type: Option<String>,
+    /// Write the attested DNA to this file, for `dna:FILE`: of several the newest, by signed time. Asks for it, as
+    /// `--type dna` does
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dna_output: Option<PathBuf>,
     /// How many of the accepted signers must have signed
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) threshold: usize,
@@ -96,6 +85,12 @@ pub(crate) struct Verify {
     /// What to print
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) format: super::ExplainFormat,
+    /// Platform to choose from an index [default: this machine's, on Linux]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<dna::Platform>,
+    /// Give up after this many seconds: what was not answered by then is not known
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
     #[command(flatten)]
     pub(crate) registry: Registry,
 }
@@ -143,6 +138,9 @@ pub(crate) struct Sign {
     pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) signing: Signing,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
     #[command(flatten)]
     pub(crate) registry: Registry,
 }
@@ -157,6 +155,9 @@ pub(crate) struct Attest {
     pub(crate) dna: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) signing: Signing,
+    /// Give up on signing and attaching after this many seconds; reading the image takes what it takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
     #[command(flatten)]
     pub(crate) open: super::Open,
 }
