@@ -1,0 +1,7 @@
+//! What the crate makes of material from a Sigstore instance: all that is honest gives exact facts, all that is not a reason.
+
+mod facts;
+mod faults;
+mod files;
+mod made;
+mod tekton;
