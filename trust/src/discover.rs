@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dna::Digest;
 use futures_util::{StreamExt as _, future, stream};
 use oci::{
-    Descriptor, Manifest,
+    Descriptor, Error, Manifest,
     registry::{Lookup, Repository},
 };
 use serde::Serialize;
@@ -160,13 +160,12 @@ impl Discovery {
         listed
     }
 
-    fn read(&mut self, subject: &Digest, place: Place, read: Vec<Result<Vec<Candidate>, (Digest, String)>>) {
-        for read in read {
-            match read {
-                Ok(candidates) => self.candidates.extend(candidates),
-                Err((digest, reason)) => {
-                    self.unread.push(Unread { subject: subject.clone(), place, digest, reason: clean(&reason) });
-                }
+    fn read(&mut self, search: Search<'_>, digest: Digest, read: Result<Candidate, String>) {
+        match read {
+            Ok(candidate) => self.candidates.push(candidate),
+            Err(reason) => {
+                let (subject, place, reason) = (search.subject.clone(), search.place, clean(&reason));
+                self.unread.push(Unread { subject, place, digest, reason });
             }
         }
     }
@@ -188,15 +187,11 @@ async fn referrers<'a>(
             taken.extend(found.cap(subject, place, &what, listed, MAX_CANDIDATES));
         }
         let search = search(place);
-        let read = taken.into_iter().map(move |descriptor| async move {
-            let read = search.referrer(&descriptor).await;
-            read.map_err(|reason| (descriptor.digest, reason))
-        });
-        let read = stream::iter(read).buffered(PARALLEL).collect::<Vec<_>>();
-        async move { (place, read.await) }
+        let read = taken.into_iter().map(move |descriptor| search.referrer(descriptor));
+        stream::iter(read).buffered(PARALLEL).collect::<Vec<_>>()
     });
-    for (place, read) in future::join_all(read).await {
-        found.read(subject, place, read);
+    for read in future::join_all(read).await.into_iter().flatten() {
+        found.add(read);
     }
     found
 }
@@ -229,61 +224,87 @@ async fn tag(search: Search<'_>) -> Discovery {
         Lookup::Present((_, bytes)) => match serde_json::from_slice::<Manifest>(&bytes) {
             Ok(manifest) => Lookup::Present(manifest.layers),
             Err(error) => {
-                found.read(subject, place, vec![Err((Digest::sha256(&bytes), format!("it is no manifest: {error}")))]);
-                Lookup::Absent
+                let what = format!("{}:{tag}", repository.reference());
+                Lookup::Unknown(Error::Malformed { what, reason: format!("it is no manifest: {error}") })
             }
         },
         Lookup::Absent => Lookup::Absent,
         Lookup::Unknown(error) => Lookup::Unknown(error),
     };
     let layers = found.answered(subject, place, layers);
-    let layers = found.cap(subject, place, "layers", layers, MAX_LAYERS);
-    // A new one is added at the end.
-    let newest: Vec<_> = layers.into_iter().rev().collect();
-    let newest = found.cap(subject, place, suffix, newest, MAX_CANDIDATES);
-    let read = newest.into_iter().map(|layer| async move {
-        let digest = layer.digest.clone();
-        search.layer(layer).await.map(|candidate| vec![candidate]).map_err(|reason| (digest, reason))
-    });
-    let read = stream::iter(read).buffered(PARALLEL).collect().await;
-    found.read(subject, place, read);
+    found.add(search.layers(layers).await);
     found
 }
 
+/// What a referrer's manifest is.
+enum Carrier {
+    /// One bundle's.
+    Bundle(Descriptor),
+    /// cosign's experimental variant, which keeps signatures as it did at tags.
+    Layers(Vec<Descriptor>),
+    /// Notation's.
+    Notation,
+    /// No signature's: a bill of materials, say.
+    Other,
+}
+
 impl Search<'_> {
-    /// What one referrer carries. Registries list other artifact types than the manifest has, so that each is opened.
-    async fn referrer(self, descriptor: &Descriptor) -> Result<Vec<Candidate>, String> {
-        let notation = || {
-            let material = Material::Other(NOTATION.to_owned());
-            Ok(vec![Candidate { origin: self.origin(&descriptor.digest, Format::Other), material }])
-        };
+    /// What one referrer carries.
+    async fn referrer(self, descriptor: Descriptor) -> Discovery {
+        let mut found = Discovery::default();
+        let digest = descriptor.digest.clone();
+        match self.carrier(&descriptor).await {
+            Err(reason) => found.read(self, digest, Err(reason)),
+            Ok(Carrier::Other) => {}
+            Ok(Carrier::Notation) => {
+                let material = Material::Other(NOTATION.to_owned());
+                found.candidates.push(Candidate { origin: self.origin(&digest, Format::Other), material });
+            }
+            Ok(Carrier::Layers(layers)) => return self.layers(layers).await,
+            Ok(Carrier::Bundle(layer)) => {
+                let origin = self.origin(&digest, Format::Bundle);
+                let read = self.blob(&layer).await;
+                found.read(self, digest, read.map(|json| Candidate { origin, material: Material::Bundle(json) }));
+            }
+        }
+        found
+    }
+
+    /// What a referrer is. Registries list other artifact types than the manifest has, so that each is opened.
+    async fn carrier(self, descriptor: &Descriptor) -> Result<Carrier, String> {
         if descriptor.artifact_type.as_deref() == Some(NOTATION) {
-            return notation();
+            return Ok(Carrier::Notation);
         }
         let manifest = self.repository.manifest(descriptor.digest.as_str()).await.known();
         let (_, bytes) = manifest.map_err(|error| error.to_string())?.ok_or("listed, but not there")?;
         let manifest: Manifest =
             serde_json::from_slice(&bytes).map_err(|error| format!("it is no manifest: {error}"))?;
         match manifest.artifact_type.as_deref().unwrap_or(&manifest.config.media_type) {
-            NOTATION => return notation(),
-            // cosign's experimental variant keeps signatures as it did at tags.
-            EXPERIMENTAL => {
-                let layers = manifest.layers.into_iter().rev().take(MAX_CANDIDATES);
-                let read = stream::iter(layers.map(|layer| self.layer(layer))).buffered(PARALLEL);
-                return read.collect::<Vec<_>>().await.into_iter().collect();
-            }
+            NOTATION => return Ok(Carrier::Notation),
+            EXPERIMENTAL => return Ok(Carrier::Layers(manifest.layers)),
             _ => {}
         }
         // cosign writes one; more would be someone else's.
-        let mut layers = manifest.layers.iter().filter(|layer| layer.media_type.starts_with(BUNDLE));
+        let mut layers = manifest.layers.into_iter().filter(|layer| layer.media_type.starts_with(BUNDLE));
         match (layers.next(), layers.next()) {
-            (None, _) => Ok(Vec::new()),
+            (None, _) => Ok(Carrier::Other),
             (Some(_), Some(_)) => Err("it holds more than one bundle".to_owned()),
-            (Some(layer), None) => {
-                let material = Material::Bundle(self.blob(layer).await?);
-                Ok(vec![Candidate { origin: self.origin(&descriptor.digest, Format::Bundle), material }])
-            }
+            (Some(layer), None) => Ok(Carrier::Bundle(layer)),
         }
+    }
+
+    /// What the layers of cosign 1 and 2 carry; a new one is added at the end.
+    async fn layers(self, layers: Vec<Descriptor>) -> Discovery {
+        let mut found = Discovery::default();
+        let newest = layers.into_iter().rev().collect();
+        let newest = found.cap(self.subject, self.place, "layers", newest, MAX_CANDIDATES);
+        let read = newest.into_iter().map(|layer| async move {
+            let digest = layer.digest.clone();
+            (digest, self.layer(layer).await)
+        });
+        let read: Vec<_> = stream::iter(read).buffered(PARALLEL).collect().await;
+        read.into_iter().for_each(|(digest, read)| found.read(self, digest, read));
+        found
     }
 
     /// What a layer of cosign 1 and 2 carries.
@@ -326,8 +347,6 @@ const EXPERIMENTAL: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const NOTATION: &str = "application/vnd.cncf.notary.signature";
 /// Of each kind; who signs nightly has as many in two months.
 const MAX_CANDIDATES: usize = 50;
-/// As cosign has it.
-const MAX_LAYERS: usize = 1000;
 /// The largest SBOM attestations seen have some MiB.
 const MAX_BYTES: u64 = 16 << 20;
 /// What is read for one image; the rest is told as unread.

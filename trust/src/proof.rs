@@ -69,9 +69,9 @@ pub enum By {
 pub struct LogEntry {
     /// The log's id, in base64.
     pub log: String,
-    /// The entry's index.
+    /// The entry's index: over all shards where the log promised it, else in the tree of its proof.
     pub index: u64,
-    /// When the log took it, where the log says so.
+    /// When the log took it, where the log signed that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integrated: Option<Timestamp>,
 }

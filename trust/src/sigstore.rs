@@ -3,6 +3,7 @@
 
 mod certificate;
 mod check;
+mod intoto;
 mod keys;
 mod legacy;
 mod pair;
@@ -10,7 +11,7 @@ mod root;
 mod services;
 
 pub use certificate::claim_names;
-pub(crate) use check::{Checked, Made, Signed, bundle, content, keyed, keyless, made};
+pub(crate) use check::{About, Beside, Checked, Made, Signed, about, bundle, content, keyed, keyless, made, sha512};
 pub use keys::{KeyError, PublicKey};
 pub(crate) use legacy::{envelope, simple_signing};
 pub use pair::{NewKey, SigningKey, SigningKeyError};

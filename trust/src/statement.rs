@@ -69,6 +69,12 @@ impl Statement {
         Ok(statement)
     }
 
+    /// Whether a subject has this SHA-512, in hexadecimal: files may be named by it alone, images never are.
+    pub(crate) fn names_sha512(&self, hex: &str) -> bool {
+        let mut digests = self.subject.iter().filter_map(|subject| subject.digest.get("sha512"));
+        digests.any(|sha512| sha512.eq_ignore_ascii_case(hex))
+    }
+
     /// # Errors
     /// [`Reason::WrongSubject`] where no subject has this SHA-256.
     pub(crate) fn is_about(&self, digest: &Digest) -> Result<&Subject, Reason> {

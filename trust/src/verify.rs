@@ -15,7 +15,7 @@ use crate::{
     proof::{Attestation, By, Proof, Signature, Verified},
     refusal::{Reason, Refusal},
     signer::{Formats, Signer, Who},
-    sigstore::{self, Checked, Signed},
+    sigstore::{self, About, Beside, Checked, Signed},
     statement::{COSIGN_SIGN, Statement},
 };
 
@@ -69,7 +69,9 @@ pub fn verify_blob(json: &[u8], blob: Blob<'_>, signers: &[Signer]) -> Result<Ve
     };
     let carrier = dna::Digest::sha256(json);
     let origin = Origin { subject, place: Place::File, carrier, format: Format::Bundle };
-    let claim = Claim { bundle: sigstore::bundle(json)?, signed, stamped: None, says: Says::Signed(Value::Null) };
+    let bundle = sigstore::bundle(json)?;
+    about_blob(&bundle, blob, &origin.subject)?;
+    let claim = Claim { bundle, signed, beside: None, says: Says::Signed(Value::Null) };
     let mut refused = Reason::malformed("no rule was given");
     for signer in signers {
         match proof(&origin, &claim, signer) {
@@ -78,6 +80,23 @@ pub fn verify_blob(json: &[u8], blob: Blob<'_>, signers: &[Signer]) -> Result<Ve
         }
     }
     Err(refused)
+}
+
+/// Whether a bundle says that it is about the file: the verifier compares too, but not every rule asks it.
+fn about_blob(bundle: &Bundle, blob: Blob<'_>, subject: &dna::Digest) -> Result<(), Reason> {
+    match sigstore::about(bundle) {
+        About::Statement(envelope) => {
+            let statement = Statement::read(&envelope.payload_type, envelope.payload.as_bytes())?;
+            match (statement.is_about(subject), blob) {
+                (Err(_), Blob::Bytes(bytes)) if statement.names_sha512(&sigstore::sha512(bytes)) => Ok(()),
+                (about, _) => about.map(|_| ()),
+            }
+        }
+        About::Message(Some(sha256)) if sha256 != subject.hex() => {
+            Err(Reason::WrongSubject { expected: subject.clone(), found: vec![format!("sha256:{sha256}")] })
+        }
+        About::Message(_) => Ok(()),
+    }
 }
 
 /// A file to hold a bundle against.
@@ -93,8 +112,7 @@ pub enum Blob<'a> {
 struct Claim<'a> {
     bundle: Bundle,
     signed: Signed<'a>,
-    /// What a timestamp is over, where that is not the signature.
-    stamped: Option<&'a [u8]>,
+    beside: Option<Beside<'a>>,
     says: Says,
 }
 
@@ -120,24 +138,24 @@ fn read(candidate: &Candidate, formats: Formats) -> Result<Claim<'_>, Reason> {
             let envelope = sigstore::content(&bundle)?;
             let statement = Statement::read(&envelope.payload_type, envelope.payload.as_bytes())?;
             let says = says(statement, subject)?;
-            Ok(Claim { bundle, signed: Signed::Sha256(digest), stamped: None, says })
+            Ok(Claim { bundle, signed: Signed::Sha256(digest), beside: None, says })
         }
         Material::SimpleSigning(payload, annotations) => {
             legacy()?;
             let bundle = sigstore::simple_signing(payload, annotations)?;
             let optional = claims::of(payload, subject)?;
-            Ok(Claim { bundle, signed: Signed::Bytes(payload), stamped: None, says: Says::Signed(optional) })
+            Ok(Claim { bundle, signed: Signed::Bytes(payload), beside: None, says: Says::Signed(optional) })
         }
         Material::Envelope(bytes, annotations) => {
             legacy()?;
-            let (envelope, bundle) = sigstore::envelope(bytes, annotations)?;
+            let (envelope, bundle, beside) = sigstore::envelope(bytes, annotations)?;
             let statement = Statement::read(&envelope.payload_type, envelope.payload.as_bytes())?;
             let says = match says(statement, subject)? {
                 // In this format a signature is a payload of its own.
                 Says::Signed(_) => return Err(Reason::malformed("a signature among attestations")),
                 stated => stated,
             };
-            Ok(Claim { bundle, signed: Signed::Sha256(digest), stamped: Some(bytes), says })
+            Ok(Claim { bundle, signed: Signed::Sha256(digest), beside: Some(beside), says })
         }
     }
 }
@@ -195,11 +213,12 @@ fn proof(origin: &Origin, claim: &Claim<'_>, signer: &Signer) -> Result<Proof, R
     let alone = [None];
     let roots = signer.roots.iter().map(Some).chain(alone.into_iter().filter(|_| signer.roots.is_empty()));
     for root in roots {
+        let Claim { bundle, signed, beside, .. } = claim;
         let checked = match (&signer.who, root) {
-            (Who::Key(key), root) => sigstore::keyed(root, key, needed, &claim.bundle, claim.signed, claim.stamped),
+            (Who::Key(key), root) => sigstore::keyed(root, key, needed, bundle, *signed, beside.as_ref()),
             (Who::Identities(_), None) => continue,
             (Who::Identities(identities), Some(root)) => {
-                let checked = sigstore::keyless(root, &claim.bundle, claim.signed);
+                let checked = sigstore::keyless(root, bundle, *signed, beside.as_ref());
                 let checked = checked.map_err(|reason| reason.expecting(identities));
                 checked.and_then(|checked| accepted(checked, identities, needed))
             }

@@ -3,15 +3,16 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use sigstore_bundle::Error as Shape;
+use sigstore_crypto::VerificationKey;
 use sigstore_types::{
-    Artifact, Bundle, DsseEnvelope, Sha256Hash, SignatureBytes, SignatureContent,
+    Artifact, Bundle, DsseEnvelope, HashAlgorithm, KindVersion, Sha256Hash, SignatureBytes, SignatureContent,
     bundle::{MediaType, TimestampVerificationData, TransparencyLogEntry, VerificationMaterialContent},
 };
 use sigstore_verify::{
     CertificateError, Error, PublicKeyVerificationPolicy, TimestampError, TransparencyLogError, VerificationPolicy,
 };
 
-use super::{certificate, keys::PublicKey, root::Root};
+use super::{certificate, intoto, keys::PublicKey, root::Root};
 use crate::{
     evidence::Evidence,
     identity::Certificate,
@@ -33,6 +34,15 @@ impl<'a> From<Signed<'a>> for Artifact<'a> {
             Signed::Sha256(digest) => Artifact::from_digest(Sha256Hash::new(digest)),
         }
     }
+}
+
+/// What an attestation of cosign 1 and 2 has that a bundle cannot hold.
+#[derive(Debug)]
+pub(crate) struct Beside<'a> {
+    /// The envelope's own bytes: its timestamp is over them, not over the signature.
+    pub(crate) envelope: &'a [u8],
+    /// A log entry of a kind that the verifier does not know.
+    pub(crate) entry: Option<intoto::Entry>,
 }
 
 /// What a check found to hold.
@@ -82,6 +92,32 @@ pub(crate) fn content(bundle: &Bundle) -> Result<&DsseEnvelope, Reason> {
     Ok(envelope)
 }
 
+/// What a bundle of any version is about, by its own word.
+pub(crate) enum About<'a> {
+    /// An envelope, whose statement says it.
+    Statement(&'a DsseEnvelope),
+    /// A message, by its SHA-256 where that is given.
+    Message(Option<String>),
+}
+
+/// Reads what a bundle is about.
+pub(crate) fn about(bundle: &Bundle) -> About<'_> {
+    match &bundle.content {
+        SignatureContent::DsseEnvelope(envelope) => About::Statement(envelope),
+        SignatureContent::MessageSignature(message) => {
+            let digest = message.message_digest.as_ref().filter(|digest| digest.algorithm == HashAlgorithm::Sha2256);
+            let sha256 = digest.and_then(|digest| Sha256Hash::try_from(digest.digest.as_bytes()).ok());
+            About::Message(sha256.map(|sha256| sha256.to_hex()))
+        }
+        _ => About::Message(None),
+    }
+}
+
+/// SHA-512, in hexadecimal.
+pub(crate) fn sha512(bytes: &[u8]) -> String {
+    sigstore_crypto::sha512(bytes).to_hex()
+}
+
 /// Who a bundle says made it, and what it says; neither is checked.
 pub(crate) struct Made {
     pub(crate) by: String,
@@ -111,12 +147,23 @@ pub(crate) fn made(json: &[u8]) -> Result<Made, Reason> {
 ///
 /// # Errors
 /// The reason for what does not hold.
-pub(crate) fn keyless(root: &Root, bundle: &Bundle, signed: Signed<'_>) -> Result<Checked, Reason> {
+pub(crate) fn keyless(
+    root: &Root,
+    bundle: &Bundle,
+    signed: Signed<'_>,
+    beside: Option<&Beside<'_>>,
+) -> Result<Checked, Reason> {
     if let VerificationMaterialContent::PublicKey(key) = &bundle.verification_material.content {
         let (expected, found) = ("a certificate".to_owned(), clean(&format!("key {}", key.hint)));
         return Err(Reason::WrongIdentity { expected, found });
     }
     let logged = !bundle.verification_material.tlog_entries.is_empty();
+    let stamped = !bundle.verification_material.timestamp_verification_data.rfc3161_timestamps.is_empty();
+    if beside.is_some() && !logged && stamped {
+        // The verifier holds certificates against timestamps of signatures only.
+        let found = "a certificate with a timestamp of the whole envelope and no log entry".to_owned();
+        return Err(Reason::FormatNotSupported { found });
+    }
     let mut policy = VerificationPolicy::any_identity();
     if !logged {
         policy = policy.skip_tlog_unsafe();
@@ -139,13 +186,13 @@ pub(crate) fn keyless(root: &Root, bundle: &Bundle, signed: Signed<'_>) -> Resul
         evidence: if logged { Evidence::Log } else { Evidence::Timestamp },
         certificate: result.certificate().map(certificate::read),
         times: result.verified_timestamps().to_vec(),
-        log: entries(bundle),
+        log: entries(root, bundle)?,
         sct,
     })
 }
 
-/// Verifies a bundle signed by `key`, with as much evidence as `needed`: more that is there is not looked at. `message` is
-/// what the signature is over, `stamped` what a timestamp is over.
+/// Verifies a bundle signed by `key`, with as much evidence as `needed`: more that is there is not looked at. That an
+/// envelope's statement is about the subject is for the caller to judge.
 ///
 /// # Errors
 /// The reason for what does not hold.
@@ -155,7 +202,7 @@ pub(crate) fn keyed(
     needed: Evidence,
     bundle: &Bundle,
     signed: Signed<'_>,
-    stamped: Option<&[u8]>,
+    beside: Option<&Beside<'_>>,
 ) -> Result<Checked, Reason> {
     let VerificationMaterialContent::PublicKey(hint) = &bundle.verification_material.content else {
         let found = Some("a certificate's".to_owned());
@@ -179,12 +226,14 @@ pub(crate) fn keyed(
     };
     let material = &bundle.verification_material;
     let stamps = &material.timestamp_verification_data;
-    let found = match (material.tlog_entries.is_empty(), stamps.rfc3161_timestamps.is_empty()) {
-        (false, _) => Evidence::Log,
-        (true, false) => Evidence::Timestamp,
-        (true, true) => Evidence::Signature,
+    let entry = beside.and_then(|beside| beside.entry.as_ref());
+    let logged = entry.is_some() || !material.tlog_entries.is_empty();
+    let found = match (logged, stamps.rfc3161_timestamps.is_empty()) {
+        (true, _) => Evidence::Log,
+        (false, false) => Evidence::Timestamp,
+        (false, true) => Evidence::Signature,
     };
-    if needed < Evidence::Log && !verifies {
+    if (needed < Evidence::Log || entry.is_some()) && !verifies {
         return Err(by_another());
     }
     if found < needed {
@@ -196,27 +245,38 @@ pub(crate) fn keyed(
         Evidence::Signature => {}
         // An entry of a log has a time too; it counts as the log's word, which is more.
         Evidence::Timestamp if stamps.rfc3161_timestamps.is_empty() => {
-            return keyed(Some(root()?), key, Evidence::Log, bundle, signed, stamped);
+            return keyed(Some(root()?), key, Evidence::Log, bundle, signed, beside);
         }
         Evidence::Timestamp => {
-            checked.times = timestamps(root()?, stamps, stamped.unwrap_or(signature.as_bytes()))?;
+            let over = beside.map_or(signature.as_bytes(), |beside| beside.envelope);
+            checked.times = timestamps(root()?, stamps, over)?;
+        }
+        Evidence::Log if let Some((entry, beside)) = entry.zip(beside) => {
+            checked.log = vec![entry.check(root()?, key, beside.envelope)?];
+            checked.times = checked.log.iter().filter_map(|entry| entry.integrated).collect();
         }
         Evidence::Log => {
             let policy = PublicKeyVerificationPolicy::new(key.der().clone());
-            let verified = root()?.verifier().verify(Artifact::from(signed), bundle, &policy);
+            let root = root()?;
+            let verified = root.verifier().verify(Artifact::from(signed), bundle, &policy);
             let verified = verified.map_err(|error| match error {
                 // The verifier knows one scheme for each kind of key.
                 Error::SignatureInvalid(_) if verifies => Reason::FormatNotSupported {
                     found: format!("a log entry of a signature by {} with another hash", key.algorithm()),
                 },
                 Error::SignatureInvalid(_) => by_another(),
+                // It reads such entries with P-256 keys only.
+                Error::TransparencyLog(TransparencyLogError::MalformedEntry(_)) if verifies && of_rekor_2(bundle) => {
+                    let found = format!("an entry in a log of version 2 of a signature by {}", key.algorithm());
+                    Reason::FormatNotSupported { found }
+                }
                 error => reason(error, bundle),
             })?;
             if !verified.tlog_verified() {
                 return Err(Reason::BadProof { detail: "the verification left the log out".to_owned() });
             }
             checked.times = verified.verified_timestamps().to_vec();
-            checked.log = entries(bundle);
+            checked.log = entries(root, bundle)?;
         }
     }
     Ok(checked)
@@ -239,11 +299,36 @@ fn timestamps(root: &Root, stamps: &TimestampVerificationData, over: &[u8]) -> R
     verified.collect()
 }
 
-fn entries(bundle: &Bundle) -> Vec<LogEntry> {
-    let entry = |entry: &TransparencyLogEntry| LogEntry {
-        log: entry.log_id.key_id.to_string(),
-        index: entry.log_index.get(),
-        integrated: entry.integrated_time,
+fn of_rekor_2(bundle: &Bundle) -> bool {
+    let entries = &bundle.verification_material.tlog_entries;
+    entries.iter().any(|entry| entry.kind_version == KindVersion::HashedRekordV002)
+}
+
+/// The facts of entries that were verified, as far as the log signed them.
+///
+/// # Errors
+/// [`Reason::BadProof`] for an entry that names another log than the one that signed its checkpoint.
+fn entries(root: &Root, bundle: &Bundle) -> Result<Vec<LogEntry>, Reason> {
+    let entry = |entry: &TransparencyLogEntry| {
+        let log = entry.log_id.key_id.to_string();
+        // A promise signs the log's name, index and time; a proof alone only where the entry is in the tree.
+        if entry.inclusion_promise.is_some() {
+            return Ok(LogEntry { log, index: entry.log_index.get(), integrated: entry.integrated_time });
+        }
+        let proof = entry.inclusion_proof.as_ref();
+        let checkpoint = proof.and_then(|proof| proof.checkpoint.checkpoint());
+        let key = root.trusted().rekor_key_for_log(&entry.log_id.key_id).ok();
+        let key = key.and_then(|key| VerificationKey::from_spki(&key).ok());
+        let signed = key.zip(checkpoint).is_some_and(|(key, checkpoint)| {
+            let mut signatures = checkpoint.signatures().iter();
+            signatures.any(|signature| key.verify(checkpoint.signed_data(), &signature.signature).is_ok())
+        });
+        if !signed {
+            return Err(Reason::BadProof { detail: "the log that it names did not sign its checkpoint".to_owned() });
+        }
+        let of_version_2 = entry.kind_version == KindVersion::HashedRekordV002;
+        let index = proof.filter(|_| !of_version_2).map_or(entry.log_index, |proof| proof.log_index);
+        Ok(LogEntry { log, index: index.get(), integrated: None })
     };
     bundle.verification_material.tlog_entries.iter().map(entry).collect()
 }
@@ -251,8 +336,15 @@ fn entries(bundle: &Bundle) -> Vec<LogEntry> {
 /// Our reason for what the verifier says.
 fn reason(error: Error, bundle: &Bundle) -> Reason {
     let detail = clean(&error.to_string());
+    let logged = !bundle.verification_material.tlog_entries.is_empty();
     match error {
         Error::SignatureInvalid(_) => Reason::BadSignature { detail },
+        // The path is built first, as of the time of signing; a test holds these words to the pin.
+        Error::Certificate(CertificateError::ChainInvalid(why))
+            if why.contains("CertExpired") || why.contains("CertNotValidYet") =>
+        {
+            Reason::BadTime { detail }
+        }
         Error::Certificate(
             CertificateError::NotYetValid { .. }
             | CertificateError::Expired { .. }
@@ -261,6 +353,8 @@ fn reason(error: Error, bundle: &Bundle) -> Reason {
         | Error::Timestamp(TimestampError::Invalid(_) | TimestampError::OutsideAuthorityValidity { .. }) => {
             Reason::BadTime { detail }
         }
+        // There is a log's word, but none of when.
+        Error::Timestamp(_) if logged => Reason::BadTime { detail },
         Error::Timestamp(_) | Error::Bundle(Shape::MissingSigningTimeEvidence | Shape::MissingTimestamp) => {
             Reason::EvidenceMissing { expected: Evidence::Timestamp, found: Evidence::Signature }
         }
@@ -276,7 +370,12 @@ fn reason(error: Error, bundle: &Bundle) -> Reason {
                 None => Reason::BadTime { detail },
             }
         }
-        Error::TransparencyLog(_) => Reason::BadProof { detail },
+        Error::TransparencyLog(_)
+        | Error::Bundle(Shape::MissingCheckpoint | Shape::LogIndexOutOfRange { .. } | Shape::CheckpointRootMismatch) => {
+            Reason::BadProof { detail }
+        }
+        // What the statement or message is about was compared before: here it is the log's entry.
+        Error::ArtifactMismatch(_) => Reason::BadProof { detail },
         Error::UnsupportedBundle(_) | Error::UnsupportedArtifact(_) => Reason::FormatNotSupported { found: detail },
         _ => Reason::Malformed { detail },
     }

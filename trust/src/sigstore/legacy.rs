@@ -16,6 +16,7 @@ use sigstore_types::{
     },
 };
 
+use super::{check::Beside, intoto};
 use crate::refusal::{Reason, clean};
 
 /// A layer's annotations.
@@ -32,20 +33,26 @@ pub(crate) fn simple_signing(payload: &[u8], annotations: &Annotations) -> Resul
     let digest = sigstore_crypto::sha256(payload).as_bytes().to_vec().into();
     let message =
         MessageSignature::new(signature).with_message_digest(MessageDigest::new(HashAlgorithm::Sha2256, digest));
-    assembled(SignatureContent::MessageSignature(message), annotations)
+    match assembled(SignatureContent::MessageSignature(message), annotations)? {
+        (bundle, None) => Ok(bundle),
+        (_, Some(_)) => Err(Reason::FormatNotSupported { found: "log entry intoto 0.0.1 of a signature".to_owned() }),
+    }
 }
 
-/// The bundle of an attestation: its envelope and what the annotations say.
+/// The bundle of an attestation: its envelope, what the annotations say, and what has no place in a bundle.
 ///
 /// # Errors
 /// As [`simple_signing`].
-pub(crate) fn envelope(bytes: &[u8], annotations: &Annotations) -> Result<(DsseEnvelope, Bundle), Reason> {
+pub(crate) fn envelope<'a>(
+    bytes: &'a [u8],
+    annotations: &Annotations,
+) -> Result<(DsseEnvelope, Bundle, Beside<'a>), Reason> {
     let envelope: DsseEnvelope = serde_json::from_slice(bytes).map_err(Reason::malformed)?;
-    let bundle = assembled(SignatureContent::DsseEnvelope(envelope.clone()), annotations)?;
-    Ok((envelope, bundle))
+    let (bundle, entry) = assembled(SignatureContent::DsseEnvelope(envelope.clone()), annotations)?;
+    Ok((envelope, bundle, Beside { envelope: bytes, entry }))
 }
 
-fn assembled(content: SignatureContent, annotations: &Annotations) -> Result<Bundle, Reason> {
+fn assembled(content: SignatureContent, annotations: &Annotations) -> Result<(Bundle, Option<intoto::Entry>), Reason> {
     let signer = match annotations.get(CERTIFICATE).filter(|pem| !pem.is_empty()) {
         Some(pem) => {
             let certificate = DerCertificate::from_pem(pem.trim()).map_err(Reason::malformed)?;
@@ -55,6 +62,15 @@ fn assembled(content: SignatureContent, annotations: &Annotations) -> Result<Bun
         None => VerificationMaterialContent::PublicKey(PublicKeyIdentifier::new("")),
     };
     let entry = annotations.get(BUNDLE).filter(|json| !json.is_empty()).map(|json| entry(json)).transpose()?;
+    let (entry, other) = match entry {
+        Some(Logged::Usual(entry)) => (Some(*entry), None),
+        Some(Logged::Intoto(_)) if matches!(signer, VerificationMaterialContent::X509CertificateChain { .. }) => {
+            let found = "log entry intoto 0.0.1 with a certificate, only with a key".to_owned();
+            return Err(Reason::FormatNotSupported { found });
+        }
+        Some(Logged::Intoto(entry)) => (None, Some(entry)),
+        None => (None, None),
+    };
     // An attestation's is over its envelope, which the verifier does not expect; beside the log's word it is not needed.
     let needed = entry.is_none() || matches!(content, SignatureContent::MessageSignature(_));
     let stamp = annotations.get(TIMESTAMP).filter(|json| needed && !json.is_empty());
@@ -64,14 +80,21 @@ fn assembled(content: SignatureContent, annotations: &Annotations) -> Result<Bun
     let material = VerificationMaterial::new(signer)
         .with_tlog_entries(entry.into_iter().collect())
         .with_timestamp_verification_data(TimestampVerificationData::new(stamp.into_iter().collect()));
-    Ok(Bundle::new(version, material, content))
+    Ok((Bundle::new(version, material, content), other))
+}
+
+enum Logged {
+    /// Of a kind that the verifier knows.
+    Usual(Box<TransparencyLogEntry>),
+    /// `intoto` 0.0.1.
+    Intoto(intoto::Entry),
 }
 
 /// The log's promise. Source: cosign, `pkg/cosign/bundle/rekor.go`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RekorBundle {
-    signed_entry_timestamp: String,
+    signed_entry_timestamp: Option<String>,
     payload: RekorPayload,
 }
 
@@ -92,26 +115,35 @@ struct Kind {
     kind: String,
 }
 
-fn entry(json: &str) -> Result<TransparencyLogEntry, Reason> {
+fn entry(json: &str) -> Result<Logged, Reason> {
     let bundle: RekorBundle = serde_json::from_str(json).map_err(Reason::malformed)?;
     let payload = bundle.payload;
     let body = STANDARD.decode(&payload.body).map_err(Reason::malformed)?;
     let kind: Kind = serde_json::from_slice(&body).map_err(Reason::malformed)?;
     let version = match (kind.kind.as_str(), kind.api_version.as_str()) {
-        ("hashedrekord", "0.0.1") => KindVersion::HashedRekordV001,
-        ("dsse", "0.0.1") => KindVersion::DsseV001,
-        ("intoto", "0.0.2") => KindVersion::IntotoV002,
+        ("hashedrekord", "0.0.1") => Some(KindVersion::HashedRekordV001),
+        ("dsse", "0.0.1") => Some(KindVersion::DsseV001),
+        ("intoto", "0.0.2") => Some(KindVersion::IntotoV002),
+        ("intoto", "0.0.1") => None,
         (kind, version) => {
             return Err(Reason::FormatNotSupported { found: clean(&format!("log entry {kind} {version}")) });
         }
     };
-    let id = hex(&payload.log_id).ok_or_else(|| Reason::malformed("the log's id is not hexadecimal"))?;
+    let log =
+        LogId::new(hex(&payload.log_id).ok_or_else(|| Reason::malformed("the log's id is not hexadecimal"))?.into());
     let time = Timestamp::from_second(payload.integrated_time).map_err(Reason::malformed)?;
-    let promise = STANDARD.decode(&bundle.signed_entry_timestamp).map_err(Reason::malformed)?;
     let index = payload.log_index.try_into().map_err(Reason::malformed)?;
-    Ok(TransparencyLogEntry::new(index, LogId::new(id.into()), version, body.into())
-        .with_integrated_time(time)
-        .with_inclusion_promise(InclusionPromise::new(SignedTimestamp::new(promise))))
+    let promise = bundle.signed_entry_timestamp.filter(|promise| !promise.is_empty());
+    let promise = promise.ok_or_else(|| Reason::BadProof { detail: "the log entry has no promise".to_owned() })?;
+    let promise = STANDARD.decode(promise).map_err(Reason::malformed)?;
+    Ok(match version {
+        None => Logged::Intoto(intoto::Entry { log: log.key_id, index, time, promise, body }),
+        Some(version) => Logged::Usual(Box::new(
+            TransparencyLogEntry::new(index, log, version, body.into())
+                .with_integrated_time(time)
+                .with_inclusion_promise(InclusionPromise::new(SignedTimestamp::new(promise))),
+        )),
+    })
 }
 
 /// Source: cosign, `pkg/cosign/bundle/rfc3161.go`.

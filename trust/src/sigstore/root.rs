@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn a_root_that_contradicts_itself_is_an_error() {
         let mut root: serde_json::Value = serde_json::from_str(SIGSTORE_PRODUCTION_TRUSTED_ROOT).expect("JSON");
-        let logs = root["tlogs"].as_array_mut().expect("logs");
-        logs.push(logs[0].clone());
+        let logs = root.get_mut("tlogs").and_then(serde_json::Value::as_array_mut).expect("logs");
+        logs.push(logs.first().expect("a log").clone());
         let error = Root::from_json("twice", root.to_string().as_bytes(), None).expect_err("a log twice");
         assert!(error.to_string().contains("duplicate"), "{error}");
         assert!(Root::from_json("empty", b"", None).is_err());
