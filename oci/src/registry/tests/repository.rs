@@ -182,7 +182,7 @@ fn a_blob_is_bounded_verified_and_resumed() {
 #[test]
 fn a_call_ends_by_its_deadline_and_waits_for_nobody_beyond_it() {
     let hanging = Server::start(|_, _| {
-        thread::sleep(Duration::from_millis(400));
+        thread::sleep(Duration::from_secs(60));
         Vec::new()
     });
     let soon = |r: &Repository| r.with_deadline(Instant::now() + Duration::from_millis(30));
@@ -191,11 +191,13 @@ fn a_call_ends_by_its_deadline_and_waits_for_nobody_beyond_it() {
     assert!(matches!(late, Error::Timeout { .. }), "{late}");
     let both = hanging.with(|_| {}, async |r| soon(&r).referrers(&digest()).await.all());
     assert!(both.0.is_empty() && matches!(both.1, Some(Error::Timeout { .. })));
-    assert!(before.elapsed() < Duration::from_millis(350));
-    let busy = Server::start(|_, _| reply(429, "Retry-After: 2\r\n", b""));
-    let late = busy.with(|_| {}, async |r| error(soon(&r).manifest("1").await));
-    assert!(matches!(late, Error::Throttled { retry_after: Some(wait), .. } if wait.as_secs() == 2), "{late}");
-    assert_eq!(busy.asked("").len(), 1, "two seconds are more than there is time for");
+    // Far from either time, however busy the machine is.
+    assert!(before.elapsed() < Duration::from_secs(30));
+    let busy = Server::start(|_, _| reply(429, "Retry-After: 60\r\n", b""));
+    let late = busy
+        .with(|_| {}, async |r| error(r.with_deadline(Instant::now() + Duration::from_secs(30)).manifest("1").await));
+    assert!(matches!(late, Error::Throttled { retry_after: Some(wait), .. } if wait.as_secs() == 60), "{late}");
+    assert_eq!(busy.asked("").len(), 1, "a minute is more than there is time for");
 }
 
 /// An index of descriptors of the bytes `0`, `1` …
