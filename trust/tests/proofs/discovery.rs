@@ -84,7 +84,7 @@ fn cosign_s_experimental_variant_is_found() {
     let findings = judged(&found, &[named(Evidence::Log, &[root(&instance)])]);
     assert_eq!((findings.signatures.len(), found.is_complete()), (1, true), "{findings:?}");
     // One layer that cannot be read hides no other, and more than are read are told.
-    let mut layers = vec![Descriptor::new(&layer.media_type, Digest::sha256(b"gone"), 4); 60];
+    let mut layers = vec![Descriptor::new(layer.media_type, Digest::sha256(b"gone"), 4); 60];
     layers.push(layered(&mut script, &layer));
     let manifest = script.artifact(&image(), EXPERIMENTAL, layers);
     let listed = script.manifest(&manifest);
@@ -251,7 +251,7 @@ fn referrers_that_lead_in_circles_end() {
     let second = script.artifact(&first.digest, BUNDLE, Vec::new());
     let second = script.manifest(&second);
     script.by_api(&image.digest, &[image.clone(), first.clone(), second.clone()]);
-    script.by_api(&first.digest, &[second.clone()]).by_api(&second.digest, &[first.clone()]);
+    script.by_api(&first.digest, std::slice::from_ref(&second)).by_api(&second.digest, std::slice::from_ref(&first));
     let registry = script.serve();
     let found = registry.discover(std::slice::from_ref(&image.digest), PLENTY);
     assert!(found.is_complete(), "{found:?}");

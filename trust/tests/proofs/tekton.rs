@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sigstore_instance::{Entry, Fault, Instance, Key, KeyType, Layout, Signing, TIME};
-use trust::{By, Candidate, Evidence, Formats, Material, Reason, verify};
+use trust::{By, Candidate, Evidence, Formats, Material, Reason, Root, verify};
 
 use crate::made::{alice, bundle, candidate, holder, judged, layer, named, refusal, root, statement, variant};
 
@@ -106,6 +106,46 @@ fn each_thing_that_binds_the_entry_counts() {
     assert!(matches!(refusal(&judged(&made, &other)), Some(Reason::UnknownKey { .. })));
     let found = judged(&made, &holder(&key, Evidence::Log, &[root(&Instance::new())]));
     assert!(matches!(refusal(&found), Some(Reason::BadProof { .. })), "{found:?}");
+}
+
+/// A log that leaves the envelope's hash out, and then enters another payload or kind of hash.
+#[test]
+fn the_payload_alone_binds_where_no_envelope_is_named() {
+    let instance = Instance::new();
+    let [key, log] = [0, 1].map(|_| Key::generate(KeyType::P256));
+    let mut trusted: Value = serde_json::from_str(&instance.trusted_root()).expect("JSON");
+    let id = dna::Digest::sha256(&log.public_der());
+    let own = trusted.pointer_mut("/tlogs/0").expect("a log");
+    *own.pointer_mut("/publicKey/rawBytes").expect("a key") = STANDARD.encode(log.public_der()).into();
+    *own.pointer_mut("/logId/keyId").expect("an id") = log.hint().into();
+    let trusted = Root::from_json("own", trusted.to_string().as_bytes(), None).expect("a root");
+    let made = candidate(&entered(&instance, &key), Layout::LegacyAttestation);
+    let Material::Envelope(bytes, _) = &made.material else { panic!("an envelope") };
+    let envelope: Value = serde_json::from_slice(bytes).expect("JSON");
+    let payload = envelope.get("payload").and_then(Value::as_str).expect("text");
+    let payload = dna::Digest::sha256(&STANDARD.decode(payload).expect("base64"));
+    let other = dna::Digest::sha256(b"another");
+    for (algorithm, value, taken) in
+        [("sha256", payload.hex(), true), ("sha256", other.hex(), false), ("sha512", payload.hex(), false)]
+    {
+        let spec = json!({
+            "content": { "payloadHash": { "algorithm": algorithm, "value": value } },
+            "publicKey": STANDARD.encode(key.public_pem()),
+        });
+        let body = STANDARD.encode(json!({ "apiVersion": "0.0.1", "kind": "intoto", "spec": spec }).to_string());
+        let id = id.hex();
+        let promised = format!(r#"{{"body":"{body}","integratedTime":{TIME},"logID":"{id}","logIndex":7}}"#);
+        let changed = with(&made, |entry| {
+            let payload = serde_json::from_str::<Value>(&promised).expect("JSON");
+            let promise = STANDARD.encode(log.sign(promised.as_bytes()));
+            *entry = json!({ "SignedEntryTimestamp": promise, "Payload": payload });
+        });
+        let findings = judged(&changed, &holder(&key, Evidence::Log, std::slice::from_ref(&trusted)));
+        match refusal(&findings) {
+            None => assert!(taken, "{algorithm}:{value}"),
+            Some(found) => assert!(!taken && matches!(found, Reason::BadProof { .. }), "{algorithm}:{value}: {found}"),
+        }
+    }
 }
 
 #[test]
