@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Make keys that sign
     #[command(subcommand)]
     Keys(trust::Keys),
+    /// Write the current trust root of a Sigstore instance, for `verify --trusted-root`
+    #[cfg(feature = "tuf")]
+    TrustRoot(trust::TrustRoot),
     /// Copy an image into an OCI layout, every byte checked
     #[command(after_long_help = SOURCES)]
     Pull(Pull),

@@ -17,6 +17,8 @@ mod profile;
 mod question;
 mod remote;
 mod text;
+#[cfg(feature = "tuf")]
+mod trust_root;
 mod verify;
 
 use std::process::ExitCode;
@@ -65,6 +67,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Attest(args) => attest::attest(&args),
         Command::Sign(args) => attest::sign(&args),
         Command::Keys(args) => keys::run(&args),
+        #[cfg(feature = "tuf")]
+        Command::TrustRoot(args) => trust_root::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),
         Command::Completions { shell } => args::completions(shell),

@@ -108,6 +108,7 @@ fn the_help_is_the_one_people_know() {
         ("help-verify", &["verify", "--help"]),
         ("help-attest", &["attest", "--help"]),
         ("help-sign", &["sign", "--help"]),
+        ("help-trust-root", &["trust-root", "--help"]),
         ("help-keys", &["keys", "--help"]),
         ("help-keys-generate", &["keys", "generate", "--help"]),
     ] {

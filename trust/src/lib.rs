@@ -43,5 +43,7 @@ pub use sigstore::{
     KeyError, NewKey, PublicKey, Root, RootError, RootFacts, Services, SignError, SigningKey, SigningKeyError,
     ambient_token, claim_names, sign,
 };
+#[cfg(feature = "tuf")]
+pub use sigstore::{RefreshError, TufRepository, cached, refresh};
 pub use statement::{COSIGN_SIGN, PAYLOAD_TYPE, Statement, Subject};
 pub use verify::{Blob, Findings, verify, verify_blob};

@@ -1,5 +1,6 @@
 //! The one module that knows the `sigstore-*` crates: bytes of their formats in, our own facts and reasons out. All
-//! cryptography is theirs. Nothing but `services`, which signs, does I/O.
+//! cryptography is theirs. Nothing but `services`, which signs, and `refresh`
+//! does I/O.
 
 mod certificate;
 mod check;
@@ -7,6 +8,8 @@ mod intoto;
 mod keys;
 mod legacy;
 mod pair;
+#[cfg(feature = "tuf")]
+mod refresh;
 mod root;
 mod services;
 
@@ -15,5 +18,7 @@ pub(crate) use check::{About, Beside, Checked, Made, Signed, about, bundle, cont
 pub use keys::{KeyError, PublicKey};
 pub(crate) use legacy::{envelope, simple_signing};
 pub use pair::{NewKey, SigningKey, SigningKeyError};
+#[cfg(feature = "tuf")]
+pub use refresh::{RefreshError, TufRepository, cached, refresh};
 pub use root::{Root, RootError, RootFacts};
 pub use services::{Services, SignError, ambient_token, sign};

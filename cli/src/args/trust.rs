@@ -162,6 +162,42 @@ pub(crate) struct Attest {
     pub(crate) open: super::Open,
 }
 
+#[cfg(feature = "tuf")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TrustRoot {
+    /// The instance
+    #[arg(long, value_enum, value_name = "INSTANCE", default_value_t, conflicts_with = "tuf_url")]
+    pub(crate) instance: Instance,
+    /// The TUF repository of another instance
+    #[arg(long, value_name = "URL", requires = "tuf_root")]
+    pub(crate) tuf_url: Option<String>,
+    /// A root.json of that repository that is trusted
+    #[arg(long, value_name = "FILE", requires = "tuf_url")]
+    pub(crate) tuf_root: Option<PathBuf>,
+    /// Ask nobody: verify again what is kept
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Folder that keeps what repositories said [default: mayfly/trust in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[cfg(feature = "tuf")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Instance {
+    /// Sigstore's public-good instance
+    #[default]
+    PublicGood,
+    /// GitHub's, for attestations of private repositories
+    Github,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Keys {
     /// Make a P-256 key pair: PREFIX.key, encrypted, and PREFIX.pub

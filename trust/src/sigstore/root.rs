@@ -21,6 +21,7 @@ pub struct Root {
 
 struct Inner {
     facts: RootFacts,
+    json: Vec<u8>,
     trusted: TrustedRoot,
     verifier: Verifier,
 }
@@ -97,13 +98,19 @@ impl Root {
         let trusted = TrustedRoot::from_json(text).map_err(|error| failed(error.to_string()))?;
         let verifier = Verifier::new(&trusted).map_err(|error| failed(error.to_string()))?;
         let facts = RootFacts { name: name.to_owned(), digest: Digest::sha256(json), as_of };
-        Ok(Self { inner: Arc::new(Inner { facts, trusted, verifier }) })
+        Ok(Self { inner: Arc::new(Inner { facts, json: json.to_owned(), trusted, verifier }) })
     }
 
     /// Which root this is.
     #[must_use]
     pub fn facts(&self) -> &RootFacts {
         &self.inner.facts
+    }
+
+    /// The JSON text that it was read from.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.inner.json
     }
 
     pub(super) fn trusted(&self) -> &TrustedRoot {
@@ -117,7 +124,7 @@ impl Root {
 
 /// The day the embedded roots were last refreshed: the release of the pinned crate that carries them. A test holds it to the pin.
 const EMBEDDED_AS_OF: &str = "2026-10-13T00:00:00Z";
-const MAX_ROOT_BYTES: usize = 4 << 20;
+pub(super) const MAX_ROOT_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test may panic")]
