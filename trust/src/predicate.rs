@@ -285,7 +285,7 @@ mod tests {
         };
         for (kind, document) in [("https://cyclonedx.org/bom", cyclonedx), ("https://spdx.dev/Document", spdx)] {
             let Predicate::Sbom(sbom) = typed(kind, document) else { panic!("{kind}") };
-            assert_eq!(sbom.packages, [package.clone()], "{kind}");
+            assert_eq!(sbom.packages, std::slice::from_ref(&package), "{kind}");
         }
         let scan = json!({"invocation": {}, "scanner": {"uri": "pkg:github/aquasecurity/trivy@0.50", "version": "0.50",
             "result": {}}, "metadata": {"scanFinishedOn": "2026-01-02T03:04:05Z"}});

@@ -127,7 +127,6 @@ const EMBEDDED_AS_OF: &str = "2026-10-13T00:00:00Z";
 pub(super) const MAX_ROOT_BYTES: usize = 4 << 20;
 
 #[cfg(test)]
-#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
 
