@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use oci::{Descriptor, Manifest, Source};
 use serde_json::Value;
 use trust::{
-    Attached, COSIGN_SIGN, DNA_MEDIA_TYPE, DNA_PREDICATE, DnaPredicate, PlatformDna, Services, SigningKey, Statement,
-    attach, attach_document,
+    Attached, COSIGN_SIGN, DNA_MEDIA_TYPE, DNA_PREDICATE, DnaPredicate, Evidence, PlatformDna, Services, SigningKey,
+    Statement, attach, attach_document, attached,
 };
 
 use crate::{
@@ -158,6 +158,13 @@ async fn state(
     predicate: Value,
 ) -> anyhow::Result<Attached> {
     let statement = serde_json::to_vec(&Statement::about(&subject.digest, predicate_type, predicate))?;
+    if let Signer::Key(key, services) = signer {
+        let evidence = services.as_ref().map_or(Evidence::Signature, Services::evidence);
+        let there = attached(&remote.repository, subject, predicate_type, &statement, key.public(), evidence).await?;
+        if let Some(there) = there {
+            return Ok(there);
+        }
+    }
     let bundle = signer.sign(&statement).await?;
     Ok(attach(&remote.repository, subject, predicate_type, &bundle, Timestamp::now()).await?)
 }

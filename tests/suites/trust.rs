@@ -154,6 +154,9 @@ fn keyed_signatures_and_attestations_are_accepted_both_ways() {
         mayfly(&format!("verify {logged} --key {public} --trusted-root {root} --plain-http")).ok();
         mayfly(&format!("verify {logged} --key {public} --trusted-root {root} --plain-http --evidence timestamp")).ok();
 
+        let signed = mayfly(&format!("sign {logged} --key {private} --signing-config {config} --plain-http")).ok();
+        assert_eq!(signed.json()[0]["unchanged"], true, "the log is not made to keep the same twice");
+
         // With the key that cosign made and encrypted.
         let alone = bench.push(server, "team/alone:1", ONE);
         let (private, public) = (bench.at("theirs.key"), bench.at("theirs.pub"));
@@ -162,9 +165,15 @@ fn keyed_signatures_and_attestations_are_accepted_both_ways() {
         let options = format!("--key {public} --insecure-ignore-tlog --allow-http-registry");
         cosign(&format!("verify {options} {alone}")).ok();
         cosign(&format!("verify-attestation {options} --type {DNA} {alone}")).ok();
-        let strict = mayfly(&format!("verify {alone} --key {public} --trusted-root {root} --plain-http"));
-        assert_eq!(strict.code, 1, "no log saw it: {}", strict.text());
+        let strict = format!("verify {alone} --key {public} --trusted-root {root} --plain-http");
+        let refused = mayfly(&strict);
+        assert_eq!(refused.code, 1, "no log saw it: {}", refused.text());
         mayfly(&format!("verify {alone} --key {public} --evidence signature --plain-http")).ok();
+
+        // The same once more, on more evidence.
+        let again = mayfly(&format!("sign {alone} --key {private} --signing-config {config} --plain-http")).ok();
+        assert_eq!(again.json()[0]["unchanged"], false);
+        mayfly(&strict).ok();
 
         // cosign's, as it writes now and as it wrote before.
         for (name, format) in [("new", format!("--signing-config {none}")), ("old", OLD.to_owned())] {

@@ -14,8 +14,9 @@ use serde::Serialize;
 
 use crate::{
     discover::{BUNDLE, CREATED, PREDICATE_TYPE},
+    evidence::Evidence,
     place::Place,
-    sigstore::{self, Made},
+    sigstore::{self, Made, PublicKey},
 };
 
 /// What became of a bundle.
@@ -60,9 +61,8 @@ pub async fn attach(
     let made = sigstore::made(bundle)
         .map_err(|reason| Error::Malformed { what: "the bundle".to_owned(), reason: reason.to_string() })?;
     let older = older(repository, &subject.digest, predicate_type, &made).await?;
-    if let Some(same) = older.iter().find(|(_, other)| other.payload == made.payload) {
-        let (subject, manifest) = (subject.digest.clone(), same.0.digest.clone());
-        return Ok(Attached { subject, manifest, unchanged: true, listed: Vec::new(), replaced: Vec::new() });
+    if let Some(unchanged) = unchanged(subject, &older, &made) {
+        return Ok(unchanged);
     }
     let older: Vec<_> = older.into_iter().map(|(descriptor, _)| descriptor.digest).collect();
     let descriptor = push(repository, subject, predicate_type, bundle, now).await?;
@@ -79,6 +79,30 @@ pub async fn attach(
         replaced.push(Replaced { manifest, kept: kept.map(|reason| crate::refusal::clean(reason.trim())) });
     }
     Ok(Attached { subject: subject.digest.clone(), manifest: descriptor.digest, unchanged: false, listed, replaced })
+}
+
+/// Whether a statement of this key is there already, on no less evidence: asked before signing, so that a log is not made to
+/// keep the same twice. Who a certificate will name is not known before.
+///
+/// # Errors
+/// What the registry answers.
+pub async fn attached(
+    repository: &Repository,
+    subject: &Descriptor,
+    predicate_type: &str,
+    statement: &[u8],
+    key: &PublicKey,
+    evidence: Evidence,
+) -> Result<Option<Attached>, Error> {
+    let made = Made::with(key, statement, evidence);
+    let older = older(repository, &subject.digest, predicate_type, &made).await?;
+    Ok(unchanged(subject, &older, &made))
+}
+
+fn unchanged(subject: &Descriptor, older: &[(Descriptor, Made)], made: &Made) -> Option<Attached> {
+    let (same, _) = older.iter().find(|(_, other)| made.is_said_by(other))?;
+    let (subject, manifest) = (subject.digest.clone(), same.digest.clone());
+    Some(Attached { subject, manifest, unchanged: true, listed: Vec::new(), replaced: Vec::new() })
 }
 
 /// Pushes a document that a statement names by digest, as a referrer of its own: cosign expects one layer in a bundle's

@@ -186,6 +186,7 @@ async fn referrers<'a>(
         for (what, listed) in by_type(listed) {
             taken.extend(found.cap(subject, place, &what, listed, MAX_CANDIDATES));
         }
+        let taken = found.cap(subject, place, "referrers", taken, MAX_REFERRERS);
         let search = search(place);
         let read = taken.into_iter().map(move |descriptor| search.referrer(descriptor));
         stream::iter(read).buffered(PARALLEL).collect::<Vec<_>>()
@@ -347,6 +348,8 @@ const EXPERIMENTAL: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 const NOTATION: &str = "application/vnd.cncf.notary.signature";
 /// Of each kind; who signs nightly has as many in two months.
 const MAX_CANDIDATES: usize = 50;
+/// Of all kinds of referrers together: a listing may make up a kind for each.
+const MAX_REFERRERS: usize = 400;
 /// The largest SBOM attestations seen have some MiB.
 const MAX_BYTES: u64 = 16 << 20;
 /// What is read for one image; the rest is told as unread.

@@ -25,7 +25,7 @@ mod sigstore;
 mod statement;
 mod verify;
 
-pub use attach::{Attached, Replaced, attach, attach_document};
+pub use attach::{Attached, Replaced, attach, attach_document, attached};
 pub use attested::{Undecided, attested_dna};
 pub use candidate::{Candidate, Material};
 pub use discover::{Answer, Capped, Discovery, Source, Unread, discover};

@@ -122,6 +122,19 @@ pub(crate) fn sha512(bytes: &[u8]) -> String {
 pub(crate) struct Made {
     pub(crate) by: String,
     pub(crate) payload: Vec<u8>,
+    pub(crate) evidence: Evidence,
+}
+
+impl Made {
+    /// What [`made`] will read from a bundle by this key.
+    pub(crate) fn with(key: &PublicKey, payload: &[u8], evidence: Evidence) -> Self {
+        Self { by: format!("key {}", key.hint()), payload: payload.to_vec(), evidence }
+    }
+
+    /// Whether another bundle says the same by the same signer, on no less evidence.
+    pub(crate) fn is_said_by(&self, other: &Self) -> bool {
+        self.by == other.by && self.payload == other.payload && other.evidence >= self.evidence
+    }
 }
 
 /// Reads what a bundle claims of itself.
@@ -139,7 +152,17 @@ pub(crate) fn made(json: &[u8]) -> Result<Made, Reason> {
         }
         _ => return Err(Reason::malformed("it names no signer")),
     };
-    Ok(Made { by, payload })
+    Ok(Made { by, payload, evidence: carried(&bundle) })
+}
+
+/// As what a bundle's evidence will count if it holds.
+fn carried(bundle: &Bundle) -> Evidence {
+    let material = &bundle.verification_material;
+    match (material.tlog_entries.is_empty(), material.timestamp_verification_data.rfc3161_timestamps.is_empty()) {
+        (false, _) => Evidence::Log,
+        (true, false) => Evidence::Timestamp,
+        (true, true) => Evidence::Signature,
+    }
 }
 
 /// Verifies a bundle signed with a certificate of the root's authorities. Whose certificate it is, is for the caller to judge.

@@ -15,7 +15,7 @@ use sigstore_types::{
 };
 
 use super::{keys::PublicKey, pair::SigningKey};
-use crate::{refusal::clean, statement::PAYLOAD_TYPE};
+use crate::{evidence::Evidence, refusal::clean, statement::PAYLOAD_TYPE};
 
 /// The services that take part in signing.
 #[derive(Debug, Clone)]
@@ -61,6 +61,17 @@ impl Services {
             RekorApiVersion::from_major(major).ok_or_else(|| SignError::Config(format!("Rekor {major} is unknown")))
         };
         Ok(Self { config, rekor: rekor.map(version).transpose()? })
+    }
+
+    /// What they add to a key's signature.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        let log = self.config.rekor_url(self.rekor.map(RekorApiVersion::major));
+        match (log, self.config.tsa_url()) {
+            (Some(_), _) => Evidence::Log,
+            (None, Some(_)) => Evidence::Timestamp,
+            (None, None) => Evidence::Signature,
+        }
     }
 
     /// Signs a statement with a new certificate for whom the token names.
