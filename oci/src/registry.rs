@@ -40,7 +40,7 @@ pub use self::{
     hosts::{Connections, Host, Hosts, Mirror},
     keyring::PullSecret,
     push::{Deletion, Pushed},
-    referrers::Referrers,
+    referrers::{Referrers, referrers_tag},
     repository::{Lookup, Repository},
     requests::{Outcome, RequestKind, Requests},
 };

@@ -8,12 +8,12 @@ use dna::Digest;
 use jiff::Timestamp;
 use oci::{
     Descriptor, Error, Index, Manifest, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST,
-    registry::{Deletion, Lookup, Repository},
+    registry::{Deletion, Lookup, Repository, referrers_tag},
 };
 use serde::Serialize;
 
 use crate::{
-    discover::{BUNDLE, CREATED, PREDICATE_TYPE},
+    discover::{BUNDLE, CREATED, MAX_BYTES, PREDICATE_TYPE},
     evidence::Evidence,
     place::Place,
     sigstore::{self, Made, PublicKey},
@@ -227,7 +227,7 @@ async fn list(
     new: &Descriptor,
     gone: &[Digest],
 ) -> Result<Vec<Place>, Error> {
-    let tag = format!("{}-{}", subject.algorithm(), subject.hex());
+    let tag = referrers_tag(subject);
     let mut last = None;
     // Two who add at once overwrite each other; whoever finds his own gone adds it again.
     for _ in 0..LIST_ATTEMPTS {
@@ -268,5 +268,4 @@ const EMPTY: &[u8] = b"{}";
 const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// Statements of one type that are looked through for older ones.
 const MAX_OLDER: usize = 50;
-const MAX_BYTES: u64 = 16 << 20;
 const LIST_ATTEMPTS: u32 = 4;

@@ -351,7 +351,7 @@ const MAX_CANDIDATES: usize = 50;
 /// Of all kinds of referrers together: a listing may make up a kind for each.
 const MAX_REFERRERS: usize = 400;
 /// The largest SBOM attestations seen have some MiB.
-const MAX_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// What is read for one image; the rest is told as unread.
 const MAX_TOTAL_BYTES: u64 = 64 << 20;
 /// Requests at once for one subject and place.

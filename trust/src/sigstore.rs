@@ -14,7 +14,9 @@ mod root;
 mod services;
 
 pub use certificate::claim_names;
-pub(crate) use check::{About, Beside, Checked, Made, Signed, about, bundle, content, keyed, keyless, made, sha512};
+pub(crate) use check::{
+    About, Beside, Checked, Made, Signed, about, bundle, content, keyed, keyless, made, sha256_of_hex, sha512,
+};
 pub use keys::{KeyError, PublicKey};
 pub(crate) use legacy::{envelope, simple_signing};
 pub use pair::{NewKey, SigningKey, SigningKeyError};
@@ -22,3 +24,4 @@ pub use pair::{NewKey, SigningKey, SigningKeyError};
 pub use refresh::{RefreshError, TufRepository, cached, refresh};
 pub use root::{Root, RootError, RootFacts};
 pub use services::{Services, SignError, ambient_token, sign};
+pub(crate) use sigstore_types::Bundle;

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::Value;
-use sigstore_types::Bundle;
 
 use crate::{
     candidate::{Candidate, Material},
@@ -15,7 +14,7 @@ use crate::{
     proof::{Attestation, By, Proof, Signature, Verified},
     refusal::{Reason, Refusal},
     signer::{Formats, Signer, Who},
-    sigstore::{self, About, Beside, Checked, Signed},
+    sigstore::{self, About, Beside, Bundle, Checked, Signed},
     statement::{COSIGN_SIGN, Statement},
 };
 
@@ -165,8 +164,7 @@ fn sha256(subject: &dna::Digest) -> Result<[u8; 32], Reason> {
     if subject.algorithm() != "sha256" {
         return Err(wrong());
     }
-    let bytes = sigstore_types::Sha256Hash::from_hex(subject.hex()).map_err(|_| wrong())?;
-    Ok(*bytes.as_bytes())
+    sigstore::sha256_of_hex(subject.hex()).ok_or_else(wrong)
 }
 
 fn says(statement: Statement, subject: &dna::Digest) -> Result<Says, Reason> {

@@ -130,7 +130,8 @@ impl Repository {
 
 /// Where clients list what refers to `subject`, if the registry does not: the algorithm's first 32 characters and the
 /// digest's first 64.
-fn referrers_tag(subject: &Digest) -> String {
+#[must_use]
+pub fn referrers_tag(subject: &Digest) -> String {
     let part = |text: &str, max: usize| text.get(..max).unwrap_or(text).to_owned();
     format!("{}-{}", part(subject.algorithm(), 32), part(subject.hex(), 64))
 }

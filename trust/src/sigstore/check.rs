@@ -113,6 +113,11 @@ pub(crate) fn about(bundle: &Bundle) -> About<'_> {
     }
 }
 
+/// A SHA-256 from hexadecimal.
+pub(crate) fn sha256_of_hex(hex: &str) -> Option<[u8; 32]> {
+    Sha256Hash::from_hex(hex).ok().map(|hash| *hash.as_bytes())
+}
+
 /// SHA-512, in hexadecimal.
 pub(crate) fn sha512(bytes: &[u8]) -> String {
     sigstore_crypto::sha512(bytes).to_hex()
@@ -247,15 +252,9 @@ pub(crate) fn keyed(
             Reason::UnknownKey { expected: key.fingerprint().clone(), found }
         }
     };
-    let material = &bundle.verification_material;
-    let stamps = &material.timestamp_verification_data;
+    let stamps = &bundle.verification_material.timestamp_verification_data;
     let entry = beside.and_then(|beside| beside.entry.as_ref());
-    let logged = entry.is_some() || !material.tlog_entries.is_empty();
-    let found = match (logged, stamps.rfc3161_timestamps.is_empty()) {
-        (true, _) => Evidence::Log,
-        (false, false) => Evidence::Timestamp,
-        (false, true) => Evidence::Signature,
-    };
+    let found = if entry.is_some() { Evidence::Log } else { carried(bundle) };
     if (needed < Evidence::Log || entry.is_some()) && !verifies {
         return Err(by_another());
     }

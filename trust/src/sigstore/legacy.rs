@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde::Deserialize;
 use sigstore_types::{
-    Bundle, DerCertificate, DsseEnvelope, HashAlgorithm, KindVersion, SignatureBytes, SignatureContent,
+    Bundle, DerCertificate, DigestBytes, DsseEnvelope, HashAlgorithm, KindVersion, SignatureBytes, SignatureContent,
     SignedTimestamp, TimestampToken,
     bundle::{
         InclusionPromise, LogId, MediaType, MessageDigest, MessageSignature, PublicKeyIdentifier, Rfc3161Timestamp,
@@ -129,8 +129,9 @@ fn entry(json: &str) -> Result<Logged, Reason> {
             return Err(Reason::FormatNotSupported { found: clean(&format!("log entry {kind} {version}")) });
         }
     };
-    let log =
-        LogId::new(hex(&payload.log_id).ok_or_else(|| Reason::malformed("the log's id is not hexadecimal"))?.into());
+    let log = DigestBytes::from_hex(&payload.log_id);
+    let log = log.map_err(|_| Reason::malformed("the log's id is not hexadecimal"))?;
+    let log = LogId::new(log.as_bytes().into());
     let time = Timestamp::from_second(payload.integrated_time).map_err(Reason::malformed)?;
     let index = payload.log_index.try_into().map_err(Reason::malformed)?;
     let promise = bundle.signed_entry_timestamp.filter(|promise| !promise.is_empty());
@@ -155,15 +156,6 @@ fn stamp(json: &str) -> Result<Rfc3161Timestamp, Reason> {
     }
     let stamp: Stamp = serde_json::from_str(json).map_err(Reason::malformed)?;
     TimestampToken::from_base64(&stamp.signed).map(Rfc3161Timestamp::new).map_err(Reason::malformed)
-}
-
-fn hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    });
-    pairs.collect()
 }
 
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
