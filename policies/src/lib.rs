@@ -1,0 +1,1 @@
+//! Rules over what is known of an image and its pod.
