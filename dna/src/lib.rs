@@ -24,14 +24,18 @@
 mod accounts;
 mod behavior;
 mod canonical;
+mod container;
 mod digest;
 mod document;
 mod evidence;
+mod expect;
+mod finding;
 mod limits;
 mod path;
 mod platform;
 mod probability;
 mod program;
+mod runtime;
 mod secret;
 mod start;
 mod unknown;
@@ -42,9 +46,15 @@ pub use behavior::{
     Phase, Protocol, Read, Syscall, Write,
 };
 pub use canonical::{CanonicalError, canonical_json};
+pub use container::{
+    Action, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, ImageUse, Mount, PodSpec, Probe,
+    Role, Seccomp, Security, Setting, SpecError, Volume, expand,
+};
 pub use digest::{Digest, DigestError};
 pub use document::{Analyzer, Dna, DnaError, ImageFacts, Layer, SCHEMA};
 pub use evidence::{Condition, Evidence};
+pub use expect::{Beside, Expectation, expect};
+pub use finding::{Effect, Finding, FindingCode};
 pub use limits::{LimitError, Limits};
 pub use path::{ImagePath, PathError};
 pub use platform::{Platform, PlatformError};
@@ -52,6 +62,7 @@ pub use probability::Probability;
 pub use program::{
     Elf, FileCapabilities, Hardening, Kind, Language, Linkage, Needed, Packing, Program, Relro, Run, Script, Tristate,
 };
+pub use runtime::RuntimeFacts;
 pub use secret::{REDACTED, is_secret_name, redact, redact_argv};
 pub use start::{EnvVar, ExposedPort, Healthcheck, Start};
 pub use unknown::{Subject, Unknown};
