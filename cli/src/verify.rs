@@ -228,7 +228,7 @@ fn human(
         line(format!("refused   {} {} ({}): {signer}{}", origin.format, origin.carrier, origin.place, refusal.reason));
     }
     for source in &discovery.sources {
-        if let Answer::Unknown { reason } = &source.answer {
+        if let Answer::Unknown { reason, .. } = &source.answer {
             line(format!("unknown   {} of {}: {reason}", source.place, source.subject));
         }
     }

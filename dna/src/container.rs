@@ -1,5 +1,5 @@
 //! What a pod says about its containers: the JSON of a pod's `spec` in, one [`ContainerSpec`] for each container and one
-//! [`ImageUse`] for each image out. Only fields that bear on behavior are read; of those, a wrong shape is an error.
+//! [`Carrier`] for each image out. Only fields that bear on behavior are read; of those, a wrong shape is an error.
 //!
 //! Source: Kubernetes API reference, core/v1 `PodSpec`, `Container`, `EphemeralContainer`, `Volume`.
 
@@ -19,7 +19,7 @@ pub struct PodSpec {
     /// Init containers, containers, ephemeral containers, in that order, as written.
     pub containers: Vec<ContainerSpec>,
     /// Volumes whose contents are an image.
-    pub image_volumes: Vec<ImageUse>,
+    pub image_volumes: Vec<Carrier>,
     /// Secrets to pull with, by name.
     pub pull_secrets: Vec<String>,
     /// The service account; `default` where none is named.
@@ -46,8 +46,8 @@ impl PodSpec {
     }
 
     /// Every image the pod brings, in the order it names them.
-    pub fn images(&self) -> impl Iterator<Item = ImageUse> + '_ {
-        let of = |container: &ContainerSpec| ImageUse {
+    pub fn images(&self) -> impl Iterator<Item = Carrier> + '_ {
+        let of = |container: &ContainerSpec| Carrier {
             role: container.role,
             name: container.name.clone(),
             reference: container.image.clone(),
@@ -61,10 +61,10 @@ impl PodSpec {
 #[error("the pod's spec cannot be read: {0}")]
 pub struct SpecError(pub(crate) String);
 
-/// One use of an image in a pod.
+/// A place of a pod that brings an image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ImageUse {
+pub struct Carrier {
     /// What it is used for.
     pub role: Role,
     /// The container's or volume's name.
@@ -87,6 +87,20 @@ pub enum Role {
     Ephemeral,
     /// A volume: its files are mounted, nothing of it is started.
     Volume,
+}
+
+impl Role {
+    /// Its name, as JSON has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Sidecar => "sidecar",
+            Self::Container => "container",
+            Self::Ephemeral => "ephemeral",
+            Self::Volume => "volume",
+        }
+    }
 }
 
 /// What a pod says about one container, the pod's own settings applied where the container has none.

@@ -205,6 +205,7 @@ fn failure(confidence: Confidence) -> Effect {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use serde_json::{Value, json};
 

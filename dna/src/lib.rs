@@ -29,6 +29,7 @@ mod digest;
 mod document;
 mod evidence;
 mod expect;
+mod facts;
 mod finding;
 mod limits;
 mod path;
@@ -47,13 +48,17 @@ pub use behavior::{
 };
 pub use canonical::{CanonicalError, canonical_json};
 pub use container::{
-    Action, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, ImageUse, Mount, PodSpec, Probe,
-    Role, Seccomp, Security, Setting, SpecError, Volume, expand,
+    Action, Carrier, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, Mount, PodSpec, Probe, Role,
+    Seccomp, Security, Setting, SpecError, Volume, expand,
 };
 pub use digest::{Digest, DigestError};
 pub use document::{Analyzer, Dna, DnaError, ImageFacts, Layer, SCHEMA};
 pub use evidence::{Condition, Evidence};
 pub use expect::{Beside, Expectation, expect};
+pub use facts::{
+    AttestationFact, Cause, ConfigFacts, DnaFact, DnaSource, Fact, Gap, ImageUse, Last, RefusalFact, Resolved,
+    SignatureFact, SubjectFacts, Voucher,
+};
 pub use finding::{Effect, Finding, FindingCode};
 pub use limits::{LimitError, Limits};
 pub use path::{ImagePath, PathError};

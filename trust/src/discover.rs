@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dna::Digest;
+use dna::{Cause, Digest};
 use futures_util::{StreamExt as _, future, stream};
 use oci::{
     Descriptor, Error, Manifest,
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::{
     candidate::{Candidate, Material},
+    facts::cause,
     place::{Format, Origin, Place},
     refusal::clean,
 };
@@ -69,6 +70,8 @@ pub enum Answer {
     Absent,
     /// It did not say: refused, throttled, down, or malformed.
     Unknown {
+        /// Why, for rules.
+        cause: Cause,
         /// Why.
         reason: String,
     },
@@ -84,8 +87,29 @@ pub struct Unread {
     pub place: Place,
     /// What.
     pub digest: Digest,
+    /// Why, for rules.
+    pub cause: Cause,
     /// Why.
     pub reason: String,
+}
+
+/// Why something could not be read.
+struct Failure {
+    cause: Cause,
+    reason: String,
+}
+
+impl Failure {
+    /// It is there, and not as it should be.
+    fn content(reason: impl Into<String>) -> Self {
+        Self { cause: Cause::Registry, reason: reason.into() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { cause: cause(&error), reason: error.to_string() }
+    }
 }
 
 /// A cap that was reached.
@@ -145,7 +169,9 @@ impl Discovery {
             Lookup::Present(listed) if listed.is_empty() => (Answer::Absent, Vec::new()),
             Lookup::Present(listed) => (Answer::Present { count: listed.len() }, listed),
             Lookup::Absent => (Answer::Absent, Vec::new()),
-            Lookup::Unknown(error) => (Answer::Unknown { reason: clean(&error.to_string()) }, Vec::new()),
+            Lookup::Unknown(error) => {
+                (Answer::Unknown { cause: cause(&error), reason: clean(&error.to_string()) }, Vec::new())
+            }
         };
         self.sources.push(Source { subject: subject.clone(), place, answer });
         listed
@@ -160,12 +186,12 @@ impl Discovery {
         listed
     }
 
-    fn read(&mut self, search: Search<'_>, digest: Digest, read: Result<Candidate, String>) {
+    fn read(&mut self, search: Search<'_>, digest: Digest, read: Result<Candidate, Failure>) {
         match read {
             Ok(candidate) => self.candidates.push(candidate),
-            Err(reason) => {
+            Err(Failure { cause, reason }) => {
                 let (subject, place, reason) = (search.subject.clone(), search.place, clean(&reason));
-                self.unread.push(Unread { subject, place, digest, reason });
+                self.unread.push(Unread { subject, place, digest, cause, reason });
             }
         }
     }
@@ -255,7 +281,7 @@ impl Search<'_> {
         let mut found = Discovery::default();
         let digest = descriptor.digest.clone();
         match self.carrier(&descriptor).await {
-            Err(reason) => found.read(self, digest, Err(reason)),
+            Err(failure) => found.read(self, digest, Err(failure)),
             Ok(Carrier::Other) => {}
             Ok(Carrier::Notation) => {
                 let material = Material::Other(NOTATION.to_owned());
@@ -272,14 +298,14 @@ impl Search<'_> {
     }
 
     /// What a referrer is. Registries list other artifact types than the manifest has, so that each is opened.
-    async fn carrier(self, descriptor: &Descriptor) -> Result<Carrier, String> {
+    async fn carrier(self, descriptor: &Descriptor) -> Result<Carrier, Failure> {
         if descriptor.artifact_type.as_deref() == Some(NOTATION) {
             return Ok(Carrier::Notation);
         }
-        let manifest = self.repository.manifest(descriptor.digest.as_str()).await.known();
-        let (_, bytes) = manifest.map_err(|error| error.to_string())?.ok_or("listed, but not there")?;
+        let manifest = self.repository.manifest(descriptor.digest.as_str()).await.known()?;
+        let (_, bytes) = manifest.ok_or_else(|| Failure::content("listed, but not there"))?;
         let manifest: Manifest =
-            serde_json::from_slice(&bytes).map_err(|error| format!("it is no manifest: {error}"))?;
+            serde_json::from_slice(&bytes).map_err(|error| Failure::content(format!("it is no manifest: {error}")))?;
         match manifest.artifact_type.as_deref().unwrap_or(&manifest.config.media_type) {
             NOTATION => return Ok(Carrier::Notation),
             EXPERIMENTAL => return Ok(Carrier::Layers(manifest.layers)),
@@ -289,7 +315,7 @@ impl Search<'_> {
         let mut layers = manifest.layers.into_iter().filter(|layer| layer.media_type.starts_with(BUNDLE));
         match (layers.next(), layers.next()) {
             (None, _) => Ok(Carrier::Other),
-            (Some(_), Some(_)) => Err("it holds more than one bundle".to_owned()),
+            (Some(_), Some(_)) => Err(Failure::content("it holds more than one bundle")),
             (Some(layer), None) => Ok(Carrier::Bundle(layer)),
         }
     }
@@ -309,7 +335,7 @@ impl Search<'_> {
     }
 
     /// What a layer of cosign 1 and 2 carries.
-    async fn layer(self, layer: Descriptor) -> Result<Candidate, String> {
+    async fn layer(self, layer: Descriptor) -> Result<Candidate, Failure> {
         let (format, make): (_, fn(Vec<u8>, _) -> Material) = match layer.media_type.as_str() {
             SIMPLE_SIGNING => (Format::SimpleSigning, Material::SimpleSigning),
             ENVELOPE => (Format::Envelope, Material::Envelope),
@@ -322,16 +348,16 @@ impl Search<'_> {
         Ok(Candidate { origin: self.origin(&layer.digest, format), material: make(bytes, layer.annotations) })
     }
 
-    async fn blob(self, layer: &Descriptor) -> Result<Vec<u8>, String> {
+    async fn blob(self, layer: &Descriptor) -> Result<Vec<u8>, Failure> {
         if layer.size > MAX_BYTES {
-            return Err(format!("it has {} bytes, more than {MAX_BYTES}", layer.size));
+            return Err(Failure::content(format!("it has {} bytes, more than {MAX_BYTES}", layer.size)));
         }
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(layer.size));
         if taken.is_err() {
-            return Err(format!("all that is listed has more than {MAX_TOTAL_BYTES} bytes"));
+            return Err(Failure::content(format!("all that is listed has more than {MAX_TOTAL_BYTES} bytes")));
         }
-        let found = self.repository.blob(&layer.digest, layer.size).await.known().map_err(|error| error.to_string())?;
-        found.ok_or_else(|| "its content is not there".to_owned())
+        let found = self.repository.blob(&layer.digest, layer.size).await.known()?;
+        found.ok_or_else(|| Failure::content("its content is not there"))
     }
 
     fn origin(self, carrier: &Digest, format: Format) -> Origin {

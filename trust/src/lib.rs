@@ -15,6 +15,7 @@ mod candidate;
 mod claims;
 mod discover;
 mod evidence;
+mod facts;
 mod identity;
 mod place;
 mod predicate;
@@ -30,6 +31,7 @@ pub use attested::{Undecided, attested_dna};
 pub use candidate::{Candidate, Material};
 pub use discover::{Answer, Capped, Discovery, Source, Unread, discover};
 pub use evidence::Evidence;
+pub use facts::{Proofs, cause, proofs};
 pub use identity::{Certificate, Identity, PatternError, Text};
 pub use place::{Format, Origin, Place};
 pub use predicate::{
