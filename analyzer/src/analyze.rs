@@ -7,7 +7,7 @@ use std::{
 
 use dna::{
     Analyzer, Behavior, Completeness, Completenesses, Confidence, Digest, Dna, Evidence, Exec, Folder, ImageFacts,
-    ImagePath, Known, Layer, Limits, Listen, Load, Program, SCHEMA, Subject, Unknown,
+    ImagePath, Known, Layer, Limits, Listen, Load, Program, SCHEMA, Subject, Unknown, Write,
 };
 use oci::{Contents, Image};
 
@@ -142,6 +142,7 @@ fn work_out(
     }
     unknowns.sort();
     unknowns.dedup();
+    let behavior = behavior(&closure, &loads, &calls, &configured, &needed, listen, is_linux);
     let dna = Dna {
         schema: SCHEMA.to_owned(),
         analyzer: Analyzer {
@@ -151,9 +152,9 @@ fn work_out(
         },
         image: ImageFacts { platform: image.platform.clone(), config: image.digests.config.clone() },
         layers: layers(image, &layer_sizes),
-        folders: folders(&rootfs, &started),
+        folders: folders(&rootfs, &started, &behavior.write),
         programs: nodes(survey.programs, &closure, &loads, &calls, &configured, &needed),
-        behavior: behavior(&closure, &loads, &calls, &configured, &needed, listen, is_linux),
+        behavior,
         start: started.start.clone(),
         accounts,
         unknowns,
@@ -245,10 +246,10 @@ impl Analysis {
 }
 
 /// Revision of the rules that a DNA depends on, beside the version: raised with every change of a table or rule.
-const RULES_REVISION: u32 = 7;
+const RULES_REVISION: u32 = 8;
 
 /// Names the rules and limits: those on time and memory change no DNA.
-fn rules(limits: &Limits) -> Result<Digest, Error> {
+pub fn rules(limits: &Limits) -> Result<Digest, Error> {
     let mut limits = serde_json::to_value(limits).map_err(|_| Error::Rules)?;
     if let Some(fields) = limits.as_object_mut() {
         fields.remove("queue_bytes");
@@ -408,14 +409,28 @@ fn touched(started: &Started) -> Vec<ImagePath> {
     started.start.volumes.iter().cloned().chain([started.cwd.clone()]).collect()
 }
 
-/// Owners and modes of the folders a start touches: its working directory, home and volumes.
-fn folders(rootfs: &Rootfs, started: &Started) -> Vec<Folder> {
+/// Owners and modes of the folders a start touches: its working directory, home and volumes, and where it is expected to write
+/// the folder, or the nearest one above it that the image has.
+fn folders(rootfs: &Rootfs, started: &Started, written: &[Known<Write>]) -> Vec<Folder> {
     let home = started.env.iter().find(|(name, _)| name == "HOME").and_then(|(_, home)| home.parse::<ImagePath>().ok());
-    let paths: BTreeSet<ImagePath> =
+    let mut paths: BTreeSet<ImagePath> =
         started.start.volumes.iter().cloned().chain(home).chain([started.cwd.clone()]).collect();
+    let written = written.iter().filter(|item| item.confidence <= Confidence::Likely);
+    paths.extend(written.filter_map(|item| nearest(rootfs, item.what.path.folder())));
     let folder = |path: ImagePath| {
         let meta = &rootfs.inode(rootfs.resolve(&path).ok()?.inode).meta;
         Some(Folder { path, uid: meta.uid, gid: meta.gid, mode: meta.mode })
     };
     paths.into_iter().filter_map(folder).collect()
+}
+
+fn nearest(rootfs: &Rootfs, folder: ImagePath) -> Option<ImagePath> {
+    let mut path = Some(folder);
+    while let Some(here) = path {
+        if rootfs.resolve(&here).is_ok() {
+            return Some(here);
+        }
+        path = here.parent();
+    }
+    None
 }

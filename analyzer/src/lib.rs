@@ -12,12 +12,14 @@
 //!                                 └─► Dna
 //! ```
 //!
-//! [`analyze`] is these steps, one call each. [`answer`] and [`refine`] ask the DNA alone.
+//! [`analyze`] is these steps, one call each. [`answer`] and [`refine`] ask the DNA alone; [`bind`] asks it
+//! for a container of a pod.
 
 mod accounts;
 mod acts;
 mod analyze;
 mod archive;
+mod bind;
 mod capabilities;
 mod closure;
 mod code;
@@ -54,12 +56,13 @@ mod syscalls;
 mod words;
 mod wrappers;
 
-pub use analyze::{Analysis, Answer, CallStep, analyze, analyze_with};
+pub use analyze::{Analysis, Answer, CallStep, analyze, analyze_with, rules};
+pub use bind::{ConfigMaps, bind, config_maps};
 pub use code::count_calls;
 pub use error::Error;
 pub use inventory::{Distro, Inventory, Package, PackageKind, inventory};
 pub use progress::Progress;
-pub use refine::{Mounted, answer, refine};
+pub use refine::{Laid, Mounted, answer, refine};
 pub use rootfs::{
     Bodies, Content, File, Inode, InodeId, InodeKind, Metadata, ReadError, ResolveError, Resolved, Rootfs,
 };

@@ -20,22 +20,35 @@ use crate::{
     Answer, Content, File, Inode, InodeKind, Metadata, Rootfs, closure,
     closure::{Closure, Launch},
     merge, phases,
-    shell::{World, matches, with_stack},
+    shell::{DEFAULT_PATH, World, matches, with_stack},
 };
 
 /// What a deployment lays over an image: ConfigMaps, volumes, environment variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mounted {
-    /// Files by their place in the container; none where one cannot be read: a secret, or a volume filled at run time.
-    pub files: BTreeMap<ImagePath, Option<Vec<u8>>>,
+    /// What lies at a place in the container, in place of the image's files there.
+    pub files: BTreeMap<ImagePath, Laid>,
     /// Environment variables set in place of the image's.
     pub env: BTreeMap<String, String>,
+    /// Environment variables that are set, to values that are not known.
+    pub hidden: BTreeSet<String>,
+}
+
+/// What lies at a place in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Laid {
+    /// A file with this text.
+    File(Vec<u8>),
+    /// A folder that is empty at first.
+    Empty,
+    /// A file or folder that cannot be read: a secret, a volume filled at run time.
+    Unreadable,
 }
 
 impl Mounted {
     /// Nothing is laid over the image.
     pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.env.is_empty()
+        self.files.is_empty() && self.env.is_empty() && self.hidden.is_empty()
     }
 
     /// Puts the files in place. They belong to `layer`, one past the image's last.
@@ -52,11 +65,14 @@ impl Mounted {
                 old.filter(|inode| matches!(inode.kind, InodeKind::File(_))).map_or(0o644, |inode| inode.meta.mode);
             let is_folder = old.is_some_and(|inode| matches!(inode.kind, InodeKind::Directory(_)));
             let kind = match body {
-                Some(body) => file(body),
-                None if is_folder => InodeKind::Directory(BTreeMap::new()),
-                None => InodeKind::File(File { size: 0, sha256: None, content: Content::Dropped(UNREADABLE) }),
+                Laid::File(body) => file(body),
+                Laid::Empty => InodeKind::Directory(BTreeMap::new()),
+                Laid::Unreadable if is_folder => InodeKind::Directory(BTreeMap::new()),
+                Laid::Unreadable => {
+                    InodeKind::File(File { size: 0, sha256: None, content: Content::Dropped(UNREADABLE) })
+                }
             };
-            if body.is_none() {
+            if *body == Laid::Unreadable {
                 unknown(UNREADABLE.to_owned());
             }
             let mode = if matches!(kind, InodeKind::Directory(_)) { 0o755 } else { mode };
@@ -68,8 +84,8 @@ impl Mounted {
 
     /// The environment with the variables set.
     pub(crate) fn environment(&self, env: &[String]) -> Vec<String> {
-        let is_set =
-            |entry: &&String| !self.env.contains_key(entry.split_once('=').map_or(entry.as_str(), |(name, _)| name));
+        let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
+        let is_set = |entry: &&String| !self.env.contains_key(&name(entry)) && !self.hidden.contains(&name(entry));
         let set = self.env.iter().map(|(name, value)| format!("{name}={value}"));
         env.iter().filter(is_set).cloned().chain(set).collect()
     }
@@ -86,6 +102,7 @@ pub fn answer(dna: &Dna, command: &[String], mounted: &Mounted, limits: &Limits)
     let mut env: BTreeMap<String, String> = BTreeMap::new();
     env.extend(dna.start.env.iter().filter_map(|known| Some((known.name.clone(), known.value.clone()?))));
     env.extend(mounted.env.clone());
+    env.retain(|name, _| !mounted.hidden.contains(name));
     let launch = Launch {
         argv: command.to_vec(),
         env: env.clone().into_iter().collect(),
@@ -116,7 +133,7 @@ pub fn refine(dna: &Dna, mounted: &Mounted, limits: &Limits) -> Dna {
         unknowns.dedup();
     }
     let mut refined = Dna { behavior, unknowns, ..dna.clone() };
-    refined.start.env.retain(|known| !mounted.env.contains_key(&known.name));
+    refined.start.env.retain(|known| !mounted.env.contains_key(&known.name) && !mounted.hidden.contains(&known.name));
     let shown = |name: &str, value: &str| !dna::is_secret_name(name) && dna::redact(value) == value;
     refined.start.env.extend(
         mounted
@@ -124,7 +141,16 @@ pub fn refine(dna: &Dna, mounted: &Mounted, limits: &Limits) -> Dna {
             .iter()
             .map(|(name, value)| EnvVar { name: name.clone(), value: shown(name, value).then(|| value.clone()) }),
     );
+    refined.start.env.extend(mounted.hidden.iter().map(|name| EnvVar { name: name.clone(), value: None }));
     refined
+}
+
+/// The program that a name stands for, where there is one.
+pub(crate) fn find(dna: &Dna, name: &str, path: Option<&str>, mounted: &Mounted, limits: &Limits) -> Option<ImagePath> {
+    let rootfs = stand_in(dna, mounted, limits, &mut BTreeSet::new());
+    let world = World { rootfs: &rootfs, accounts: &dna.accounts, text_bytes: limits.text_bytes };
+    let workdir = dna.start.workdir.clone().unwrap_or_else(ImagePath::root);
+    world.find_program(&workdir, name, path.unwrap_or(DEFAULT_PATH)).map(|found| found.path)
 }
 
 /// A root file system of what the DNA knows.
@@ -180,7 +206,7 @@ fn executed(
     while let Some(path) = ahead.pop() {
         let Some(program) = programs.get(&path) else { continue };
         let is_script = matches!(program.kind, Kind::Script(_));
-        if is_script && mounted.files.get(&path).is_some_and(Option::is_some) {
+        if is_script && matches!(mounted.files.get(&path), Some(Laid::File(_))) {
             continue; // Its new text was walked.
         }
         let arguments = closure.processes.iter().find(|process| process.program == path).map(|process| &process.argv);
@@ -195,7 +221,7 @@ fn executed(
             if run.reason == closure::TOLD || run.reason.starts_with("argument of") || run.reason.starts_with("#!") {
                 continue;
             }
-            let holds = run.when.iter().all(|condition| may_hold(condition, arguments, env, dna));
+            let holds = run.when.iter().all(|condition| may_hold(condition, arguments, env, mounted, dna));
             let confidence = if holds { run.confidence.max(sureness) } else { Confidence::Possible };
             let better = executed.get(&run.program).is_none_or(|known| confidence < known.confidence);
             if better {
@@ -215,6 +241,7 @@ fn may_hold(
     condition: &Condition,
     arguments: Option<&Vec<Option<String>>>,
     env: &BTreeMap<String, String>,
+    mounted: &Mounted,
     dna: &Dna,
 ) -> bool {
     match condition {
@@ -224,7 +251,8 @@ fn may_hold(
             word.is_none_or(|word| matches(pattern, word) != *negated)
         }
         Condition::Env { name, matches: pattern, negated } => {
-            let is_hidden = dna.start.env.iter().any(|known| known.name == *name && known.value.is_none());
+            let is_hidden = mounted.hidden.contains(name)
+                || dna.start.env.iter().any(|known| known.name == *name && known.value.is_none());
             match env.get(name) {
                 None if is_hidden => true,
                 value => matches(pattern, value.map_or("", String::as_str)) != *negated,
@@ -246,7 +274,7 @@ fn joined(
 ) -> Behavior {
     let mut all = Behavior { exec: executed.values().cloned().collect(), ..Behavior::default() };
     let mut is_whole = !executed.is_empty();
-    let hidden: BTreeSet<&ImagePath> = mounted.files.keys().collect();
+    let (hidden, mut lost) = (&mounted.files, BTreeSet::new());
     let (mut loads, mut syscalls) = (BTreeMap::new(), BTreeMap::new());
     for path in executed.keys() {
         let program = dna.programs.iter().find(|program| program.path == *path);
@@ -262,10 +290,10 @@ fn joined(
         loads.insert(path.clone(), behavior.load.clone());
         syscalls.insert(path.clone(), behavior.syscalls.clone());
         merge::join(&mut all.capabilities, &behavior.capabilities);
-        merge::join(&mut all.listen, &shown(&behavior.listen, &hidden));
-        merge::join(&mut all.connect, &shown(&behavior.connect, &hidden));
-        merge::join(&mut all.write, &shown(&behavior.write, &hidden));
-        merge::join(&mut all.read, &shown(&behavior.read, &hidden));
+        merge::join(&mut all.listen, &shown(&behavior.listen, hidden, "listen", &mut lost));
+        merge::join(&mut all.connect, &shown(&behavior.connect, hidden, "connect", &mut lost));
+        merge::join(&mut all.write, &shown(&behavior.write, hidden, "write", &mut lost));
+        merge::join(&mut all.read, &shown(&behavior.read, hidden, "read", &mut lost));
     }
     let sureness = |path: &ImagePath| executed.get(path).map_or(Confidence::Possible, |known| known.confidence);
     let runs =
@@ -277,28 +305,52 @@ fn joined(
         unknowns.extend(more);
         let mut claimed = Behavior::default();
         configured.add_all(Vec::new(), &mut claimed);
-        merge::join(&mut all.listen, &laid_over(&claimed.listen, &hidden));
-        merge::join(&mut all.connect, &laid_over(&claimed.connect, &hidden));
-        merge::join(&mut all.write, &laid_over(&claimed.write, &hidden));
-        merge::join(&mut all.read, &laid_over(&claimed.read, &hidden));
+        merge::join(&mut all.listen, &laid_over(&claimed.listen, hidden));
+        merge::join(&mut all.connect, &laid_over(&claimed.connect, hidden));
+        merge::join(&mut all.write, &laid_over(&claimed.write, hidden));
+        merge::join(&mut all.read, &laid_over(&claimed.read, hidden));
     }
     all.completeness = if is_whole { dna.behavior.completeness.clone() } else { exec_only(dna) };
+    // What rested on a file that another, unreadable one now hides: nothing follows from what is left.
+    for dimension in lost {
+        match dimension {
+            "listen" => all.completeness.listen = Completeness::None,
+            "connect" => all.completeness.connect = Completeness::None,
+            "write" => all.completeness.write = Completeness::None,
+            _ => all.completeness.read = Completeness::None,
+        }
+    }
     all
 }
 
-/// The items that rest on more than files which are hidden now.
-fn shown<T: Clone>(items: &[Known<T>], hidden: &BTreeSet<&ImagePath>) -> Vec<Known<T>> {
-    let stays = |item: &&Known<T>| item.evidence.is_empty() || !item.evidence.iter().all(|one| is_in(one, hidden));
-    items.iter().filter(stays).cloned().collect()
+/// The items that rest on more than files which are hidden now. Where what hides one cannot be read, the dimension is lost.
+fn shown<T: Clone>(
+    items: &[Known<T>],
+    hidden: &BTreeMap<ImagePath, Laid>,
+    dimension: &'static str,
+    lost: &mut BTreeSet<&'static str>,
+) -> Vec<Known<T>> {
+    let mut stays = |item: &&Known<T>| {
+        let over: Vec<&Laid> = item.evidence.iter().filter_map(|one| over(one, hidden)).collect();
+        let is_gone = !item.evidence.is_empty() && over.len() == item.evidence.len();
+        if is_gone && over.contains(&&Laid::Unreadable) {
+            lost.insert(dimension);
+        }
+        !is_gone
+    };
+    items.iter().filter(|item| stays(item)).cloned().collect()
 }
 
 /// The items that rest on the files laid over.
-fn laid_over<T: Clone>(items: &[Known<T>], over: &BTreeSet<&ImagePath>) -> Vec<Known<T>> {
-    items.iter().filter(|item| item.evidence.iter().any(|one| is_in(one, over))).cloned().collect()
+fn laid_over<T: Clone>(items: &[Known<T>], files: &BTreeMap<ImagePath, Laid>) -> Vec<Known<T>> {
+    items.iter().filter(|item| item.evidence.iter().any(|one| over(one, files).is_some())).cloned().collect()
 }
 
-fn is_in(evidence: &Evidence, files: &BTreeSet<&ImagePath>) -> bool {
-    matches!(evidence, Evidence::File { path, .. } if files.contains(path))
+/// What lies over the file that evidence is in.
+fn over<'a>(evidence: &Evidence, files: &'a BTreeMap<ImagePath, Laid>) -> Option<&'a Laid> {
+    let Evidence::File { path, .. } = evidence else { return None };
+    let covering = files.iter().filter(|(place, _)| path.starts_with(place));
+    covering.max_by_key(|(place, _)| place.components().count()).map(|(_, laid)| laid)
 }
 
 /// Where a program's behavior is missing, nothing follows from what is not listed.

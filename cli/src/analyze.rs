@@ -9,7 +9,7 @@ use std::{
 };
 
 use analyzer::{
-    Analysis, Answer, Mounted,
+    Analysis, Answer, Laid, Mounted,
     sbom::{SbomSubject, Timestamp},
 };
 use anyhow::{Context as _, bail};
@@ -218,12 +218,12 @@ fn mounted(mounts: &[String], env: &[String], limits: &Limits) -> anyhow::Result
         }
         let place: ImagePath = place.parse().with_context(|| format!("--mount {mount}"))?;
         let Some(file) = file else {
-            mounted.files.insert(place, None);
+            mounted.files.insert(place, Laid::Unreadable);
             continue;
         };
         let reading = || format!("--mount {mount}: cannot read {file}");
         if !fs::metadata(file).with_context(reading)?.is_dir() {
-            mounted.files.insert(place, Some(read(file.as_ref(), limits).with_context(reading)?));
+            mounted.files.insert(place, Laid::File(read(file.as_ref(), limits).with_context(reading)?));
             continue;
         }
         // A ConfigMap is a folder of files; what begins with a dot is the kubelet's own.
@@ -233,7 +233,7 @@ fn mounted(mounts: &[String], env: &[String], limits: &Limits) -> anyhow::Result
             let is_own = name.as_encoded_bytes().starts_with(b".");
             if !is_own && fs::metadata(entry.path()).with_context(reading)?.is_file() {
                 let body = read(&entry.path(), limits).with_context(reading)?;
-                mounted.files.insert(place.join(name.as_encoded_bytes())?, Some(body));
+                mounted.files.insert(place.join(name.as_encoded_bytes())?, Laid::File(body));
             }
         }
     }

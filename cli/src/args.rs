@@ -30,6 +30,9 @@ pub(crate) enum Command {
     /// Say why something is predicted: the chain from the start command to the instruction, line or key
     #[command(after_long_help = SOURCES_AND_DNA)]
     Explain(Explain),
+    /// Say what an image will do in a pod, and where the two do not fit
+    #[command(after_long_help = SOURCES_AND_DNA)]
+    Expect(Expect),
     /// Say who signed an image, and what is attested about it
     Verify(trust::Verify),
     /// Analyze an image and attach its DNA to it, as a signed attestation
@@ -153,6 +156,33 @@ pub(crate) struct Explain {
     /// connect:HOST or connect:HOST:PORT
     #[arg(value_name = "WHAT")]
     pub(crate) what: String,
+    /// What to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: ExplainFormat,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) open: Open,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Expect {
+    /// The image, or its DNA
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Manifests in YAML or JSON: an object with a pod in it, and the ConfigMaps that it mounts
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pod: PathBuf,
+    /// The object of the file, where it holds several with pods
+    #[arg(long, value_name = "KIND/NAME")]
+    pub(crate) object: Option<String>,
+    /// The container, where the pod has several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) container: Option<String>,
+    /// Facts of the nodes' container runtime, in YAML or JSON [default: containerd 2]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) runtime: Option<PathBuf>,
     /// What to print
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) format: ExplainFormat,

@@ -5,6 +5,7 @@ mod args;
 mod attest;
 mod conformance;
 mod demo;
+mod expect;
 mod explain;
 mod facts;
 #[cfg(test)]
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match run(args.command) {
         Ok(()) => ExitCode::from(FINE),
-        Err(error) if error.is::<verify::NotVerified>() => {
+        Err(error) if error.is::<verify::NotVerified>() || error.is::<expect::DoesNotFit>() => {
             output::complain(&error);
             ExitCode::from(NO)
         }
@@ -61,6 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Analyze(analyze) => analyze::run(&analyze),
         Command::Profile(args) => profile::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Expect(args) => expect::run(&args),
         Command::Pull(pull) => analyze::pull(&pull),
         Command::Demo(demo) => demo::run(&demo),
         Command::Verify(args) => verify::run(&args),

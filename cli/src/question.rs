@@ -182,8 +182,10 @@ mod tests {
     fn what_a_deployment_lays_over_is_read() {
         let (analysis, limits) = (analysis(), Limits::default());
         let mut mounted = Mounted::default();
-        mounted.files.insert("/entry.sh".parse().expect("a path"), Some(b"#!/bin/sh\nexec tool\n".to_vec()));
-        mounted.files.insert("/etc/secret".parse().expect("a path"), None);
+        mounted
+            .files
+            .insert("/entry.sh".parse().expect("a path"), analyzer::Laid::File(b"#!/bin/sh\nexec tool\n".to_vec()));
+        mounted.files.insert("/etc/secret".parse().expect("a path"), analyzer::Laid::Unreadable);
         mounted.env.insert("MODE".to_owned(), "x".to_owned());
         let refined = analyzer::refine(&analysis.dna, &mounted, &limits);
         let programs: Vec<String> = refined.behavior.exec.iter().map(|item| item.what.path.to_string()).collect();

@@ -254,6 +254,8 @@ pub struct Mount {
     pub sub_path: String,
     /// It cannot be written.
     pub read_only: bool,
+    /// Another container of the pod has it too, and may fill it.
+    pub shared: bool,
     /// What it is.
     pub volume: Volume,
 }

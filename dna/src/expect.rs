@@ -309,11 +309,19 @@ mod tests {
         ];
         assert_eq!(found(root.clone()), both);
         let mut container = root.clone();
-        container["volumeMounts"] = json!([{"name": "v", "mountPath": "/var"}]);
         let pod = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
-        assert_eq!(bound(container.clone(), pod.clone(), &RuntimeFacts::default(), &web()).findings, []);
-        container["volumeMounts"] = json!([{"name": "v", "mountPath": "/var", "readOnly": true}]);
-        assert_eq!(bound(container, pod, &RuntimeFacts::default(), &web()).findings.len(), 2);
+        let mut with = |mounts: Value| {
+            container["volumeMounts"] = mounts;
+            let found = bound(container.clone(), pod.clone(), &RuntimeFacts::default(), &web()).findings;
+            found.into_iter().map(|one| (one.code, one.subject)).collect::<Vec<_>>()
+        };
+        let both = json!([{"name": "v", "mountPath": "/var/log/web"}, {"name": "v", "mountPath": "/var/cache/web"}]);
+        assert_eq!(with(both), []);
+        let above = with(json!([{"name": "v", "mountPath": "/var"}]));
+        assert_eq!(above, [(FindingCode::FilesHidden, "/var/log/web".to_owned())], "the volume has no such folder");
+        let read_only = with(json!([{"name": "v", "mountPath": "/var/log/web", "readOnly": true},
+            {"name": "v", "mountPath": "/var/cache/web", "readOnly": true}]));
+        assert_eq!(read_only.len(), 2);
         let mut declared = web();
         declared["start"]["volumes"] = json!(["/var/log/web", "/var/cache"]);
         assert_eq!(bound(root, json!({}), &RuntimeFacts::default(), &declared).findings, []);
@@ -322,12 +330,19 @@ mod tests {
     #[test]
     fn another_user_is_held_against_owners_and_ports() {
         let user = json!({"securityContext": {"runAsUser": 33}});
-        assert_eq!(found(user.clone()), one(FindingCode::UserCannotWrite, "/var/log/web/access.log", Effect::MayFail));
+        let expected = [
+            (FindingCode::UserCannotWrite, "/var/log/web/access.log".to_owned(), Effect::MayFail),
+            (FindingCode::UserChanged, "33".to_owned(), Effect::MayFail),
+        ];
+        assert_eq!(found(user.clone()), expected);
         let strict = RuntimeFacts { unprivileged_port_start: 1024, ..RuntimeFacts::default() };
         let codes: Vec<_> =
             bound(user, json!({}), &strict, &web()).findings.into_iter().map(|one| (one.code, one.effect)).collect();
-        let expected =
-            [(FindingCode::PortNotPermitted, Effect::Fails), (FindingCode::UserCannotWrite, Effect::MayFail)];
+        let expected = [
+            (FindingCode::PortNotPermitted, Effect::Fails),
+            (FindingCode::UserCannotWrite, Effect::MayFail),
+            (FindingCode::UserChanged, Effect::MayFail),
+        ];
         assert_eq!(codes, expected);
     }
 

@@ -64,8 +64,12 @@ pub enum FindingCode {
     ProgramMissing,
     /// A probe's or hook's program is not in the image.
     ProbeProgramMissing,
-    /// A volume hides a program that is predicted to run.
+    /// A volume hides a program or library that is predicted to be used.
     ProgramHidden,
+    /// A volume hides files that the prediction rests on: configuration, account databases.
+    FilesHidden,
+    /// It runs as another user than the image was made for.
+    UserChanged,
 }
 
 /// What comes of a finding.

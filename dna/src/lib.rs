@@ -40,6 +40,7 @@ mod runtime;
 mod secret;
 mod start;
 mod unknown;
+mod workload;
 
 pub use accounts::{Accounts, Folder, Group, User};
 pub use behavior::{
@@ -71,3 +72,4 @@ pub use runtime::RuntimeFacts;
 pub use secret::{REDACTED, is_secret_name, redact, redact_argv};
 pub use start::{EnvVar, ExposedPort, Healthcheck, Start};
 pub use unknown::{Subject, Unknown};
+pub use workload::Workload;

@@ -85,6 +85,15 @@ impl ImagePath {
         Some(Self::from_parts(&parts))
     }
 
+    /// The folder of the file, or of the files that a glob stands for.
+    #[must_use]
+    pub fn folder(&self) -> Self {
+        let is_glob = |part: &[u8]| part.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['));
+        let above = self.components().count().saturating_sub(1);
+        let fixed = self.components().take(above).take_while(|part| !is_glob(part));
+        fixed.fold(Self::root(), |folder, part| folder.join(part).unwrap_or_else(|_| folder.clone()))
+    }
+
     /// Whether this is `/`.
     pub fn is_root(&self) -> bool {
         &*self.0 == b"/"

@@ -348,8 +348,17 @@ impl Pod {
         };
         let own_users = self.host_users == Some(false);
         let of_pod = self.security_context.unwrap_or_default();
-        let volumes: BTreeMap<String, Volume> =
-            self.volumes.iter().map(|volume| (volume.name.clone(), volume.kind())).collect();
+        let lists = [&self.init_containers, &self.containers, &self.ephemeral_containers];
+        let mounted = lists.into_iter().flatten().flat_map(|container| {
+            container.volume_mounts.iter().map(|mount| mount.name.as_str()).collect::<BTreeSet<_>>()
+        });
+        let mounted: Vec<&str> = mounted.collect();
+        let is_shared = |name: &str| mounted.iter().filter(|mounted| **mounted == name).count() > 1;
+        let volumes = self.volumes.iter().map(|volume| {
+            let kind = (volume.kind(), is_shared(&volume.name));
+            (volume.name.clone(), kind)
+        });
+        let volumes: BTreeMap<String, (Volume, bool)> = volumes.collect();
         let image_volumes = self.volumes.iter().filter_map(|volume| {
             let reference = volume.image.as_ref()?.reference.clone();
             Some(Carrier { role: Role::Volume, name: volume.name.clone(), reference })
@@ -402,7 +411,7 @@ impl Container {
         role: Role,
         of_pod: &Context,
         own_users: bool,
-        volumes: &BTreeMap<String, Volume>,
+        volumes: &BTreeMap<String, (Volume, bool)>,
         host: HostNamespaces,
     ) -> Result<ContainerSpec, SpecError> {
         let role = match self.restart_policy.as_deref() {
@@ -421,12 +430,14 @@ impl Container {
             .volume_mounts
             .iter()
             .map(|mount| {
+                let (volume, shared) = volumes.get(&mount.name).cloned().unwrap_or((Volume::Other, false));
                 Ok(Mount {
                     path: path("mountPath", &mount.mount_path)?,
                     name: mount.name.clone(),
                     sub_path: mount.sub_path.clone().or_else(|| mount.sub_path_expr.clone()).unwrap_or_default(),
                     read_only: mount.read_only.unwrap_or_default(),
-                    volume: volumes.get(&mount.name).cloned().unwrap_or(Volume::Other),
+                    shared,
+                    volume,
                 })
             })
             .collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Bound, failure, is_expected};
 use crate::{
-    ContainerSpec, Dna, Effect, Evidence, Finding, FindingCode, ImagePath, Known, RuntimeFacts, Volume, Write,
+    ContainerSpec, Dna, Effect, Evidence, Finding, FindingCode, ImagePath, Known, Mount, RuntimeFacts, Volume, Write,
 };
 
 /// Places that can be written whatever the root is.
@@ -31,6 +31,7 @@ pub(super) fn check(bound: &Bound<'_>) -> Vec<Finding> {
         found.extend(written.iter().filter(|item| !is_writable(bound, &item.what.path)).map(|item| read_only(item)));
     }
     found.extend(written.iter().filter_map(|item| forbidden(bound, item)));
+    found.extend(bound.spec.mounts.iter().filter_map(|mount| emptied(bound, mount, &written)));
     found
 }
 
@@ -44,7 +45,7 @@ fn is_writable(bound: &Bound<'_>, path: &ImagePath) -> bool {
 }
 
 fn read_only(item: &Known<Write>) -> Finding {
-    let folder = folder(&item.what.path);
+    let folder = item.what.path.folder();
     Finding {
         code: FindingCode::RootReadOnly,
         subject: item.what.path.to_string(),
@@ -56,6 +57,31 @@ fn read_only(item: &Known<Write>) -> Finding {
     }
 }
 
+/// A volume in which a folder of the image is missing that is written to.
+fn emptied(bound: &Bound<'_>, mount: &Mount, written: &[&Known<Write>]) -> Option<Finding> {
+    let is_empty = matches!(mount.volume, Volume::EmptyDir | Volume::Other) && mount.sub_path.is_empty();
+    let is_lost = |folder: &ImagePath| {
+        is_empty
+            && *folder != mount.path
+            && folder.starts_with(&mount.path)
+            && bound.dna.folders.iter().any(|known| known.path == *folder)
+    };
+    let (item, lost) =
+        written.iter().map(|item| (item, item.what.path.folder())).find(|(_, folder)| is_lost(folder))?;
+    Some(Finding {
+        code: FindingCode::FilesHidden,
+        subject: lost.to_string(),
+        effect: Effect::MayFail,
+        certainty: item.confidence,
+        message: format!(
+            "the volume `{}` at {} has no folder {lost}, where {} is written",
+            mount.name, mount.path, item.what.path
+        ),
+        remedy: Some(format!("mount it at {lost}")),
+        evidence: item.evidence.clone(),
+    })
+}
+
 /// The user may not write there, by owner and mode of the nearest folder that is known.
 fn forbidden(bound: &Bound<'_>, item: &Known<Write>) -> Option<Finding> {
     let (path, identity) = (&item.what.path, &bound.identity);
@@ -64,13 +90,9 @@ fn forbidden(bound: &Bound<'_>, item: &Known<Write>) -> Option<Finding> {
     if bound.spec.mounts.iter().any(|mount| path.starts_with(&mount.path)) {
         return None;
     }
-    let target = folder(path);
+    let target = path.folder();
     let nearest = bound.dna.folders.iter().filter(|known| target.starts_with(&known.path));
     let nearest = nearest.max_by_key(|known| known.path.components().count())?;
-    // What lies between the nearest known folder and the file may be another's.
-    if nearest.path != target {
-        return None;
-    }
     let bits = match () {
         () if nearest.uid == uid => nearest.mode >> 6,
         () if identity.groups.contains(&nearest.gid) => nearest.mode >> 3,
@@ -79,7 +101,7 @@ fn forbidden(bound: &Bound<'_>, item: &Known<Write>) -> Option<Finding> {
     (bits & 0o2 == 0).then(|| Finding {
         code: FindingCode::UserCannotWrite,
         subject: path.to_string(),
-        // A file that is there may be the user's own though its folder is not.
+        // A file that is there, or a folder in between, may be the user's own.
         effect: failure(item.confidence).max(Effect::MayFail),
         certainty: item.confidence,
         message: format!(
@@ -89,15 +111,6 @@ fn forbidden(bound: &Bound<'_>, item: &Known<Write>) -> Option<Finding> {
         remedy: Some(format!("mount an emptyDir at {target}, or run as the image's own user")),
         evidence: item.evidence.iter().take(MAX_EVIDENCE).cloned().collect::<Vec<Evidence>>(),
     })
-}
-
-/// The folder of a file, or of the files a glob stands for.
-fn folder(path: &ImagePath) -> ImagePath {
-    let is_glob = |part: &[u8]| part.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['));
-    let parts: Vec<&[u8]> = path.components().collect();
-    let fixed = parts.iter().position(|part| is_glob(part)).unwrap_or(parts.len().saturating_sub(1));
-    let text = parts.get(..fixed).unwrap_or_default().join(&b'/');
-    ImagePath::normalize(&[b"/", text.as_slice()].concat()).unwrap_or_else(|_| ImagePath::root())
 }
 
 /// Not of the kernel's own file systems, which the runtime mounts.

@@ -77,7 +77,38 @@ pub(super) fn check(bound: &Bound<'_>) -> Vec<Finding> {
             "set runAsUser to a number",
         ));
     }
+    found.extend(changed(bound));
     found
+}
+
+/// Another user than the image was made for, where that may matter beyond owners of files.
+fn changed(bound: &Bound<'_>) -> Option<Finding> {
+    let (own, uid) = (bound.dna.start.uid?, bound.spec.security.user?);
+    let needed: Vec<_> = bound.behavior.capabilities.iter().filter(super::is_expected).collect();
+    let (message, remedy) = match (own, uid) {
+        _ if own == uid => return None,
+        (0, _) => {
+            let names: Vec<&str> = needed.iter().map(|item| item.what.name.as_str()).collect();
+            needed.first()?;
+            (
+                format!("the image is made to start as root, with {}: user {uid} has none of it", names.join(", ")),
+                "configure it to start without root, or let it start as root",
+            )
+        }
+        (_, 0) => {
+            ("the image is made for a user, and many servers refuse to run as root".to_owned(), "remove runAsUser: 0")
+        }
+        _ => return None,
+    };
+    Some(Finding {
+        code: FindingCode::UserChanged,
+        subject: uid.to_string(),
+        effect: Effect::MayFail,
+        certainty: needed.first().map_or(Confidence::Possible, |item| item.confidence),
+        message,
+        remedy: Some(remedy.to_owned()),
+        evidence: needed.first().map(|item| item.evidence.clone()).unwrap_or_default(),
+    })
 }
 
 fn root_image(finding: &impl Fn(FindingCode, Effect, String, &str) -> Finding) -> Finding {
