@@ -1,1 +1,52 @@
-//! The ledger: what is known of a digest.
+//! The ledger: what is known of a digest at build, deploy and run.
+//!
+//! In: DNAs, sealed facts, bindings of containers, decisions, analyses to be done. Out: the same, by digest, pod or time. It judges
+//! nothing and believes nothing: what it keeps is named by its digest, or sealed by who made it.
+//!
+//! ```text
+//! build    dna ◄── subject_dna            which DNA a digest has, by whose word
+//!          facts                          verified once, sealed
+//! deploy   decisions ── decision_images   what was decided, refusals too
+//!          bindings ──► expectations      what a container of a pod is held to: all that run time needs
+//!          work                           analyses to be done, leased to one replica at a time
+//! ```
+//!
+//! SQLite for one process (the default), PostgreSQL for several replicas; one schema, one text of SQL, one suite of tests.
+//! Admission does not need the ledger: facts are derived again, and what is to be written waits in a [`Recorder`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), lineage::Error> {
+//! use lineage::{Ledger, Recorder, RecorderOptions};
+//!
+//! let ledger = Ledger::new("sqlite:/var/lib/mayfly/ledger.db")?;
+//! let recorder = Recorder::start(ledger.clone(), &RecorderOptions::new("/var/lib/mayfly/spool"))?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod bindings;
+mod build;
+mod decisions;
+mod document;
+mod error;
+mod facts;
+mod ledger;
+mod location;
+mod record;
+mod recorder;
+mod retention;
+mod spool;
+mod work;
+mod write;
+
+pub use bindings::{BindingRow, Since};
+pub use build::{DnaRow, Origin, PAGE, SubjectDna};
+pub use decisions::{DecisionQuery, DecisionRow};
+pub use document::{Document, MAX_DOCUMENT_BYTES};
+pub use error::Error;
+pub use facts::{MAX_FACT_BYTES, MAX_KEY_BYTES, SealedFact};
+pub use ledger::Ledger;
+pub use record::{Binding, Decision, DecisionImage, Record, RuleVersion, Verdict};
+pub use recorder::{Counts, Recorder, RecorderOptions};
+pub use retention::{Keep, Retention, Size};
+pub use work::{Credentials, Enqueued, Lease, MAX_ATTEMPTS, MAX_WAITING, Place, Priority, Work};
