@@ -3,12 +3,14 @@
 //! A tool that is missing ends a suite aloud, naming the Debian package: a suite that cannot run never counts as passed.
 
 mod image;
+mod postgres;
 mod process;
 mod proxy;
 mod registry;
 mod sigstore;
 
 pub use image::{ImageBuilder, Layer};
+pub use postgres::Postgres;
 pub use process::{Output, mayfly, mayfly_path, run, tool};
 pub use proxy::{Fault, Matches, Proxy};
 pub use registry::{Access, Registry};

@@ -3,12 +3,14 @@
 use std::{collections::BTreeSet, process::Command};
 
 /// Which crates of the workspace each may use, at any depth.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("dna", &[]),
     ("oci", &["dna"]),
     ("analyzer", &["dna", "oci"]),
     ("trust", &["dna", "oci"]),
-    ("cli", &["analyzer", "dna", "oci", "trust"]),
+    ("lineage", &["dna"]),
+    ("certs", &[]),
+    ("cli", &["analyzer", "certs", "dna", "lineage", "oci", "trust"]),
     // Makes signed material for tests only: it uses nothing of ours, and nothing we ship uses it.
     ("sigstore-instance", &[]),
 ];
