@@ -161,7 +161,8 @@ fn result(rules: &Rules, case: &Case) -> CaseResult {
 
 fn failures(expect: &Expect, decision: &Decision) -> Vec<String> {
     let mut failures = Vec::new();
-    let told = || decision.reasons.iter().map(|reason| format!("{:?} {}", reason.effect, reason.text())).collect::<Vec<_>>();
+    let told =
+        || decision.reasons.iter().map(|reason| format!("{:?} {}", reason.effect, reason.text())).collect::<Vec<_>>();
     if decision.verdict != expect.verdict {
         failures.push(format!("expected {:?}, decided {:?}: {}", expect.verdict, decision.verdict, told().join(" | ")));
     }
@@ -225,8 +226,12 @@ fn subject(rules: &Rules, used: ImageUse, given: &CaseImage) -> Result<SubjectFa
     let image = named(used);
     let digest = image.digest.clone().unwrap_or_else(|| Digest::sha256(image.used.reference.as_bytes()));
     let accepted = rules.signers(&Material::default());
-    let names: BTreeMap<&str, &str> =
-        rules.rules.iter().flat_map(|rule| &rule.signers).map(|signer| (signer.name.as_str(), signer.id.as_str())).collect();
+    let names: BTreeMap<&str, &str> = rules
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.signers)
+        .map(|signer| (signer.name.as_str(), signer.id.as_str()))
+        .collect();
     let id = |name: &String| names.get(name.as_str()).copied().ok_or(format!("no rule has a signer `{name}`"));
     let voucher = |by: &String, time: &Option<String>| {
         Ok::<_, String>(json!({"signer": id(by)?, "times": time.as_ref().map_or_else(|| vec![NOW], |time| vec![time]),
@@ -239,7 +244,9 @@ fn subject(rules: &Rules, used: ImageUse, given: &CaseImage) -> Result<SubjectFa
         merge(&mut stated, &json!({"predicateType": attestation.kind, "predicate": attestation.predicate}));
         attestations.push(stated);
     }
-    let list = |list: Vec<Value>| if list.is_empty() { json!({"absent": {"tried": ["referrers API"]}}) } else { json!({"known": list}) };
+    let list = |list: Vec<Value>| {
+        if list.is_empty() { json!({"absent": {"tried": ["referrers API"]}}) } else { json!({"known": list}) }
+    };
     let findings = given.findings.iter().map(|finding| {
         let mut whole = json!({"subject": "", "effect": "none", "certainty": "certain", "message": ""});
         merge(&mut whole, &Value::Object(finding.clone()));
@@ -311,7 +318,6 @@ fn merge(under: &mut Value, over: &Value) {
     }
 }
 
-
 /// The time of cases that name none.
 const NOW: &str = "2026-01-01T00:00:00Z";
 
@@ -333,7 +339,8 @@ mod tests {
             let results = run(&rules, cases).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(results.len() > 1, "{name} has cases");
             let failed: Vec<_> = results.iter().filter(|result| !result.failures.is_empty()).collect();
-            let told: Vec<_> = failed.iter().map(|result| format!("{}: {}", result.name, result.failures.join("\n  "))).collect();
+            let told: Vec<_> =
+                failed.iter().map(|result| format!("{}: {}", result.name, result.failures.join("\n  "))).collect();
             assert!(told.is_empty(), "{name}:\n{}", told.join("\n"));
         }
     }

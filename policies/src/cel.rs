@@ -23,7 +23,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use compile::{Compiled, Error, compile_and_evaluate};
+pub use compile::{Compiled, Error};
 pub use functions::glob;
 pub use reads::Reads;
 pub use source::Position;

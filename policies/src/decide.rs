@@ -12,7 +12,7 @@ mod tests;
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use ::dna::{Cause, Fact, Last, SubjectFacts};
+use ::dna::{Cause, Fact, ImageUse, Last, Role, SubjectFacts};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -190,7 +190,7 @@ impl<'a> Judge<'a> {
 
     /// The facts with those that were known before in place of unknown ones, where the rule takes them.
     fn settled(&mut self, facts: &SubjectFacts) -> Option<SubjectFacts> {
-        let max = self.rule.max_staleness?;
+        let max = self.rule.max_staleness.filter(|_| keeps_last(facts))?;
         let mut settled = Vec::new();
         let (rule, now) = (self.rule, self.now);
         let mut settle = |what: &'static str, cause: Cause, as_of: &str| -> bool {
@@ -240,6 +240,11 @@ impl<'a> Judge<'a> {
     }
 
     fn is_enforced_here(&self) -> bool {
+        // A namespace that could not be looked up is not one that was left out.
+        self.review.is_namespace_unknown() || self.is_labelled()
+    }
+
+    fn is_labelled(&self) -> bool {
         match self.review.namespace_label(ENFORCE_LABEL) {
             None | Some("false" | "") => false,
             Some("true") => true,
@@ -350,7 +355,8 @@ fn missing(rules: &Rules, review: &Review) -> Missing {
                         continue;
                     }
                     let name = entry.get("name").and_then(Value::as_str).unwrap_or_default();
-                    if !review.subjects.iter().any(|facts| facts.image.used.name == name) {
+                    let is_it = |used: &ImageUse| used.name == name && list_of(used.role) == list;
+                    if !review.subjects.iter().any(|facts| is_it(&facts.image.used)) {
                         names.push(name.to_owned());
                     }
                 }
@@ -359,6 +365,24 @@ fn missing(rules: &Rules, review: &Review) -> Missing {
         }
     }
     Missing::Images(names)
+}
+
+/// The pod's list that a use of an image stands in.
+pub(crate) fn list_of(role: Role) -> &'static str {
+    match role {
+        Role::Init | Role::Sidecar => "initContainers",
+        Role::Container => "containers",
+        Role::Ephemeral => "ephemeralContainers",
+        Role::Volume => "volumes",
+    }
+}
+
+/// Whether anything is unknown that was known before.
+fn keeps_last(facts: &SubjectFacts) -> bool {
+    fn of<T>(fact: &Fact<T>) -> bool {
+        matches!(fact, Fact::Unknown { last: Some(_), .. })
+    }
+    of(&facts.resolved) || of(&facts.signatures) || of(&facts.attestations) || of(&facts.dna) || of(&facts.expectation)
 }
 
 fn take_last<T>(fact: &mut Fact<T>, mut takes: impl FnMut(Cause, &str) -> bool) {

@@ -179,8 +179,10 @@ impl Decision {
     pub fn warnings(&self) -> Vec<String> {
         let warned = self.reasons.iter().filter(|reason| reason.effect == Effect::Warn);
         let mut told = BTreeSet::new();
-        let mut lines: Vec<_> =
-            warned.map(|reason| cut(&reason.text(), MAX_WARNING_CHARS)).filter(|line| told.insert(line.clone())).collect();
+        let mut lines: Vec<_> = warned
+            .map(|reason| cut(&reason.text(), MAX_WARNING_CHARS))
+            .filter(|line| told.insert(line.clone()))
+            .collect();
         if lines.len() > MAX_WARNINGS {
             let more = lines.len() - (MAX_WARNINGS - 1);
             lines.truncate(MAX_WARNINGS - 1);
@@ -200,10 +202,13 @@ impl Decision {
             Verdict::Deny => "deny",
         };
         let list = |lines: Vec<String>| lines.join("\n");
-        let reasons = self.reasons.iter().map(|reason| format!("{:?} {} {}", reason.effect, reason.rule, reason.text()));
+        let reasons =
+            self.reasons.iter().map(|reason| format!("{:?} {} {}", reason.effect, reason.rule, reason.text()));
         let rules = self.rules.iter().map(|rule| format!("{} {}", rule.rule, rule.version));
-        let unknown = self.unknown.iter().map(|it| format!("{} {}: {} ({})", it.rule, it.image.name, it.what, it.cause));
-        let exceptions = self.exceptions.iter().map(|it| format!("{} {} {}: {}", it.exception, it.rule, it.code, it.reason));
+        let unknown =
+            self.unknown.iter().map(|it| format!("{} {}: {} ({})", it.rule, it.image.name, it.what, it.cause));
+        let exceptions =
+            self.exceptions.iter().map(|it| format!("{} {} {}: {}", it.exception, it.rule, it.code, it.reason));
         for (name, text) in [
             ("verdict", verdict.to_owned()),
             ("reasons", list(reasons.collect())),
@@ -226,7 +231,8 @@ impl Reason {
     /// One sentence: what, of which image, what was expected and found, and what to do.
     #[must_use]
     pub fn text(&self) -> String {
-        let image = self.image.as_ref().map_or_else(String::new, |image| format!("{} ({})", image.reference, image.name));
+        let image =
+            self.image.as_ref().map_or_else(String::new, |image| format!("{} ({})", image.reference, image.name));
         let expected = if self.expected.is_empty() { String::new() } else { format!(": expected {}", self.expected) };
         let found = match (self.found.is_empty(), self.expected.is_empty()) {
             (true, _) => String::new(),

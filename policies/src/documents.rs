@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     cel::{Lack, Lookup, Made, Reads, make, root},
+    decide::list_of,
     review::Review,
     rules::Rules,
 };
@@ -85,13 +86,8 @@ impl<'r> Documents<'r> {
     /// Of one of its images.
     pub(crate) fn of(parent: &'r Documents<'r>, facts: &'r SubjectFacts) -> Self {
         let used = &facts.image.used;
-        let list = match used.role {
-            Role::Init | Role::Sidecar => "initContainers",
-            Role::Container => "containers",
-            Role::Ephemeral => "ephemeralContainers",
-            Role::Volume => "",
-        };
-        let containers = parent.pod.and_then(|pod| pod.get(list)).and_then(Value::as_array);
+        let list = (used.role != Role::Volume).then(|| list_of(used.role));
+        let containers = parent.pod.and_then(|pod| pod.get(list?)).and_then(Value::as_array);
         let named = |container: &&Value| container.get("name").and_then(Value::as_str) == Some(&used.name);
         let container = containers.and_then(|containers| containers.iter().find(named));
         let image = OfImage {

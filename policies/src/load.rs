@@ -72,7 +72,8 @@ impl Rules {
                 if !is_namespaced {
                     object.metadata.namespace = None;
                 }
-                let same = |rule: &Rule| rule.name == object.metadata.name && rule.namespace == object.metadata.namespace;
+                let same =
+                    |rule: &Rule| rule.name == object.metadata.name && rule.namespace == object.metadata.namespace;
                 if self.rules.iter().any(same) {
                     return Err(failed(vec![fault("metadata.name", "there is another rule of this name")]));
                 }
@@ -185,7 +186,10 @@ fn kind_of(head: &Head) -> Result<KindOf, LoadError> {
     })
 }
 
-fn read(of: &mut dyn FnMut(KindOf) -> Result<Read, LoadError>, head: Result<Head, LoadError>) -> Result<Read, Vec<LoadError>> {
+fn read(
+    of: &mut dyn FnMut(KindOf) -> Result<Read, LoadError>,
+    head: Result<Head, LoadError>,
+) -> Result<Read, Vec<LoadError>> {
     head.and_then(|head| kind_of(&head)).and_then(of).map_err(|error| vec![error])
 }
 
@@ -324,7 +328,11 @@ mod tests {
     #[test]
     fn lines_count_through_the_file_and_every_error_is_told() {
         let good = rule("tags: RequireDigest");
-        let text = format!("# a comment\n---\n{good}---\n{}\n---\n{}", rule("tgas: x").replace("name: x", "name: y"), rule("tags: y"));
+        let text = format!(
+            "# a comment\n---\n{good}---\n{}\n---\n{}",
+            rule("tgas: x").replace("name: x", "name: y"),
+            rule("tags: y")
+        );
         let told = errors(&text);
         assert_eq!(told.len(), 2, "{told:#?}");
         assert!(told.first().is_some_and(|error| error.starts_with("rules.yaml:13:")), "{told:#?}");
@@ -342,15 +350,24 @@ mod tests {
         let objects = [object("good", "image.pinned"), object("bad", "image.pined")];
         let (rules, errors) = Rules::from_objects(&objects);
         assert_eq!(rules.versions().map(|version| version.rule).collect::<Vec<_>>(), ["good"]);
-        assert!(errors.first().is_some_and(|error| error.to_string().starts_with("ClusterImageRule bad: spec.validations[0]")));
+        assert!(
+            errors
+                .first()
+                .is_some_and(|error| error.to_string().starts_with("ClusterImageRule bad: spec.validations[0]"))
+        );
         let (again, _) = Rules::from_objects(objects.iter().rev());
-        assert_eq!(again.versions().collect::<Vec<_>>(), rules.versions().collect::<Vec<_>>(), "a version is its content's");
+        assert_eq!(
+            again.versions().collect::<Vec<_>>(),
+            rules.versions().collect::<Vec<_>>(),
+            "a version is its content's"
+        );
     }
 
     #[test]
     fn hostile_files_end() {
         let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nh: [*g,*g,*g,*g,*g,*g,*g,*g,*g]\n";
-        for text in [bomb, &"[".repeat(10_000), &"a: ".repeat(10_000), &"x".repeat(2 << 20), "\u{0}", "---\n---\n--- x"] {
+        for text in [bomb, &"[".repeat(10_000), &"a: ".repeat(10_000), &"x".repeat(2 << 20), "\u{0}", "---\n---\n--- x"]
+        {
             assert!(load([("x", text)]).is_err() || text.starts_with("---"), "{}", text.get(..20).unwrap_or(text));
         }
     }

@@ -69,7 +69,11 @@ impl Rules {
     }
 
     /// The same; `observe` is told which rule is asked next.
-    pub(crate) fn matching_observed<'r>(&'r self, review: &Review, observe: &mut dyn FnMut(&Rule)) -> Vec<Matching<'r>> {
+    pub(crate) fn matching_observed<'r>(
+        &'r self,
+        review: &Review,
+        observe: &mut dyn FnMut(&Rule),
+    ) -> Vec<Matching<'r>> {
         let documents = Documents::new(self, review, None);
         let asked = self.rules.iter().inspect(|rule| observe(rule));
         asked.filter_map(|rule| matches(rule, review, &documents)).collect()
@@ -164,7 +168,8 @@ impl Matching<'_> {
 
 /// Whether more is read of a DNA than what its start command may do.
 fn is_full(dna: &Reads) -> bool {
-    let evidence = |reads: &Reads| reads.items.as_ref().is_some_and(|item| item.whole || item.fields.contains_key("evidence"));
+    let evidence =
+        |reads: &Reads| reads.items.as_ref().is_some_and(|item| item.whole || item.fields.contains_key("evidence"));
     dna.whole
         || dna.fields.iter().any(|(field, reads)| match field.as_str() {
             "behavior" => reads.whole || reads.fields.values().any(|dimension| dimension.whole || evidence(dimension)),
@@ -193,7 +198,9 @@ fn matches<'r>(rule: &'r Rule, review: &Review, documents: &Documents<'_>) -> Op
     if !(namespaces.names.is_empty() || named(&namespaces.names)) || named(&namespaces.exclude) {
         return None;
     }
-    if namespaces.match_labels.iter().any(|(name, value)| review.namespace_label(name) != Some(value)) {
+    if !review.is_namespace_unknown()
+        && namespaces.match_labels.iter().any(|(name, value)| review.namespace_label(name) != Some(value))
+    {
         return None;
     }
     let mut faults = Vec::new();
@@ -218,7 +225,8 @@ fn matches<'r>(rule: &'r Rule, review: &Review, documents: &Documents<'_>) -> Op
 /// Names that rules of a request's images read, with what they may be; for tools that show them.
 #[must_use]
 pub fn readable() -> BTreeMap<&'static str, String> {
-    let names = ["image", "signatures", "dna", "expectation", "findings", "container", "pod", "object", "request", "now"];
+    let names =
+        ["image", "signatures", "dna", "expectation", "findings", "container", "pod", "object", "request", "now"];
     names.into_iter().map(|name| (name, Shape::name(cel::root(name)).to_owned())).collect()
 }
 

@@ -18,7 +18,7 @@ pub struct Review {
     /// As it was, of an update.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub old_object: Value,
-    /// Its namespace.
+    /// Its namespace. Without it every namespace's labels fit, and rules are in force.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub namespace_object: Value,
     /// Refusing would change nothing, as of a mirror pod: everything is only recorded.
@@ -96,6 +96,11 @@ impl Review {
         self.namespace_object.get("metadata")?.get("labels")?.get(name)?.as_str()
     }
 
+    /// Whether it is about a namespace that nobody could look up.
+    pub(crate) fn is_namespace_unknown(&self) -> bool {
+        !self.request.namespace.is_empty() && self.namespace_object.is_null()
+    }
+
     /// Whether it is about a pod itself, not about a template.
     pub(crate) fn is_pod(&self) -> bool {
         self.request.kind.group.is_empty() && self.request.kind.kind == "Pod"
@@ -111,22 +116,15 @@ pub(crate) fn at<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
 pub(crate) fn pod_spec_path(kind: &GroupVersionKind) -> Option<&'static [&'static str]> {
     Some(match (kind.group.as_str(), kind.kind.as_str()) {
         ("", "Pod") => &["spec"],
-        ("" | "apps" | "batch", "ReplicationController" | "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job") => {
-            &["spec", "template", "spec"]
-        }
+        (
+            "" | "apps" | "batch",
+            "ReplicationController" | "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job",
+        ) => &["spec", "template", "spec"],
         ("batch", "CronJob") => &["spec", "jobTemplate", "spec", "template", "spec"],
         _ => return None,
     })
 }
 
 /// Kinds that hold pods.
-pub(crate) const WORKLOADS: [&str; 8] = [
-    "Pod",
-    "Deployment",
-    "ReplicaSet",
-    "StatefulSet",
-    "DaemonSet",
-    "Job",
-    "CronJob",
-    "ReplicationController",
-];
+pub(crate) const WORKLOADS: [&str; 8] =
+    ["Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController"];

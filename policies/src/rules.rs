@@ -314,7 +314,8 @@ impl Rule {
 
 impl Exception {
     pub(crate) fn new(name: &str, spec: RuleExceptionSpec) -> Result<Self, Vec<Fault>> {
-        let empty = |field: &str, is_empty: bool| is_empty.then(|| Fault::new(format!("spec.{field}"), "name at least one"));
+        let empty =
+            |field: &str, is_empty: bool| is_empty.then(|| Fault::new(format!("spec.{field}"), "name at least one"));
         let mut faults: Vec<_> = [empty("rules", spec.rules.is_empty()), empty("images", spec.images.is_empty())]
             .into_iter()
             .flatten()
@@ -457,7 +458,10 @@ impl Builder {
         for (at, attestation) in spec.require.attestations.iter().enumerate() {
             let field = format!("spec.require.attestations[{at}]");
             if !is_name(&attestation.name) || !names.insert(attestation.name.as_str()) {
-                self.fault(format!("{field}.name"), "it must be a name of letters, digits and `_`, and the only such one");
+                self.fault(
+                    format!("{field}.name"),
+                    "it must be a name of letters, digits and `_`, and the only such one",
+                );
             }
             if attestation.from.is_empty() {
                 self.fault(format!("{field}.from"), "name whose word counts");
@@ -486,7 +490,9 @@ impl Builder {
                             self.fault(format!("{field}.{name}RegExp"), why.lines().last().unwrap_or_default());
                         }
                     }
-                    _ => self.fault(format!("{field}.{name}"), format!("write `{name}` or `{name}RegExp`, one of them")),
+                    _ => {
+                        self.fault(format!("{field}.{name}"), format!("write `{name}` or `{name}RegExp`, one of them"))
+                    }
                 }
             }
         }
@@ -579,9 +585,10 @@ impl Builder {
             }
             let expression =
                 self.compile(format!("{field}.expression"), &validation.expression, &names, Expected::Bool);
-            let message = validation.message_expression.as_ref().map(|message| {
-                self.compile(format!("{field}.messageExpression"), message, &names, Expected::Text)
-            });
+            let message = validation
+                .message_expression
+                .as_ref()
+                .map(|message| self.compile(format!("{field}.messageExpression"), message, &names, Expected::Text));
             let (Some(expression), None | Some(Some(_))) = (expression, &message) else { continue };
             let mut check = Check {
                 validation: validation.clone(),

@@ -117,7 +117,8 @@ mod tests {
     fn a_worker_decides_as_everybody_does() {
         let rule = "apiVersion: mayfly.dev/v1alpha1\nkind: ClusterImageRule\nmetadata: {name: a}\nspec: {enforcement: Always}\n";
         let rules = Arc::new(load([("x", rule)]).expect("a rule"));
-        let mut review: Review = serde_json::from_value(json!({"request": {"kind": {"version": "v1", "kind": "Pod"}}})).expect("a review");
+        let mut review: Review =
+            serde_json::from_value(json!({"request": {"kind": {"version": "v1", "kind": "Pod"}}})).expect("a review");
         review.object = json!({"spec": {"containers": [{"name": "a"}]}});
         let (review, now) = (Arc::new(review), Timestamp::UNIX_EPOCH);
         let worker = Worker::new(2, Duration::from_secs(5));
@@ -133,7 +134,8 @@ mod tests {
     fn a_rule_that_hangs_is_taken_out_and_what_it_would_decide_denies() {
         let rule = "apiVersion: mayfly.dev/v1alpha1\nkind: ClusterImageRule\nmetadata: {name: a}\nspec: {enforcement: Always, validations: [{name: v, expression: 'true'}]}\n";
         let rules = Arc::new(load([("x", rule)]).expect("a rule"));
-        let mut review: Review = serde_json::from_value(json!({"request": {"kind": {"version": "v1", "kind": "Pod"}}})).expect("a review");
+        let mut review: Review =
+            serde_json::from_value(json!({"request": {"kind": {"version": "v1", "kind": "Pod"}}})).expect("a review");
         review.object = json!({"spec": {"containers": []}});
         let review = Arc::new(review);
         // No rule can be written that hangs: a worker without threads is one whose threads all do.

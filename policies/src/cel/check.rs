@@ -267,13 +267,7 @@ impl Walk<'_> {
         }
     }
 
-    fn index(
-        &mut self,
-        at: &IdedExpr,
-        operand: Place,
-        index: &mut IdedExpr,
-        cost: &mut u64,
-    ) -> Result<Place, Wrong> {
+    fn index(&mut self, at: &IdedExpr, operand: Place, index: &mut IdedExpr, cost: &mut u64) -> Result<Place, Wrong> {
         if let Expr::Literal(LiteralValue::String(name)) = &index.expr
             && !matches!(operand.shape, Shape::List(..))
         {
@@ -419,12 +413,7 @@ impl Walk<'_> {
         Ok(Place::made(shape))
     }
 
-    fn comprehension(
-        &mut self,
-        at: &IdedExpr,
-        loop_: &mut ComprehensionExpr,
-        cost: &mut u64,
-    ) -> Result<Place, Wrong> {
+    fn comprehension(&mut self, at: &IdedExpr, loop_: &mut ComprehensionExpr, cost: &mut u64) -> Result<Place, Wrong> {
         for name in [&loop_.iter_var, &loop_.accu_var] {
             if self.names.contains_key(name) || NAMESPACES.contains(&name.as_str()) {
                 return self.wrong(at, format!("`{name}` already means something else: choose another name"));
@@ -546,10 +535,8 @@ fn appends(expr: &IdedExpr, accumulator: &str) -> bool {
 fn order(range: &mut IdedExpr) {
     let inner = std::mem::take(range);
     let (id, args) = (inner.id, vec![inner]);
-    *range = IdedExpr {
-        id,
-        expr: Expr::Call(CallExpr { func_name: signatures::ORDERED.to_owned(), target: None, args }),
-    };
+    *range =
+        IdedExpr { id, expr: Expr::Call(CallExpr { func_name: signatures::ORDERED.to_owned(), target: None, args }) };
 }
 
 fn arithmetic(operator: &str, a: &Shape, b: &Shape) -> Option<Shape> {

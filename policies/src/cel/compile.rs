@@ -9,7 +9,6 @@ use cel::common::ast::{IdedExpr, SourceInfo};
 
 use super::{
     check::{self, Wrong},
-    evaluate::{Frame, Given, Nothing, Outcome},
     functions,
     names::Names,
     reads::Reads,
@@ -111,17 +110,6 @@ fn parse(source: &str) -> Result<(IdedExpr, SourceInfo), Error> {
 /// Outside text, fit for a message.
 pub(super) fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
-}
-
-/// Compiles and evaluates a text with nothing known, as a fuzzer does. Whether it gave a value.
-///
-/// # Errors
-/// [`Error`] where it does not compile.
-pub fn compile_and_evaluate(source: &str) -> Result<bool, Error> {
-    let compiled = Compiled::new(source, &Names::of(&[], &[]), Expected::Anything)?;
-    let given = Given::new(&Nothing);
-    let outcome = Frame::new(&given).evaluate(&compiled);
-    Ok(matches!(outcome, Outcome::Value(_)))
 }
 
 /// Units of one expression, as Kubernetes allows.

@@ -60,15 +60,6 @@ pub(crate) trait Lookup: Send + Sync {
     fn value(&self, name: &str, resolved: bool) -> Option<Result<&Made, Lack>>;
 }
 
-/// Nothing is known.
-pub(crate) struct Nothing;
-
-impl Lookup for Nothing {
-    fn value(&self, _: &str, _: bool) -> Option<Result<&Made, Lack>> {
-        None
-    }
-}
-
 /// Everything given to the expressions of one rule about one image.
 pub(crate) struct Given<'g> {
     lookup: &'g dyn Lookup,

@@ -27,7 +27,10 @@ pub(crate) fn pod_spec() -> Shape {
             ("hostUsers", Shape::Bool),
             ("hostname", Shape::text()),
             ("hostnameOverride", Shape::text()),
-            ("imagePullSecrets", Shape::list(Shape::object("LocalObjectReference", false, [("name", NAME)]), MAX_ITEMS)),
+            (
+                "imagePullSecrets",
+                Shape::list(Shape::object("LocalObjectReference", false, [("name", NAME)]), MAX_ITEMS),
+            ),
             ("initContainers", containers()),
             ("nodeName", NAME),
             ("nodeSelector", Shape::map(Shape::text(), MAX_ITEMS)),

@@ -70,9 +70,9 @@ fn attested() -> Shape {
 
 /// Whether more is read of an image than how the pod names it.
 pub(crate) fn needs_resolved(reads: &BTreeMap<String, Reads>) -> bool {
-    reads.get("image").is_some_and(|image| {
-        image.whole || image.fields.keys().any(|field| RESOLVED.contains(&field.as_str()))
-    })
+    reads
+        .get("image")
+        .is_some_and(|image| image.whole || image.fields.keys().any(|field| RESOLVED.contains(&field.as_str())))
 }
 
 /// Whether the image config is read.

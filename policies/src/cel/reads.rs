@@ -65,9 +65,7 @@ impl Reads {
                     && self.fields.iter().all(|(name, reads)| reads.same(a.get(name), b.get(name)))
             }
             (Some(Value::Array(a)), Some(Value::Array(b))) => match &self.items {
-                Some(items) => {
-                    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| items.same(Some(a), Some(b)))
-                }
+                Some(items) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| items.same(Some(a), Some(b))),
                 None => a == b,
             },
             (a, b) => a == b,
@@ -86,9 +84,7 @@ mod tests {
         let mut reads = Reads::default();
         let path = ["spec", "containers"].map(|name| Step::Field(name.to_owned()));
         reads.at(&path).at(&[Step::Item, Step::Field("image".to_owned())]).whole = true;
-        let pod = |image: &str, label: &str, count: usize| {
-            json!({"metadata": {"labels": {"a": label}}, "spec": {"containers": vec![json!({"image": image}); count]}})
-        };
+        let pod = |image: &str, label: &str, count: usize| json!({"metadata": {"labels": {"a": label}}, "spec": {"containers": vec![json!({"image": image}); count]}});
         assert!(reads.same(Some(&pod("a", "x", 1)), Some(&pod("a", "y", 1))), "labels are not read");
         assert!(!reads.same(Some(&pod("a", "x", 1)), Some(&pod("b", "x", 1))));
         assert!(!reads.same(Some(&pod("a", "x", 1)), Some(&pod("a", "x", 2))), "how many there are is read");

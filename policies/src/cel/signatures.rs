@@ -105,7 +105,9 @@ impl Signature {
         match self.cost {
             Cost::One => 1,
             Cost::Read => 1 + all / 10,
-            Cost::Product if matches!(args.first(), Some(Shape::String(_))) => 1 + size(0).saturating_mul(size(1)) / 100,
+            Cost::Product if matches!(args.first(), Some(Shape::String(_))) => {
+                1 + size(0).saturating_mul(size(1)) / 100
+            }
             Cost::Product => 1 + size(0).saturating_mul(size(1)),
             Cost::Pattern => (1 + size(0) / 10).saturating_mul(1 + size(1) / 4),
         }
@@ -224,7 +226,8 @@ pub(crate) fn find(name: &str, member: bool, args: &[Shape]) -> Result<&'static 
 
 /// Names of functions that can be called on a value, or without one.
 pub(crate) fn names(member: bool) -> impl Iterator<Item = &'static str> {
-    let macros: &[&str] = if member { &["all", "exists", "exists_one", "filter", "map", "optMap", "sortBy"] } else { &["has"] };
+    let macros: &[&str] =
+        if member { &["all", "exists", "exists_one", "filter", "map", "optMap", "sortBy"] } else { &["has"] };
     let functions = SIGNATURES.iter().filter(move |signature| signature.member == member);
     functions.map(|signature| signature.name).chain(macros.iter().copied())
 }
@@ -238,8 +241,7 @@ const fn member(name: &'static str, args: &'static [Kind], result: Gives, cost: 
 }
 
 /// First parts of functions' names.
-pub(crate) const NAMESPACES: [&str; 8] =
-    ["cidr", "format", "ip", "lists", "math", "optional", "sets", "strings"];
+pub(crate) const NAMESPACES: [&str; 8] = ["cidr", "format", "ip", "lists", "math", "optional", "sets", "strings"];
 /// Types that expressions name: `type(x) == string`.
 pub(crate) const TYPES: [&str; 11] =
     ["bool", "bytes", "double", "int", "list", "map", "null_type", "optional_type", "string", "type", "uint"];

@@ -104,11 +104,8 @@ static WHOLE: Reads = Reads { whole: true, fields: BTreeMap::new(), items: None 
 impl<'a> Maker<'a> {
     /// Of a field; none where it is not read.
     fn field(self, name: &str) -> Option<Self> {
-        let reads = if self.reads.whole || self.reads.items.is_some() {
-            &WHOLE
-        } else {
-            self.reads.fields.get(name)?
-        };
+        let reads =
+            if self.reads.whole || self.reads.items.is_some() { &WHOLE } else { self.reads.fields.get(name)? };
         let shape = match self.shape {
             Shape::Object(object) => object.fields.get(name).unwrap_or(&Shape::Any),
             Shape::Map(of, _) => of,

@@ -22,7 +22,8 @@ impl<'a> Judge<'a> {
         let rule = self.rule;
         let is_volume = facts.is_some_and(|facts| facts.image.used.role == Role::Volume);
         let checks = rule.checks.iter().filter(|check| {
-            let of_process = ["container", "dna", "expectation", "findings"].iter().any(|name| check.reads.contains_key(*name));
+            let of_process =
+                ["container", "dna", "expectation", "findings"].iter().any(|name| check.reads.contains_key(*name));
             check.validation.scope == scope && !(is_volume && of_process)
         });
         let given = Given::new(documents);
@@ -120,7 +121,12 @@ impl<'a> Judge<'a> {
             what if what.contains("signature") => "IMG_UNSIGNED",
             _ => "FACT_MISSING",
         };
-        self.complain(Complaint { code: code.into(), found: format!("{what} is not there"), tried: tried.clone(), ..complaint });
+        self.complain(Complaint {
+            code: code.into(),
+            found: format!("{what} is not there"),
+            tried: tried.clone(),
+            ..complaint
+        });
     }
 
     fn is_required(&self, what: &str) -> bool {
@@ -191,8 +197,10 @@ fn signatures(rule: &Rule, facts: &SubjectFacts, reads: &Reads) -> Result<Made, 
     if found.is_empty() {
         let what = "a signature by a signer of the rule".to_owned();
         let causes = signed::gaps(facts, &facts.signatures, &ids);
-        let unknown = |(cause, detail): (Cause, &str)| {
-            Lack::Unknown { what: "who signed the image".to_owned(), cause, detail: detail.to_owned() }
+        let unknown = |(cause, detail): (Cause, &str)| Lack::Unknown {
+            what: "who signed the image".to_owned(),
+            cause,
+            detail: detail.to_owned(),
         };
         let tried = match &facts.signatures {
             Fact::Absent { tried } => tried.clone(),

@@ -15,7 +15,8 @@ impl<'a> Judge<'a> {
         'a: 'f,
     {
         if self.rule.spec.tags == Tags::RequireDigest && facts.image.digest.is_none() {
-            let found = facts.image.tag.as_ref().map_or_else(|| "no digest".to_owned(), |tag| format!("the tag `{tag}`"));
+            let found =
+                facts.image.tag.as_ref().map_or_else(|| "no digest".to_owned(), |tag| format!("the tag `{tag}`"));
             self.complain(Complaint {
                 code: "TAG_NOT_DIGEST".into(),
                 facts: Some(facts),

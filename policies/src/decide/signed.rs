@@ -6,11 +6,7 @@ use dna::{AttestationFact, Cause, Fact, SubjectFacts, Voucher};
 use jiff::Timestamp;
 
 use super::{Complaint, Judge};
-use crate::{
-    cel::MAX_ATTESTATIONS,
-    kinds::RequireAttestation,
-    rules::Rule,
-};
+use crate::{cel::MAX_ATTESTATIONS, kinds::RequireAttestation, rules::Rule};
 
 impl Judge<'_> {
     pub(super) fn signatures(&mut self, facts: &SubjectFacts) {
@@ -47,7 +43,11 @@ impl Judge<'_> {
             expected,
             found,
             tried: tried(&facts.signatures),
-            remedy: if is_unsigned { "sign the image: cosign sign".into() } else { "have it signed by whom the rule names".into() },
+            remedy: if is_unsigned {
+                "sign the image: cosign sign".into()
+            } else {
+                "have it signed by whom the rule names".into()
+            },
             ..complaint
         });
     }
@@ -59,7 +59,8 @@ impl Judge<'_> {
                 Attested::Known(found) => self.age(required, &found, facts),
                 Attested::Unknown(causes) => {
                     if !required.optional {
-                        let complaint = Complaint { facts: Some(facts), check: Some(&required.name), ..Complaint::default() };
+                        let complaint =
+                            Complaint { facts: Some(facts), check: Some(&required.name), ..Complaint::default() };
                         self.unknown(&format!("the attestation `{}`", required.name), &causes, complaint);
                     }
                 }
@@ -67,7 +68,8 @@ impl Judge<'_> {
                 Attested::Absent => {
                     let others = facts.attestations.known().map(Vec::as_slice).unwrap_or_default();
                     let is_other = others.iter().any(|other| other.predicate_type == required.predicate_type);
-                    let refused: Vec<_> = facts.refusals.iter().map(|refusal| refusal.detail.as_str()).take(MAX_TOLD).collect();
+                    let refused: Vec<_> =
+                        facts.refusals.iter().map(|refusal| refusal.detail.as_str()).take(MAX_TOLD).collect();
                     let found = match (is_other, refused.is_empty()) {
                         (true, _) => "some, by signers that the rule does not name".to_owned(),
                         (false, false) => format!("none that holds: {}", refused.join("; ")),
@@ -77,7 +79,11 @@ impl Judge<'_> {
                         code: "ATT_MISSING".into(),
                         check: Some(&required.name),
                         facts: Some(facts),
-                        expected: format!("an attestation {} by {}", required.predicate_type, required.from.join(" or ")),
+                        expected: format!(
+                            "an attestation {} by {}",
+                            required.predicate_type,
+                            required.from.join(" or ")
+                        ),
                         found,
                         tried: tried(&facts.attestations),
                         remedy: "attest it: cosign attest".into(),

@@ -21,7 +21,9 @@ fn rules(specs: &[String]) -> Rules {
         .iter()
         .enumerate()
         .map(|(at, spec)| {
-            format!("apiVersion: mayfly.dev/v1alpha1\nkind: ClusterImageRule\nmetadata: {{name: rule{at}}}\nspec: {spec}\n")
+            format!(
+                "apiVersion: mayfly.dev/v1alpha1\nkind: ClusterImageRule\nmetadata: {{name: rule{at}}}\nspec: {spec}\n"
+            )
         })
         .collect();
     load([("rules", documents.join("---\n").as_str())]).unwrap_or_else(|errors| panic!("{errors:#?}"))
@@ -49,8 +51,10 @@ const CI: &str = "signers: [{name: ci, keyless: {identities: [{issuer: i, subjec
 #[test]
 fn nothing_is_refused_until_it_is_in_force() {
     let by_digest = |more: &str| rules(&[format!("{{tags: RequireDigest, {more}}}")]);
-    let pod = |labels: Value| json!({"name": "", "pod": {"containers": [{"name": "a", "image": "nginx"}]},
-        "namespaceLabels": labels, "expect": {"verdict": "Allow"}});
+    let pod = |labels: Value| {
+        json!({"name": "", "pod": {"containers": [{"name": "a", "image": "nginx"}]},
+        "namespaceLabels": labels, "expect": {"verdict": "Allow"}})
+    };
     let verdict = |rules: &Rules, labels: Value| decided(rules, pod(labels)).verdict;
     let enforce = |value: &str| json!({"mayfly.dev/enforce": value});
     let plain = by_digest("");
@@ -70,7 +74,9 @@ fn nothing_is_refused_until_it_is_in_force() {
 #[test]
 fn a_mirror_pod_is_only_recorded() {
     let rules = rules(&["{tags: RequireDigest, enforcement: Always}".to_owned()]);
-    let case = case(json!({"name": "", "pod": {"containers": [{"name": "a", "image": "nginx"}]}, "expect": {"verdict": "Allow"}}));
+    let case = case(
+        json!({"name": "", "pod": {"containers": [{"name": "a", "image": "nginx"}]}, "expect": {"verdict": "Allow"}}),
+    );
     let mut review = review(&rules, &case).expect("a review");
     assert_eq!(decide(&review, &rules, now()).verdict, Verdict::Deny);
     review.audit_only = true;
@@ -97,14 +103,42 @@ fn an_image_that_nobody_asked_about_denies() {
 }
 
 #[test]
+fn a_volume_s_image_is_not_covered_by_what_is_known_of_a_container_of_its_name() {
+    let rules = rules(&["{enforcement: Always}".to_owned()]);
+    let pod = json!({"containers": [{"name": "a", "image": "nginx"}], "volumes": [{"name": "a", "image": {"reference": "redis"}}]});
+    let case = case(json!({"name": "", "pod": pod, "expect": {"verdict": "Allow"}}));
+    let mut review = review(&rules, &case).expect("a review");
+    assert_eq!(decide(&review, &rules, now()).verdict, Verdict::Allow);
+    review.subjects.retain(|facts| facts.image.used.role != ::dna::Role::Volume);
+    assert_eq!(codes(&decide(&review, &rules, now())), ["NOT_ASKED"]);
+}
+
+#[test]
+fn a_namespace_that_cannot_be_looked_up_is_not_left_out() {
+    let rules = rules(&["{tags: RequireDigest, match: {namespaces: {matchLabels: {tier: prod}}}}".to_owned()]);
+    let case = case(
+        json!({"name": "", "pod": {"containers": [{"name": "a", "image": "nginx"}]}, "expect": {"verdict": "Allow"}}),
+    );
+    let mut review = review(&rules, &case).expect("a review");
+    assert_eq!(decide(&review, &rules, now()).verdict, Verdict::Allow, "another tier");
+    review.namespace_object = Value::Null;
+    assert_eq!(decide(&review, &rules, now()).verdict, Verdict::Deny);
+}
+
+#[test]
 fn exceptions_let_pass_what_they_name_until_they_end() {
     let rule = "apiVersion: mayfly.dev/v1alpha1\nkind: ClusterImageRule\nmetadata: {name: a}\nspec: {tags: RequireDigest, enforcement: Always}\n";
     let exception = |spec: &str| {
-        format!("{rule}---\napiVersion: mayfly.dev/v1alpha1\nkind: RuleException\nmetadata: {{name: e}}\nspec: {{reason: INC-1, {spec}}}\n")
+        format!(
+            "{rule}---\napiVersion: mayfly.dev/v1alpha1\nkind: RuleException\nmetadata: {{name: e}}\nspec: {{reason: INC-1, {spec}}}\n"
+        )
     };
     let decision = |spec: &str| {
         let rules = load([("x", exception(spec).as_str())]).unwrap_or_else(|errors| panic!("{errors:#?}"));
-        decided(&rules, json!({"name": "", "pod": {"containers": [{"name": "a", "image": "nginx"}]}, "expect": {"verdict": "Allow"}}))
+        decided(
+            &rules,
+            json!({"name": "", "pod": {"containers": [{"name": "a", "image": "nginx"}]}, "expect": {"verdict": "Allow"}}),
+        )
     };
     let good = "rules: [a], images: ['docker.io/library/nginx'], expires: 2026-06-01T00:00:00Z";
     let passed = decision(good);
@@ -125,9 +159,13 @@ fn exceptions_let_pass_what_they_name_until_they_end() {
 #[test]
 fn signatures_count_by_signer_and_only_of_this_image() {
     let signers = "signers: [{name: a, keyless: {identities: [{issuer: i, subject: a}]}}, {name: b, keyless: {identities: [{issuer: i, subject: b}]}}]";
-    let rules = rules(&[format!("{{{signers}, enforcement: Always, require: {{signatures: {{anyOf: [a, b], threshold: 2}}}}}}")]);
+    let rules = rules(&[format!(
+        "{{{signers}, enforcement: Always, require: {{signatures: {{anyOf: [a, b], threshold: 2}}}}}}"
+    )]);
     let pod = json!({"containers": [{"name": "x", "image": "nginx"}]});
-    let decision = |image: Value| decided(&rules, json!({"name": "", "pod": pod, "images": {"x": image}, "expect": {"verdict": "Allow"}}));
+    let decision = |image: Value| {
+        decided(&rules, json!({"name": "", "pod": pod, "images": {"x": image}, "expect": {"verdict": "Allow"}}))
+    };
     assert_eq!(decision(json!({"signedBy": ["a", "b"]})).verdict, Verdict::Allow);
     assert_eq!(codes(&decision(json!({"signedBy": ["a", "a"]}))), ["SIGNER_MISMATCH"], "one signer twice");
     assert_eq!(codes(&decision(json!({}))), ["IMG_UNSIGNED"]);
@@ -160,7 +198,10 @@ fn a_missing_attestation_is_never_an_empty_list() {
         let pod = json!({"containers": [{"name": "x", "image": "nginx"}]});
         let decision = decided(&rules, json!({"name": "", "pod": pod, "expect": {"verdict": "Deny"}}));
         assert_eq!(decision.verdict, Verdict::Deny, "{validation}");
-        assert!(decision.reasons.iter().any(|reason| reason.check.as_deref() == Some("v")), "{validation}: {decision:#?}");
+        assert!(
+            decision.reasons.iter().any(|reason| reason.check.as_deref() == Some("v")),
+            "{validation}: {decision:#?}"
+        );
     }
 }
 
@@ -170,9 +211,12 @@ fn conditions_say_whether_a_rule_applies_and_one_that_fails_applies_it() {
         let rules = rules(&[format!(
             "{{tags: RequireDigest, enforcement: Always, match: {{conditions: [{{name: c, expression: \"{expression}\"}}]}}}}"
         )]);
-        let decision = decided(&rules, json!({"name": "", "expect": {"verdict": "Deny"},
+        let decision = decided(
+            &rules,
+            json!({"name": "", "expect": {"verdict": "Deny"},
             "object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": {"a": "b"}},
-                "spec": {"containers": [{"name": "x", "image": "nginx@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}]}}}));
+                "spec": {"containers": [{"name": "x", "image": "nginx@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}]}}}),
+        );
         (decision.verdict, codes(&decision).iter().map(|code| (*code).to_owned()).collect::<Vec<_>>())
     };
     assert_eq!(verdict("object.metadata.labels.a == 'b'"), (Verdict::Allow, vec![]));
@@ -184,7 +228,8 @@ fn conditions_say_whether_a_rule_applies_and_one_that_fails_applies_it() {
 #[test]
 fn a_rule_that_was_taken_out_denies() {
     let rules = rules(&["{enforcement: Always, validations: [{name: a, expression: 'true'}]}".to_owned()]);
-    let pod = json!({"name": "", "pod": {"containers": [{"name": "x", "image": "nginx"}]}, "expect": {"verdict": "Allow"}});
+    let pod =
+        json!({"name": "", "pod": {"containers": [{"name": "x", "image": "nginx"}]}, "expect": {"verdict": "Allow"}});
     assert_eq!(decided(&rules, pod.clone()).verdict, Verdict::Allow);
     assert!(rules.disable("rule0") && !rules.disable("other"));
     let decision = decided(&rules, pod);
@@ -195,11 +240,18 @@ fn a_rule_that_was_taken_out_denies() {
 #[test]
 fn messages_and_annotations_keep_to_what_kubernetes_allows() {
     let validations: String = (0..60)
-        .map(|at| format!("{{name: v{at}, expression: 'false', message: \"{}\", actions: [{}]}},", "é".repeat(500), if at % 2 == 0 { "Deny" } else { "Warn" }))
+        .map(|at| {
+            format!(
+                "{{name: v{at}, expression: 'false', message: \"{}\", actions: [{}]}},",
+                "é".repeat(500),
+                if at % 2 == 0 { "Deny" } else { "Warn" }
+            )
+        })
         .collect();
     let rules = rules(&[format!("{{enforcement: Always, validations: [{validations}]}}")]);
     let containers: Vec<_> = (0..20).map(|at| json!({"name": format!("c{at}"), "image": "nginx"})).collect();
-    let decision = decided(&rules, json!({"name": "", "pod": {"containers": containers}, "expect": {"verdict": "Deny"}}));
+    let decision =
+        decided(&rules, json!({"name": "", "pod": {"containers": containers}, "expect": {"verdict": "Deny"}}));
     assert!(decision.message().len() <= 5 << 10, "{}", decision.message().len());
     assert!(decision.message().contains("more"));
     let warnings = decision.warnings();
@@ -228,29 +280,43 @@ fn an_update_that_changes_nothing_a_rule_reads_is_known_as_that() {
     };
     let privileged = check("!container.?securityContext.?privileged.orValue(false)");
     assert!(unchanged(&privileged, pod("a", "nginx", false), pod("b", "nginx", false)), "a label that nobody reads");
-    assert!(!unchanged(&privileged, pod("a", "nginx", true), pod("a", "nginx", false)), "privileged, with the same image");
+    assert!(
+        !unchanged(&privileged, pod("a", "nginx", true), pod("a", "nginx", false)),
+        "privileged, with the same image"
+    );
     assert!(!unchanged(&privileged, pod("a", "nginx", false), pod("a", "redis", false)), "another image");
     let labels = check("object.metadata.labels.a == 'a'");
     assert!(!unchanged(&labels, pod("a", "nginx", false), pod("b", "nginx", false)), "a label that is read");
     let findings = check("findings.all(f, f.effect != 'fails')");
-    assert!(!unchanged(&findings, pod("a", "nginx", true), pod("a", "nginx", false)), "findings follow from all of the pod");
+    assert!(
+        !unchanged(&findings, pod("a", "nginx", true), pod("a", "nginx", false)),
+        "findings follow from all of the pod"
+    );
     assert!(unchanged(&findings, pod("a", "nginx", true), pod("b", "nginx", true)));
     let who = check("request.userInfo.username == 'a'");
     assert!(!unchanged(&who, pod("a", "nginx", true), pod("a", "nginx", true)), "who asks is another each time");
     let nothing = json!(null);
     let case = case(json!({"name": "", "object": pod("a", "nginx", false), "expect": {"verdict": "Allow"}}));
     let created = review(&privileged, &case).expect("a review");
-    assert!(created.old_object == nothing && !privileged.unchanged(&created, &[], &[].into(), &[].into()), "a creation never is");
+    assert!(
+        created.old_object == nothing && !privileged.unchanged(&created, &[], &[].into(), &[].into()),
+        "a creation never is"
+    );
 }
 
 #[test]
 fn what_must_be_known_is_told_before_anything_is_looked_up() {
     let rules = rules(&[
-        format!("{{{CI}, match: {{images: {{include: ['docker.io/**']}}}}, require: {{signatures: {{anyOf: [ci]}}, attestations: [{{name: p, predicateType: t, from: [ci]}}]}}}}"),
-        "{match: {images: {include: ['quay.io/**']}}, validations: [{name: a, expression: 'dna.programs.size() > 0'}]}".to_owned(),
+        format!(
+            "{{{CI}, match: {{images: {{include: ['docker.io/**']}}}}, require: {{signatures: {{anyOf: [ci]}}, attestations: [{{name: p, predicateType: t, from: [ci]}}]}}}}"
+        ),
+        "{match: {images: {include: ['quay.io/**']}}, validations: [{name: a, expression: 'dna.programs.size() > 0'}]}"
+            .to_owned(),
         "{validations: [{name: a, expression: \"image.config.user != '' && findings.size() == 0\"}]}".to_owned(),
     ]);
-    let case = case(json!({"name": "", "pod": {"containers": [{"name": "x", "image": "nginx"}]}, "expect": {"verdict": "Allow"}}));
+    let case = case(
+        json!({"name": "", "pod": {"containers": [{"name": "x", "image": "nginx"}]}, "expect": {"verdict": "Allow"}}),
+    );
     let review = review(&rules, &case).expect("a review");
     let image = &review.subjects.first().expect("an image").image;
     let mut needs = crate::Needs::default();
@@ -276,10 +342,14 @@ fn spec() -> impl Strategy<Value = String> {
         "validations: [{name: v, expression: \"image.digest.startsWith('sha256:')\"}]",
         "variables: [{name: w, expression: 'findings.size()'}], validations: [{name: v, expression: 'variables.w == 0'}]",
     ]);
-    let unknown = select(vec!["", "registry: Warn", "deadline: Warn, throttled: Warn", "registry: UseLastVerified, maxStaleness: 24h"]);
-    (require, unknown).prop_map(|(require, unknown)| {
-        format!("{{{CI}, enforcement: Always, {require}, onUnknown: {{{unknown}}}}}")
-    })
+    let unknown = select(vec![
+        "",
+        "registry: Warn",
+        "deadline: Warn, throttled: Warn",
+        "registry: UseLastVerified, maxStaleness: 24h",
+    ]);
+    (require, unknown)
+        .prop_map(|(require, unknown)| format!("{{{CI}, enforcement: Always, {require}, onUnknown: {{{unknown}}}}}"))
 }
 
 fn cause() -> impl Strategy<Value = Cause> {
@@ -299,24 +369,28 @@ fn cause() -> impl Strategy<Value = Cause> {
 /// Facts of one image of which any may be known, absent or unknown.
 fn image() -> impl Strategy<Value = (Value, [Option<Cause>; 6])> {
     let cause = || proptest::option::of(cause());
-    (any::<bool>(), any::<bool>(), [cause(), cause(), cause(), cause(), cause(), cause()]).prop_map(|(signed, attested, causes)| {
-        let attestation = json!([{"type": "t", "by": "ci", "predicate": {}}]);
-        let mut image = json!({"signedBy": if signed { json!(["ci"]) } else { json!([]) },
+    (any::<bool>(), any::<bool>(), [cause(), cause(), cause(), cause(), cause(), cause()]).prop_map(
+        |(signed, attested, causes)| {
+            let attestation = json!([{"type": "t", "by": "ci", "predicate": {}}]);
+            let mut image = json!({"signedBy": if signed { json!(["ci"]) } else { json!([]) },
             "attested": if attested { attestation } else { json!([]) }});
-        for (name, cause) in ["resolved", "signatures", "attestations", "dna", "expectation"].iter().zip(&causes) {
-            if let (Some(cause), Some(image)) = (cause, image.as_object_mut()) {
-                image.insert((*name).to_owned(), json!({"unknown": {"cause": cause, "detail": "d"}}));
+            for (name, cause) in ["resolved", "signatures", "attestations", "dna", "expectation"].iter().zip(&causes) {
+                if let (Some(cause), Some(image)) = (cause, image.as_object_mut()) {
+                    image.insert((*name).to_owned(), json!({"unknown": {"cause": cause, "detail": "d"}}));
+                }
             }
-        }
-        (image, causes)
-    })
+            (image, causes)
+        },
+    )
 }
 
 fn reviewed(rules: &Rules, images: &[Value]) -> Review {
     let containers: Vec<_> =
         (0..images.len()).map(|at| json!({"name": format!("c{at}"), "image": format!("nginx:{at}")})).collect();
-    let facts: BTreeMap<_, _> = images.iter().enumerate().map(|(at, image)| (format!("c{at}"), image.clone())).collect();
-    let case = case(json!({"name": "", "pod": {"containers": containers}, "images": facts, "expect": {"verdict": "Allow"}}));
+    let facts: BTreeMap<_, _> =
+        images.iter().enumerate().map(|(at, image)| (format!("c{at}"), image.clone())).collect();
+    let case =
+        case(json!({"name": "", "pod": {"containers": containers}, "images": facts, "expect": {"verdict": "Allow"}}));
     review(rules, &case).expect("a review")
 }
 

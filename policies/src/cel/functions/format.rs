@@ -77,7 +77,9 @@ fn validate(format: &Format, text: &CelString<'_>) -> CelOptional<'static> {
 
 fn complaint(format: Format, text: &str) -> Option<&'static str> {
     let (good, complaint) = match format {
-        Format::Label => (is_label(text), "a label is 1 to 63 of a-z, 0-9 and `-`, with a letter or digit at both ends"),
+        Format::Label => {
+            (is_label(text), "a label is 1 to 63 of a-z, 0-9 and `-`, with a letter or digit at both ends")
+        }
         Format::Subdomain => {
             let good = text.len() <= 253 && text.split('.').all(|part| !part.is_empty() && is_name(part, ""));
             (good, "a subdomain is labels of a-z, 0-9 and `-` joined by dots, at most 253 characters")
@@ -97,7 +99,9 @@ fn complaint(format: Format, text: &str) -> Option<&'static str> {
             let hex = text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit());
             (parts == [8, 4, 4, 4, 12] && hex, "it is no UUID")
         }
-        Format::Date => (text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10, "it is no date as RFC 3339 has it"),
+        Format::Date => {
+            (text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10, "it is no date as RFC 3339 has it")
+        }
         Format::DateTime => (text.parse::<jiff::Timestamp>().is_ok(), "it is no time as RFC 3339 has it"),
     };
     (!good).then_some(complaint)
