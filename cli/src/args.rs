@@ -1,6 +1,7 @@
 //! What can be typed: the doc comments here are the help. Nothing is done with it here.
 
 pub(crate) mod trust;
+pub(crate) mod webhook;
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,10 @@ pub(crate) enum Command {
     /// Write the current trust root of a Sigstore instance, for `verify --trusted-root`
     #[cfg(feature = "tuf")]
     TrustRoot(trust::TrustRoot),
+    /// Review what comes to a Kubernetes cluster, as a validating webhook
+    Webhook(webhook::Webhook),
+    /// The same with everything that is kept in one folder: no other service is needed
+    Serve(webhook::Serve),
     /// Copy an image into an OCI layout, every byte checked
     #[command(after_long_help = SOURCES)]
     Pull(Pull),

@@ -21,6 +21,7 @@ mod text;
 #[cfg(feature = "tuf")]
 mod trust_root;
 mod verify;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -71,6 +72,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Keys(args) => keys::run(&args),
         #[cfg(feature = "tuf")]
         Command::TrustRoot(args) => trust_root::run(&args),
+        Command::Webhook(args) => webhook::webhook(&args),
+        Command::Serve(args) => webhook::serve(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),
         Command::Completions { shell } => args::completions(shell),

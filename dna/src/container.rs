@@ -1,5 +1,5 @@
 //! What a pod says about its containers: the JSON of a pod's `spec` in, one [`ContainerSpec`] for each container and one
-//! [`Carrier`] for each image out. Only fields that bear on behavior are read; of those, a wrong shape is an error.
+//! [`ImageUse`] for each image out. Only fields that bear on behavior are read; of those, a wrong shape is an error.
 //!
 //! Source: Kubernetes API reference, core/v1 `PodSpec`, `Container`, `EphemeralContainer`, `Volume`.
 
@@ -19,7 +19,7 @@ pub struct PodSpec {
     /// Init containers, containers, ephemeral containers, in that order, as written.
     pub containers: Vec<ContainerSpec>,
     /// Volumes whose contents are an image.
-    pub image_volumes: Vec<Carrier>,
+    pub image_volumes: Vec<ImageUse>,
     /// Secrets to pull with, by name.
     pub pull_secrets: Vec<String>,
     /// The service account; `default` where none is named.
@@ -46,8 +46,8 @@ impl PodSpec {
     }
 
     /// Every image the pod brings, in the order it names them.
-    pub fn images(&self) -> impl Iterator<Item = Carrier> + '_ {
-        let of = |container: &ContainerSpec| Carrier {
+    pub fn images(&self) -> impl Iterator<Item = ImageUse> + '_ {
+        let of = |container: &ContainerSpec| ImageUse {
             role: container.role,
             name: container.name.clone(),
             reference: container.image.clone(),
@@ -64,7 +64,7 @@ pub struct SpecError(pub(crate) String);
 /// A place of a pod that brings an image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Carrier {
+pub struct ImageUse {
     /// What it is used for.
     pub role: Role,
     /// The container's or volume's name.

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Digest, Dna, Platform, Role};
+use crate::{Digest, Dna, Expectation, ImageUse, Platform};
 
 /// A fact that was looked for.
 ///
@@ -139,7 +139,7 @@ impl fmt::Display for Cause {
 #[serde(rename_all = "camelCase")]
 pub struct SubjectFacts {
     /// Where and how the pod names it.
-    pub image: ImageUse,
+    pub image: NamedImage,
     /// What the reference leads to.
     #[serde(default)]
     pub resolved: Fact<Resolved>,
@@ -162,17 +162,18 @@ pub struct SubjectFacts {
     /// What a container of the image may do.
     #[serde(default)]
     pub dna: Fact<DnaFact>,
-    /// The DNA bound to this container of the pod, in its published JSON; its findings are in it.
+    /// The DNA bound to this container of the pod, with its findings.
     #[serde(default)]
-    pub expectation: Fact<Arc<Value>>,
+    pub expectation: Fact<Arc<Expectation>>,
 }
 
-/// An image as a pod uses it.
+/// An image as a pod names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ImageUse {
-    /// The reference as written.
-    pub reference: String,
+pub struct NamedImage {
+    /// Where the pod names it, and the reference as written.
+    #[serde(flatten)]
+    pub used: ImageUse,
     /// Host, and port where one is named, normalized: `docker.io`.
     pub registry: String,
     /// Path within the registry, normalized: `library/nginx`.
@@ -183,12 +184,6 @@ pub struct ImageUse {
     /// The digest, where one is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// What it is for.
-    pub role: Role,
-    /// Name of the container or volume.
-    pub name: String,
-    /// Position in the pod's list of its role, from 0.
-    pub index: u32,
 }
 
 /// What a reference leads to.
@@ -371,7 +366,7 @@ mod tests {
     #[test]
     fn what_a_document_leaves_out_was_not_asked() {
         let image = json!({"reference": "nginx", "registry": "docker.io", "repository": "library/nginx",
-            "role": "container", "name": "web", "index": 0});
+            "role": "container", "name": "web"});
         let facts: SubjectFacts = serde_json::from_value(json!({"image": image})).expect("facts");
         assert_eq!(facts.signatures, Fact::not_asked());
         assert_eq!(facts.resolved, Fact::not_asked());

@@ -49,15 +49,15 @@ pub use behavior::{
 };
 pub use canonical::{CanonicalError, canonical_json};
 pub use container::{
-    Action, Carrier, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, Mount, PodSpec, Probe, Role,
-    Seccomp, Security, Setting, SpecError, Volume, expand,
+    Action, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, ImageUse, Mount, PodSpec, Probe,
+    Role, Seccomp, Security, Setting, SpecError, Volume, expand,
 };
 pub use digest::{Digest, DigestError};
 pub use document::{Analyzer, Dna, DnaError, ImageFacts, Layer, SCHEMA};
 pub use evidence::{Condition, Evidence};
 pub use expect::{Beside, Expectation, expect};
 pub use facts::{
-    AttestationFact, Cause, ConfigFacts, DnaFact, DnaSource, Fact, Gap, ImageUse, Last, RefusalFact, Resolved,
+    AttestationFact, Cause, ConfigFacts, DnaFact, DnaSource, Fact, Gap, Last, NamedImage, RefusalFact, Resolved,
     SignatureFact, SubjectFacts, Voucher,
 };
 pub use finding::{Effect, Finding, FindingCode};

@@ -93,6 +93,23 @@ impl Found {
     }
 }
 
+impl Rule {
+    /// Whether its `Deny` refuses this request: it is enforced here, and now.
+    #[must_use]
+    pub fn is_in_force(&self, review: &Review, now: Timestamp) -> bool {
+        let is_labelled = || match review.namespace_label(ENFORCE_LABEL) {
+            None | Some("false" | "") => false,
+            Some("true") => true,
+            Some(names) => names.split(['.', ',']).any(|name| name == self.name),
+        };
+        // A namespace that could not be looked up is not one that was left out.
+        let is_here = || review.is_namespace_unknown() || is_labelled();
+        !review.audit_only
+            && self.audit_until.is_none_or(|until| now >= until)
+            && (self.spec.enforcement == Enforcement::Always || is_here())
+    }
+}
+
 /// One rule, asked about one request.
 struct Judge<'a> {
     rules: &'a Rules,
@@ -227,28 +244,13 @@ impl<'a> Judge<'a> {
         let spec = &self.rule.spec;
         let actions = [complaint.actions, &spec.actions].into_iter().find(|actions| !actions.is_empty());
         let actions = actions.unwrap_or(&[Action::Deny]);
-        let is_in_force = !self.review.audit_only
-            && self.rule.audit_until.is_none_or(|until| self.now >= until)
-            && (spec.enforcement == Enforcement::Always || self.is_enforced_here());
+        let is_in_force = self.rule.is_in_force(self.review, self.now);
         let is_mild = complaint.is_mild || (spec.templates == Templates::Warn && !self.review.is_pod());
         match actions.iter().max() {
             Some(Action::Deny) if is_in_force && !is_mild => Effect::Deny,
             Some(Action::Deny) if is_in_force => Effect::Warn,
             _ if actions.contains(&Action::Warn) && !self.review.audit_only => Effect::Warn,
             _ => Effect::Audit,
-        }
-    }
-
-    fn is_enforced_here(&self) -> bool {
-        // A namespace that could not be looked up is not one that was left out.
-        self.review.is_namespace_unknown() || self.is_labelled()
-    }
-
-    fn is_labelled(&self) -> bool {
-        match self.review.namespace_label(ENFORCE_LABEL) {
-            None | Some("false" | "") => false,
-            Some("true") => true,
-            Some(names) => names.split(['.', ',']).any(|name| name == self.rule.name),
         }
     }
 

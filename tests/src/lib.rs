@@ -2,6 +2,7 @@
 //!
 //! A tool that is missing ends a suite aloud, naming the Debian package: a suite that cannot run never counts as passed.
 
+mod cluster;
 mod image;
 mod postgres;
 mod process;
@@ -9,6 +10,7 @@ mod proxy;
 mod registry;
 mod sigstore;
 
+pub use cluster::{Cluster, Inside};
 pub use image::{ImageBuilder, Layer};
 pub use postgres::Postgres;
 pub use process::{Output, mayfly, mayfly_path, run, tool};

@@ -1,1 +1,23 @@
-//! The validating webhook.
+//! The Kubernetes validating webhook: an AdmissionReview in, a decision out.
+//!
+//! ```text
+//!            ┌ review   the protocol                    cluster  namespaces, secrets, ConfigMaps, platforms
+//! server ──► service ─┬─ policies: which rules, what they need      │
+//!                     ├─ gather: reference ► digest ► who vouches, DNA, expectation   (by digest, one flight for all)
+//!                     ├─ policies: decide, pure
+//!                     └─ lineage: what was decided, what containers are bound to
+//! ```
+//!
+//! [`run()`] starts all of it. What was verified is kept by digest; what was decided never is: rules are asked every time.
+
+pub mod cluster;
+mod error;
+pub mod gather;
+pub mod review;
+pub mod rulebook;
+mod run;
+mod server;
+pub mod service;
+
+pub use error::Error;
+pub use run::{Certificates, Config, run};

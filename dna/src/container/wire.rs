@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Deserializer};
 
 use super::{
-    Action, Carrier, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, Mount, PodSpec, Probe, Role,
-    Seccomp, Security, Setting, SpecError, Volume,
+    Action, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, ImageUse, Mount, PodSpec, Probe,
+    Role, Seccomp, Security, Setting, SpecError, Volume,
 };
 use crate::{ImagePath, Protocol};
 
@@ -361,7 +361,7 @@ impl Pod {
         let volumes: BTreeMap<String, (Volume, bool)> = volumes.collect();
         let image_volumes = self.volumes.iter().filter_map(|volume| {
             let reference = volume.image.as_ref()?.reference.clone();
-            Some(Carrier { role: Role::Volume, name: volume.name.clone(), reference })
+            Some(ImageUse { role: Role::Volume, name: volume.name.clone(), reference })
         });
         let image_volumes = image_volumes.collect();
         let roles = [

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use sha2::{Digest as _, Sha256};
+
 use super::credentials::{Credential, Entry, of_entry};
 use crate::{Error, Reference};
 
@@ -39,6 +41,25 @@ impl PullSecret {
             entries.extend(of_entry(&entry).map_err(failed)?.map(|credential| (key(&place), credential)));
         }
         Ok(Self { entries })
+    }
+
+    /// SHA-256 of the content: equal for secrets that open the same doors. Not to be shown or kept.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        let mut part = |text: &str| {
+            hasher.update(text.len().to_le_bytes());
+            hasher.update(text.as_bytes());
+        };
+        for (place, credential) in &self.entries {
+            part(place);
+            match credential {
+                Credential::Basic { user, password } => ["basic", user, password].into_iter().for_each(&mut part),
+                Credential::Refresh(token) => ["refresh", token].into_iter().for_each(&mut part),
+                Credential::Bearer(token) => ["bearer", token].into_iter().for_each(&mut part),
+            }
+        }
+        hasher.finalize().into()
     }
 }
 

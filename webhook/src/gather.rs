@@ -1,0 +1,286 @@
+//! From the images of a pod to facts about them, within a deadline.
+//!
+//! ```text
+//! reference ──resolve──► digest, platforms, configs ──┬─ vouch ──► who signed, what is attested
+//!            registry                                 └─ dna ────► attested → ledger → analyzed here ──bind──► expectation
+//! ```
+//!
+//! Facts are kept by digest and shared; every step has one flight for all who ask at once, which goes on when one of them has no
+//! time left. What the registry would not say is never kept, and what is private is given only to those whose credentials the
+//! registry took.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use analyzer::ConfigMaps;
+use dna::{
+    Cause, ContainerSpec, Digest, Dna, Fact, ImageUse, Limits, NamedImage, Platform, Role, RuntimeFacts, SubjectFacts,
+};
+use futures_util::future;
+use oci::{Reference, registry};
+
+mod analyze;
+mod bind;
+mod flight;
+mod known;
+mod resolve;
+mod vouch;
+
+pub use analyze::Analyzer;
+pub use known::{Known, Origins};
+pub use resolve::Keyring;
+pub use vouch::Signers;
+
+use flight::Flights;
+use resolve::{Image, Images, Member, Place, Places};
+use vouch::Vouched;
+
+/// What is to be known of each image.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Whose signatures and attestations count; none: they are not looked for.
+    pub signers: Option<Arc<Signers>>,
+    /// Where a DNA may come from; none: it is not needed.
+    pub dna: Option<Origins>,
+    /// The DNA is to be bound to the pod.
+    pub expectation: bool,
+}
+
+/// One pod to be asked about.
+#[derive(Debug)]
+pub struct Pod<'a> {
+    /// Its images.
+    pub carriers: &'a [ImageUse],
+    /// Its containers.
+    pub containers: &'a [ContainerSpec],
+    /// What its ConfigMaps hold, as far as they may be read.
+    pub config_maps: &'a ConfigMaps,
+    /// Platforms it may land on; none: all an image has.
+    pub platforms: Option<&'a [Platform]>,
+    /// What the registry is shown.
+    pub keyring: &'a Keyring,
+}
+
+/// Knows images.
+#[derive(Debug)]
+pub struct Gatherer {
+    places: Places,
+    tags: Flights<(String, String, Digest), Digest>,
+    readable: Flights<(String, String, Digest), ()>,
+    images: Flights<(String, String), Images>,
+    members: Flights<(String, String), Image>,
+    vouched: Flights<(String, Vec<Digest>, Digest), Vouched>,
+    known: Known,
+    bindings: bind::Bindings,
+}
+
+/// How images are known.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How registries are reached; credentials in it are those of everyone.
+    pub registry: registry::Settings,
+    /// What the nodes add.
+    pub runtime: RuntimeFacts,
+    /// Limits on what is read.
+    pub limits: Limits,
+    /// Bytes of memory for what is kept.
+    pub memory_bytes: u64,
+}
+
+impl Gatherer {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn new(settings: Settings, analyzer: Arc<Analyzer>, ledger: Option<lineage::Ledger>) -> Self {
+        let part = settings.memory_bytes / 4;
+        Self {
+            tags: Flights::new("tags", part / 16, |_| KEY_BYTES),
+            readable: Flights::new("readable", part / 16, |_| KEY_BYTES),
+            images: Flights::new("images", part / 8, Images::weight),
+            members: Flights::new("members", part / 4, Image::weight),
+            vouched: Flights::new("vouched", part / 2, Vouched::weight),
+            known: Known::new(analyzer, ledger, part),
+            bindings: bind::Bindings::new(settings.runtime, settings.limits, part),
+            places: Places::new(settings.registry),
+        }
+    }
+
+    /// What is known of every image of a pod by `deadline`, in the order the pod names them; an image for several platforms
+    /// gives one for each.
+    pub async fn subjects(&self, pod: &Pod<'_>, wanted: &Wanted, deadline: Instant) -> Vec<SubjectFacts> {
+        // Containers that share an image ask once.
+        let references: BTreeSet<&str> = pod.carriers.iter().map(|used| used.reference.as_str()).collect();
+        let found = references
+            .iter()
+            .map(|reference| async move { (*reference, self.image(reference, pod, wanted, deadline).await) });
+        let found = future::join_all(found).await;
+        let mut subjects = Vec::new();
+        for used in pod.carriers {
+            let of_image = found.iter().find(|(reference, _)| *reference == used.reference);
+            for known in of_image.map_or(&[][..], |(_, known)| known) {
+                let mut facts = known.clone();
+                facts.image.used.clone_from(used);
+                facts.expectation = match pod.containers.iter().find(|one| one.name == used.name) {
+                    Some(spec) if wanted.expectation && used.role != Role::Volume => {
+                        self.bindings.bind(&facts.dna, &self.known, spec, pod.config_maps, deadline).await
+                    }
+                    _ => Fact::not_asked(),
+                };
+                subjects.push(facts);
+            }
+        }
+        subjects
+    }
+
+    /// What is known of one image, by platform.
+    async fn image(&self, text: &str, pod: &Pod<'_>, wanted: &Wanted, deadline: Instant) -> Vec<SubjectFacts> {
+        let unresolved = |image: NamedImage, resolved| vec![SubjectFacts { resolved, ..blank(image) }];
+        let reference: Reference = match text.parse() {
+            Ok(reference) => reference,
+            Err(error) => {
+                let why = format!("`{text}` is no image reference: {error}");
+                return unresolved(name(&anywhere(text)), Fact::unknown(Cause::Registry, why));
+            }
+        };
+        let image = name(&anywhere(text));
+        let place = match self.places.open(&reference, pod.keyring).await {
+            Ok(place) => place,
+            Err(error) => return unresolved(image, Fact::unknown(trust::cause(&error), error.to_string())),
+        };
+        let images = match self.resolve(&place, &reference, deadline).await {
+            Fact::Known(images) => images,
+            Fact::Absent { tried } => return unresolved(image, Fact::Absent { tried }),
+            Fact::Unknown { cause, detail, .. } => return unresolved(image, Fact::unknown(cause, detail)),
+        };
+        let chosen: Vec<&Member> = images.chosen(pod.platforms).collect();
+        if chosen.is_empty() {
+            let names = images.members.iter().filter_map(|member| member.platform.as_ref());
+            let tried = names.map(|name| format!("{} for {name}", images.root)).collect();
+            return unresolved(image, Fact::Absent { tried });
+        }
+        let each = chosen
+            .into_iter()
+            .map(|member| self.member(blank(image.clone()), &place, &images, member, wanted, deadline));
+        future::join_all(each).await
+    }
+
+    /// What is known of the image for one platform.
+    async fn member(
+        &self,
+        mut facts: SubjectFacts,
+        place: &Place,
+        images: &Images,
+        member: &Member,
+        wanted: &Wanted,
+        deadline: Instant,
+    ) -> SubjectFacts {
+        let read = {
+            let key = (place.name.clone(), member.digest.to_string());
+            let (place, member) = (place.clone(), member.clone());
+            self.members.get(key, deadline, move || async move { resolve::image(&place, &member).await })
+        };
+        let vouched = async {
+            match &wanted.signers {
+                Some(signers) => Some(self.vouch(place, images, member, signers, deadline).await),
+                None => None,
+            }
+        };
+        let (image, vouched) = future::join(read, vouched).await;
+        if let (Some(vouched), Some(signers)) = (&vouched, &wanted.signers) {
+            facts.signers.clone_from(&signers.ids);
+            vouch::tell(vouched, &mut facts);
+        }
+        if let (Some(origins), Fact::Known(image)) = (&wanted.dna, &image) {
+            let vouched = vouched.as_ref().and_then(Fact::known);
+            facts.dna = self.known.dna(place, image, vouched.map(AsRef::as_ref), origins, deadline).await;
+        }
+        facts.resolved = image.map(|image| images.resolved(&image));
+        facts
+    }
+
+    /// The digest of a reference, and what it leads to.
+    async fn resolve(&self, place: &Place, reference: &Reference, deadline: Instant) -> Fact<Arc<Images>> {
+        let digest = match reference.digest() {
+            Some(digest) => digest.clone(),
+            None => {
+                let tag = reference.wanted().to_owned();
+                let key = (place.name.clone(), tag.clone(), place.identity.clone());
+                let asked = place.clone();
+                match self.tags.get(key, deadline, move || async move { resolve::tag(&asked, &tag).await }).await {
+                    Fact::Known(digest) => digest.as_ref().clone(),
+                    Fact::Absent { tried } => return Fact::Absent { tried },
+                    Fact::Unknown { cause, detail, .. } => return Fact::unknown(cause, detail),
+                }
+            }
+        };
+        // What was fetched for another one is told only to those whom the registry would give it to.
+        let key = (place.name.clone(), digest.to_string(), place.identity.clone());
+        let (asked, wanted) = (place.clone(), digest.clone());
+        let may_read =
+            self.readable.get(key, deadline, move || async move { resolve::may_read(&asked, &wanted).await });
+        let key = (place.name.clone(), digest.to_string());
+        let asked = place.clone();
+        let images = self.images.get(key, deadline, move || async move { resolve::images(&asked, &digest).await });
+        match future::join(may_read, images).await {
+            (Fact::Known(_), images) => images,
+            (Fact::Absent { tried }, _) => Fact::Absent { tried },
+            (Fact::Unknown { cause, detail, .. }, _) => Fact::unknown(cause, detail),
+        }
+    }
+
+    async fn vouch(
+        &self,
+        place: &Place,
+        images: &Images,
+        member: &Member,
+        signers: &Arc<Signers>,
+        deadline: Instant,
+    ) -> Fact<Arc<Vouched>> {
+        let mut subjects = vec![images.root.clone()];
+        if member.digest != images.root {
+            subjects.push(member.digest.clone());
+        }
+        let key = (place.name.clone(), subjects.clone(), signers.digest.clone());
+        let (place, signers) = (place.clone(), Arc::clone(signers));
+        self.vouched.get(key, deadline, move || async move { vouch::vouch(&place, &subjects, &signers).await }).await
+    }
+
+    /// The whole DNA of a digest, where it is still known.
+    pub async fn whole(&self, dna: &Digest, deadline: Instant) -> Fact<Arc<Dna>> {
+        self.known.whole(dna, deadline).await
+    }
+}
+
+/// An image as rules tell it; of what is no reference, nothing but its text.
+#[must_use]
+pub fn name(used: &ImageUse) -> NamedImage {
+    let reference = used.reference.parse::<Reference>().ok();
+    let reference = reference.as_ref();
+    NamedImage {
+        used: used.clone(),
+        registry: reference.map(|one| one.registry().to_owned()).unwrap_or_default(),
+        repository: reference.map(|one| one.repository().to_owned()).unwrap_or_default(),
+        tag: reference.and_then(|one| one.tag()).map(str::to_owned),
+        digest: reference.and_then(|one| one.digest()).cloned(),
+    }
+}
+
+/// A reference before it is known where the pod has it.
+fn anywhere(text: &str) -> ImageUse {
+    ImageUse { role: Role::Container, name: String::new(), reference: text.to_owned() }
+}
+
+fn blank(image: NamedImage) -> SubjectFacts {
+    SubjectFacts {
+        image,
+        resolved: Fact::not_asked(),
+        signers: BTreeSet::new(),
+        signatures: Fact::not_asked(),
+        attestations: Fact::not_asked(),
+        gaps: Vec::new(),
+        refusals: Vec::new(),
+        dna: Fact::not_asked(),
+        expectation: Fact::not_asked(),
+    }
+}
+
+/// What an entry takes whose value is small.
+const KEY_BYTES: u32 = 400;

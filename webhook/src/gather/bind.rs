@@ -1,0 +1,101 @@
+//! A DNA bound to a container, once for all pods that say the same.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use analyzer::ConfigMaps;
+use dna::{Behavior, Cause, ContainerSpec, Digest, DnaFact, Expectation, Fact, Limits, RuntimeFacts};
+
+use super::{
+    flight::{Answer, Flights},
+    known::Known,
+};
+
+/// Expectations by DNA and by what the pod says.
+#[derive(Debug)]
+pub(super) struct Bindings {
+    runtime: Arc<RuntimeFacts>,
+    limits: Arc<Limits>,
+    kept: Flights<(Digest, Digest), Expectation>,
+}
+
+impl Bindings {
+    pub(super) fn new(runtime: RuntimeFacts, limits: Limits, bytes: u64) -> Self {
+        Self { runtime: Arc::new(runtime), limits: Arc::new(limits), kept: Flights::new("expectations", bytes, weight) }
+    }
+
+    pub(super) async fn bind(
+        &self,
+        fact: &Fact<DnaFact>,
+        known: &Known,
+        spec: &ContainerSpec,
+        maps: &ConfigMaps,
+        deadline: Instant,
+    ) -> Fact<Arc<Expectation>> {
+        let dna = match fact {
+            Fact::Known(fact) => fact,
+            Fact::Absent { tried } => return Fact::Absent { tried: tried.clone() },
+            Fact::Unknown { cause, detail, .. } => return Fact::unknown(*cause, detail.clone()),
+        };
+        let key = (dna.digest.clone(), said(spec, maps));
+        // Most are known already; the whole DNA is read for others only.
+        let whole = async { known.whole(&dna.digest, deadline).await };
+        let (runtime, limits) = (Arc::clone(&self.runtime), Arc::clone(&self.limits));
+        let (spec, digest) = (spec.clone(), dna.digest.clone());
+        let maps: ConfigMaps =
+            analyzer::config_maps(&spec).filter_map(|name| Some((name.to_owned(), maps.get(name)?.clone()))).collect();
+        if let Some(kept) = self.kept.peek(&key).await {
+            return kept;
+        }
+        let whole = match whole.await {
+            Fact::Known(whole) => whole,
+            Fact::Absent { tried } => {
+                let why = format!("the DNA {digest} is no longer in {}", tried.join(", "));
+                return Fact::unknown(Cause::Ledger, why);
+            }
+            Fact::Unknown { cause, detail, .. } => return Fact::unknown(cause, detail),
+        };
+        let make = move || async move {
+            let bound =
+                tokio::task::spawn_blocking(move || analyzer::bind(&whole, &digest, &spec, &maps, &runtime, &limits));
+            match bound.await {
+                Ok(expectation) => Answer::known(expectation, HOLDS),
+                Err(error) => Answer::unknown(Cause::AnalysisFailed, format!("binding the DNA panicked: {error}")),
+            }
+        };
+        self.kept.get(key, deadline, make).await
+    }
+}
+
+/// Everything of the pod that the expectation depends on, but for the container's name.
+fn said(spec: &ContainerSpec, maps: &ConfigMaps) -> Digest {
+    let mut spec = spec.clone();
+    spec.name.clear();
+    spec.image.clear();
+    let mut bytes = serde_json::to_vec(&spec).unwrap_or_default();
+    for name in analyzer::config_maps(&spec) {
+        for (key, value) in maps.get(name).into_iter().flatten() {
+            let lengths = [name.len(), key.len(), value.len()].map(usize::to_le_bytes);
+            bytes.extend(lengths.iter().flatten());
+            bytes.extend([name.as_bytes(), key.as_bytes(), value.as_slice()].concat());
+        }
+    }
+    Digest::sha256(&bytes)
+}
+
+/// Bytes of memory, roughly.
+fn weight(expectation: &Expectation) -> u32 {
+    let of = |all: &Behavior| {
+        let named = all.exec.len() + all.load.len() + all.write.len() + all.read.len();
+        let small = all.syscalls.len() + all.capabilities.len() + all.listen.len() + all.connect.len();
+        named * 180 + small * 160
+    };
+    let beside: usize = expectation.beside.iter().map(|one| 200 + one.exec.len() * 180).sum();
+    let findings: usize = expectation.findings.iter().map(|one| 500 + one.evidence.len() * 120).sum();
+    let unknowns: usize = expectation.unknowns.iter().map(|one| one.place.len() + one.why.len() + 80).sum();
+    u32::try_from(1_500 + of(&expectation.behavior) + beside + findings + unknowns).unwrap_or(u32::MAX)
+}
+
+const HOLDS: Duration = Duration::from_secs(24 * 3600);

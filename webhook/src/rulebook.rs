@@ -1,0 +1,206 @@
+//! Rules ready for reviews: what people wrote, with the trust roots and keys it names. One value, replaced whole; what does not
+//! load is told and changes nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use dna::{Cause, Digest, Gap};
+use jiff::{SignedDuration, Timestamp};
+use policies::{
+    AcceptedSigner, Material, Rules,
+    kinds::{Evidence, Identity, ObjectRef},
+};
+use serde_json::Value;
+use trust::{PublicKey, Root, Signer, Text, Who};
+
+use crate::gather::Signers;
+
+/// Rules, and whom they accept.
+#[derive(Debug)]
+pub struct Rulebook {
+    /// The rules.
+    pub rules: Rules,
+    /// What does not load: for logs, and for whoever asks what is in force.
+    pub problems: Vec<String>,
+    signers: BTreeMap<String, Signer>,
+    /// Signers who cannot be judged now, and why.
+    silent: BTreeMap<String, Gap>,
+    /// When the oldest trust root in use is from.
+    pub roots_as_of: Option<Timestamp>,
+    /// Changes with any rule, signer or root.
+    pub digest: Digest,
+}
+
+/// What rules refer to beside themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// Keys in Secrets and ConfigMaps, PEM.
+    pub keys: BTreeMap<ObjectRef, String>,
+    /// Trust roots in ConfigMaps, by the `SignerTrust` that names them.
+    pub roots: BTreeMap<String, String>,
+}
+
+impl Rulebook {
+    /// Makes rules ready.
+    #[must_use]
+    pub fn new(mut rules: Rules, mut problems: Vec<String>, beside: &Beside, now: Timestamp) -> Self {
+        let mut roots: BTreeMap<String, Root> = BTreeMap::new();
+        let mut expired: BTreeMap<String, String> = BTreeMap::new();
+        for (name, made) in [("public-good", Root::public_good()), ("github", Root::github())] {
+            match made {
+                Ok(root) => {
+                    roots.insert(name.to_owned(), root);
+                }
+                Err(error) => problems.push(format!("trust root {name}: {error}")),
+            }
+        }
+        for (name, spec) in rules.trusts() {
+            let text = spec.trusted_root.as_ref().or_else(|| beside.roots.get(name));
+            let Some(text) = text else {
+                problems.push(format!(
+                    "SignerTrust {name}: the ConfigMap that it names is not there, or has no such entry"
+                ));
+                continue;
+            };
+            match Root::from_json(name, text.as_bytes(), None) {
+                Ok(root) => {
+                    if let Some(why) = too_old(&root, spec.max_age.as_deref(), now) {
+                        expired.insert(name.clone(), why);
+                    }
+                    roots.insert(name.clone(), root);
+                }
+                Err(error) => problems.push(format!("SignerTrust {name}: {error}")),
+            }
+        }
+        let material = Material {
+            roots: roots.iter().map(|(name, root)| (name.clone(), root.facts().digest.clone())).collect(),
+            keys: beside.keys.clone(),
+        };
+        rules.refer(&material);
+        let (mut signers, mut silent, mut used) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        for (id, accepted) in rules.signers(&material) {
+            let trust = trust_of(&accepted);
+            let old = trust.and_then(|name| expired.get(name));
+            match (signer(&accepted, &roots), old) {
+                (_, Some(why)) => {
+                    silent.insert(id, Gap { cause: Cause::TrustExpired, detail: why.clone() });
+                }
+                (Ok(signer), None) => {
+                    used.extend(trust.map(str::to_owned));
+                    signers.insert(id, signer);
+                }
+                (Err(why), None) => {
+                    problems.push(format!("signer {}: {why}", accepted.spec.name));
+                    silent.insert(id, Gap { cause: Cause::TrustExpired, detail: why });
+                }
+            }
+        }
+        let roots_as_of = used.iter().filter_map(|name| roots.get(name)?.facts().as_of).min();
+        let mut named: Vec<String> =
+            rules.versions().map(|version| format!("{} {}", version.rule, version.version)).collect();
+        named.extend(signers.keys().cloned());
+        named.extend(silent.keys().map(|id| format!("{id} silent")));
+        let digest = Digest::sha256(named.join("\n").as_bytes());
+        Self { roots_as_of, rules, problems, signers, silent, digest }
+    }
+
+    /// Those of these signers who can be judged, to look for; and why the others cannot.
+    #[must_use]
+    pub fn signers(&self, ids: &BTreeSet<String>) -> (Arc<Signers>, Vec<Gap>) {
+        let rules: Vec<Signer> = ids.iter().filter_map(|id| self.signers.get(id)).cloned().collect();
+        let known: BTreeSet<String> = rules.iter().map(|signer| signer.name.clone()).collect();
+        let gaps = ids.iter().filter_map(|id| self.silent.get(id)).cloned().collect();
+        let digest = Digest::sha256(known.iter().map(String::as_str).collect::<Vec<_>>().join("\n").as_bytes());
+        (Arc::new(Signers { ids: known, rules, digest }), gaps)
+    }
+}
+
+fn trust_of(accepted: &AcceptedSigner) -> Option<&str> {
+    let spec = &accepted.spec;
+    let keyless = spec.keyless.as_ref().map(|keyless| keyless.trust.as_str());
+    keyless.or_else(|| spec.key.as_ref().and_then(|key| key.trust.as_deref()))
+}
+
+/// Why a root is not to be judged by any more.
+fn too_old(root: &Root, max_age: Option<&str>, now: Timestamp) -> Option<String> {
+    let max_age: SignedDuration = max_age?.parse().ok()?;
+    let facts = root.facts();
+    let as_of = facts.as_of?;
+    (now.duration_since(as_of) > max_age)
+        .then(|| format!("the trust root {} is of {as_of}, older than its maxAge {max_age}", facts.name))
+}
+
+/// A rule's signer as the verifier knows one, under its id.
+fn signer(accepted: &AcceptedSigner, roots: &BTreeMap<String, Root>) -> Result<Signer, String> {
+    let spec = &accepted.spec;
+    let trust = match trust_of(accepted) {
+        None => Vec::new(),
+        Some(name) => {
+            vec![roots.get(name).cloned().ok_or_else(|| format!("there is no SignerTrust {name} that can be read"))?]
+        }
+    };
+    let who = match (&spec.keyless, &accepted.key) {
+        (Some(keyless), _) => {
+            let identities: Result<Vec<_>, String> = keyless.identities.iter().map(identity).collect();
+            Who::Identities(identities?)
+        }
+        (None, Some(pem)) => Who::Key(PublicKey::from_pem(pem).map_err(|error| error.to_string())?),
+        (None, None) => return Err("the object that holds its key is not there, or has no such entry".to_owned()),
+    };
+    let evidence = match spec.evidence {
+        Evidence::Signature => trust::Evidence::Signature,
+        Evidence::Timestamp => trust::Evidence::Timestamp,
+        Evidence::Log => trust::Evidence::Log,
+    };
+    Ok(Signer { name: accepted.id.clone(), who, evidence, roots: trust })
+}
+
+fn identity(identity: &Identity) -> Result<trust::Identity, String> {
+    let text = |exact: &Option<String>, pattern: &Option<String>| match (exact, pattern) {
+        (Some(exact), _) => Ok(Text::Exact(exact.clone())),
+        (None, Some(pattern)) => Text::pattern(pattern).map_err(|error| error.to_string()),
+        (None, None) => Err("an identity says nothing of its issuer or subject".to_owned()),
+    };
+    Ok(trust::Identity {
+        issuer: text(&identity.issuer, &identity.issuer_reg_exp)?,
+        subject: text(&identity.subject, &identity.subject_reg_exp)?,
+        claims: identity.claims.iter().map(|(name, value)| (name.clone(), Text::Exact(value.clone()))).collect(),
+    })
+}
+
+/// Reads rule files: every file of the folders, and the files that are named.
+///
+/// # Errors
+/// What does not load, a line each: files are loaded whole or not at all.
+pub fn from_files(paths: &[std::path::PathBuf]) -> Result<Rules, Vec<String>> {
+    let mut texts = Vec::new();
+    let failed = |path: &std::path::Path, error: std::io::Error| vec![format!("{}: {error}", path.display())];
+    for path in paths {
+        let mut files = vec![path.clone()];
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            files = entries.map_err(|error| failed(path, error))?.into_iter().map(|entry| entry.path()).collect();
+            files.retain(|file| file.extension().is_some_and(|name| name == "yaml" || name == "yml" || name == "json"));
+            files.sort();
+        }
+        for file in files {
+            let text = std::fs::read_to_string(&file).map_err(|error| failed(&file, error))?;
+            texts.push((file.display().to_string(), text));
+        }
+    }
+    let named = texts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    policies::load(named).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+/// Rules among objects read from a cluster; what does not load is told.
+#[must_use]
+pub fn from_objects(objects: &[Value]) -> (Rules, Vec<String>) {
+    let (rules, errors) = Rules::from_objects(objects);
+    (rules, errors.iter().map(ToString::to_string).collect())
+}
+
+/// How often rules are read again.
+pub const READ_AGAIN: Duration = Duration::from_secs(5);

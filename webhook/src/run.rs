@@ -1,0 +1,348 @@
+//! Everything started in order, and ended in order.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use dna::{Limits, RuntimeFacts};
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
+};
+use lineage::{Ledger, Recorder, RecorderOptions};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use oci::registry;
+use policies::{Rules, kinds::ObjectRef};
+use serde_json::Value;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{
+    Error,
+    cluster::{Cluster, Permissions},
+    gather::{self, Analyzer, Gatherer},
+    rulebook::{self, Beside, Rulebook},
+    server::Servers,
+    service::{self, Service},
+};
+
+/// What the webhook is told once.
+#[derive(Debug)]
+pub struct Config {
+    /// Where reviews are served, by TLS.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served without it; none: with the reviews only.
+    pub status_listen: Option<SocketAddr>,
+    /// Where the certificate comes from.
+    pub certificates: Certificates,
+    /// PEM of the authority whose certificate the API server must show; none: it shows none.
+    pub client_authorities: Option<PathBuf>,
+    /// Rule files and folders of them; none: the rules are objects of the cluster.
+    pub rules: Vec<PathBuf>,
+    /// Reads namespaces, nodes and what [`Permissions`] allow from the API server that the environment names.
+    pub in_cluster: bool,
+    /// What may be read.
+    pub may: Permissions,
+    /// The ledger, `sqlite:PATH` or `postgres://…`; none: nothing is kept.
+    pub ledger: Option<String>,
+    /// Where records wait for the ledger.
+    pub spool: PathBuf,
+    /// How registries are reached.
+    pub registry: registry::Settings,
+    /// Layers, and what was worked out of them.
+    pub cache: Option<oci::Cache>,
+    /// Facts of the nodes.
+    pub runtime: RuntimeFacts,
+    /// Limits on images.
+    pub limits: Limits,
+    /// Bytes of memory for facts.
+    pub facts_bytes: u64,
+    /// Bytes of compressed images that are analyzed at once.
+    pub analysis_bytes: u64,
+    /// How the service behaves.
+    pub service: service::Settings,
+    /// How long it still serves after it was told to end.
+    pub drain: Duration,
+}
+
+/// Where the serving certificate comes from.
+#[derive(Debug, Clone)]
+pub enum Certificates {
+    /// `tls.crt` and `tls.key` in a folder, which somebody else renews.
+    Folder(PathBuf),
+    /// An own authority in a Secret, and its bundle in these webhook configurations.
+    Secret {
+        /// The Secret's namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// DNS names to serve.
+        dns_names: BTreeSet<String>,
+        /// Names of `ValidatingWebhookConfiguration`s.
+        webhooks: Vec<String>,
+    },
+}
+
+/// Runs until `shutdown`, then ends without losing a review or a record. `ready` is told the address once it serves.
+///
+/// # Errors
+/// [`Error`]: it cannot start, or the server broke.
+pub async fn run(
+    config: Config,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let client = match config.in_cluster {
+        true => Some(Client::try_default().await.map_err(|error| Error::Cluster(error.to_string()))?),
+        false => None,
+    };
+    let metrics = recorder()?;
+    let serving = certs::Serving::new(&certs::ServingOptions {
+        client_authorities: config.client_authorities.clone(),
+        ..certs::ServingOptions::default()
+    })?;
+    let ledger = config.ledger.as_deref().map(Ledger::new).transpose()?;
+    let records = match &ledger {
+        Some(ledger) => Some(Arc::new(Recorder::start(ledger.clone(), &RecorderOptions::new(&config.spool))?)),
+        None => None,
+    };
+    let analyzer = Arc::new(Analyzer::new(config.limits.clone(), config.cache.clone(), config.analysis_bytes)?);
+    let gathering = gather::Settings {
+        registry: config.registry.clone(),
+        runtime: config.runtime.clone(),
+        limits: config.limits.clone(),
+        memory_bytes: config.facts_bytes,
+    };
+    let gatherer = Arc::new(Gatherer::new(gathering, analyzer, ledger.clone()));
+    let cluster = Cluster::new(client.clone(), config.may);
+    let service = Arc::new(Service::new(
+        gatherer,
+        cluster.clone(),
+        records.clone(),
+        Some(serving.clone()),
+        config.service.clone(),
+    ));
+
+    let (end, ending) = watch::channel(false);
+    let ended = || {
+        let mut ending = ending.clone();
+        async move { drop(ending.wait_for(|end| *end).await) }
+    };
+    let certificates =
+        tokio::spawn(certs::run(source(&config.certificates, client.as_ref())?, serving.clone(), ended()));
+    let rules = Source {
+        files: config.rules.clone(),
+        client: client.clone(),
+        own_namespace: config.service.own_namespace.clone(),
+    };
+    if client.is_none() || !config.rules.is_empty() {
+        // Files are read once before anything is served, so that a mistake is told to whoever starts it.
+        rules.read(&service, Timestamp::now()).await.map_err(Error::Rules)?;
+    }
+    let rules = tokio::spawn(rules.keep_reading(Arc::clone(&service), ended()));
+    let nodes = tokio::spawn(keep_platforms(cluster, ended()));
+    let servers =
+        Servers::bind(service, metrics, (config.listen, serving.config()), config.status_listen, config.drain)?;
+    if let Some(address) = servers.address() {
+        info!(%address, "serving reviews");
+        ready(address);
+    }
+    let served = servers.run(shutdown).await;
+    let _ = end.send(true);
+    for task in [certificates, rules, nodes] {
+        if let Err(panicked) = task.await {
+            warn!(%panicked, "a task ended before its time");
+        }
+    }
+    if let Some(records) = records {
+        let counts = records.shutdown(LAST_WRITES).await;
+        info!(
+            written = counts.written,
+            lost = counts.lost(),
+            "the ledger's records are written or kept for the next start"
+        );
+    }
+    if let Some(ledger) = ledger {
+        ledger.close().await;
+    }
+    served
+}
+
+/// The one recorder of metrics.
+fn recorder() -> Result<metrics_exporter_prometheus::PrometheusHandle, Error> {
+    let failed = |error: metrics_exporter_prometheus::BuildError| Error::Metrics(error.to_string());
+    let seconds = |name: &str| Matcher::Full(name.to_owned());
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(seconds("mayfly_review_seconds"), &REVIEW_BUCKETS)
+        .and_then(|builder| builder.set_buckets_for_metric(seconds("mayfly_analysis_seconds"), &ANALYSIS_BUCKETS));
+    builder.map_err(failed)?.install_recorder().map_err(failed)
+}
+
+fn source(from: &Certificates, client: Option<&Client>) -> Result<certs::Source, Error> {
+    Ok(match from {
+        Certificates::Folder(folder) => certs::Source::Files(certs::FileSource::folder(folder)),
+        Certificates::Secret { namespace, name, dns_names, webhooks } => {
+            let missing = || Error::Cluster("a certificate in a Secret needs a cluster".to_owned());
+            certs::Source::Secret(Box::new(certs::SecretSource {
+                client: client.cloned().ok_or_else(missing)?,
+                namespace: namespace.clone(),
+                name: name.clone(),
+                dns_names: dns_names.clone(),
+                webhooks: webhooks.clone(),
+                lifetimes: certs::Lifetimes::default(),
+            }))
+        }
+    })
+}
+
+async fn keep_platforms(cluster: Cluster, ended: impl Future<Output = ()>) {
+    let looking = async {
+        loop {
+            if let Err(error) = cluster.refresh_platforms().await {
+                warn!(%error, "the nodes' platforms are not known anew");
+            }
+            tokio::time::sleep(LOOK_AT_NODES).await;
+        }
+    };
+    tokio::select! {
+        () = looking => {}
+        () = ended => {}
+    }
+}
+
+/// Where rules are read.
+struct Source {
+    files: Vec<PathBuf>,
+    client: Option<Client>,
+    own_namespace: Option<String>,
+}
+
+/// What was read, before it is made ready.
+struct Reading {
+    rules: Rules,
+    problems: Vec<String>,
+    beside: Beside,
+}
+
+impl Source {
+    /// Reads all there is and puts it in force. What cannot be read leaves what was in force.
+    async fn read(&self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
+        let Reading { rules, problems, beside } = match (&self.client, self.files.is_empty()) {
+            (Some(client), true) => self.of_cluster(client).await.map_err(|error| vec![error])?,
+            _ => {
+                let rules = rulebook::from_files(&self.files)?;
+                Reading { rules, problems: Vec::new(), beside: Beside::default() }
+            }
+        };
+        let book = Rulebook::new(rules, problems, &beside, now);
+        let before = service.rulebook.load_full();
+        let (old, new) = (before.as_ref().map(|book| &book.problems), &book.problems);
+        if old != Some(new) {
+            new.iter().for_each(|problem| warn!(problem, "a rule is not in force as it is written"));
+        }
+        if before.is_none_or(|before| before.digest != book.digest) {
+            info!(rules = book.rules.len(), digest = %book.digest, "rules are in force");
+        }
+        service.arm(book);
+        Ok(())
+    }
+
+    async fn keep_reading(self, service: Arc<Service>, ended: impl Future<Output = ()>) {
+        let ended = ended.shared();
+        let mut told = Vec::new();
+        loop {
+            match self.read(&service, Timestamp::now()).await {
+                Ok(()) => told.clear(),
+                Err(problems) if problems != told => {
+                    problems
+                        .iter()
+                        .for_each(|problem| warn!(problem, "the rules cannot be read; those of before stay in force"));
+                    told = problems;
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(rulebook::READ_AGAIN) => {}
+                () = ended.clone() => return,
+            }
+        }
+    }
+
+    async fn of_cluster(&self, client: &Client) -> Result<Reading, String> {
+        let mut objects: Vec<Value> = Vec::new();
+        for kind in KINDS {
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mayfly.dev", "v1alpha1", kind));
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+            // From the API server's memory: it is asked often.
+            let listed = api.list(&ListParams::default().match_any()).await;
+            let listed = listed.map_err(|error| format!("objects of kind {kind}: {error}"))?;
+            for mut object in listed.items {
+                object.types = Some(kube::api::TypeMeta {
+                    api_version: policies::kinds::API_VERSION.to_owned(),
+                    kind: kind.to_owned(),
+                });
+                objects.push(serde_json::to_value(object).map_err(|error| format!("objects of kind {kind}: {error}"))?);
+            }
+        }
+        let (rules, problems) = rulebook::from_objects(&objects);
+        let mut beside = Beside::default();
+        for reference in rules.key_refs() {
+            let place = ObjectRef {
+                namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
+                ..reference.clone()
+            };
+            if let Some(text) = text_of(client, &place).await? {
+                beside.keys.insert(reference, text);
+            }
+        }
+        for (name, spec) in rules.trusts() {
+            if let Some(reference) = &spec.config_map_ref {
+                let place = ObjectRef {
+                    namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
+                    ..reference.clone()
+                };
+                if let Some(text) = text_of(client, &place).await? {
+                    beside.roots.insert(name.clone(), text);
+                }
+            }
+        }
+        Ok(Reading { rules, problems, beside })
+    }
+}
+
+/// The entry of a ConfigMap, or of a Secret.
+async fn text_of(client: &Client, place: &ObjectRef) -> Result<Option<String>, String> {
+    let namespace = place.namespace.as_deref().unwrap_or("default");
+    let failed = |error: kube::Error| format!("{namespace}/{}: {error}", place.name);
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let mut entries: std::collections::BTreeMap<String, String> =
+        maps.get_opt(&place.name).await.map_err(failed)?.and_then(|map| map.data).unwrap_or_default();
+    if entries.is_empty() {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let data =
+            secrets.get_opt(&place.name).await.map_err(failed)?.and_then(|secret| secret.data).unwrap_or_default();
+        entries = data
+            .into_iter()
+            .filter_map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
+            .collect();
+    }
+    Ok(match &place.key {
+        Some(key) => entries.remove(key),
+        None if entries.len() == 1 => entries.into_values().next(),
+        None => None,
+    })
+}
+
+/// Kinds of rules and what belongs to them.
+const KINDS: [&str; 5] = ["ClusterImageRule", "ImageRule", "RuleException", "SignerTrust", "RegistryAccess"];
+
+/// Time to write what is still in memory.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+const LOOK_AT_NODES: Duration = Duration::from_secs(60);
+
+const REVIEW_BUCKETS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+const ANALYSIS_BUCKETS: [f64; 8] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];

@@ -1,0 +1,183 @@
+//! The HTTP side: TLS, the paths, limits on what comes in, and an end that loses nothing.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{RawQuery, Request as HttpRequest, State},
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use axum_server::{
+    Handle,
+    accept::NoDelayAcceptor,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
+use futures_util::FutureExt as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Semaphore;
+
+use crate::{
+    Error,
+    review::{Response, Status},
+    service::Service,
+};
+
+/// What all paths share.
+#[derive(Clone)]
+struct Shared {
+    service: Arc<Service>,
+    metrics: PrometheusHandle,
+    /// A permit for each KiB of bodies that are being read or reviewed.
+    room: Arc<Semaphore>,
+    draining: Arc<AtomicBool>,
+}
+
+/// The two servers: reviews by TLS, and what the node and the monitoring ask without it.
+pub(crate) struct Servers {
+    shared: Shared,
+    reviews: (TcpListener, Arc<rustls::ServerConfig>),
+    status: Option<TcpListener>,
+    drain: Duration,
+}
+
+impl Servers {
+    /// Takes the addresses.
+    ///
+    /// # Errors
+    /// [`Error::Listen`].
+    pub(crate) fn bind(
+        service: Arc<Service>,
+        metrics: PrometheusHandle,
+        reviews: (SocketAddr, Arc<rustls::ServerConfig>),
+        status: Option<SocketAddr>,
+        drain: Duration,
+    ) -> Result<Self, Error> {
+        let listen = |address: SocketAddr| {
+            let bound = TcpListener::bind(address).and_then(|listener| {
+                listener.set_nonblocking(true)?;
+                Ok(listener)
+            });
+            bound.map_err(|source| Error::Listen { address, source })
+        };
+        let shared = Shared {
+            service,
+            metrics,
+            room: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
+            draining: Arc::new(AtomicBool::new(false)),
+        };
+        Ok(Self { shared, reviews: (listen(reviews.0)?, reviews.1), status: status.map(listen).transpose()?, drain })
+    }
+
+    /// Where reviews are served.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.reviews.0.local_addr().ok()
+    }
+
+    /// Serves until `shutdown`; then says that it is not ready, goes on for a while for those who have not heard, and ends what is
+    /// still open.
+    pub(crate) async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let router = Router::new()
+            .route("/validate", post(validate))
+            .route("/healthz", get(|| async { "ok" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state(self.shared.clone());
+        let (listener, tls) = self.reviews;
+        let failed = |source| Error::Serve { source };
+        let handle: Handle<SocketAddr> = Handle::new();
+        let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
+        let mut reviews = axum_server::from_tcp(listener).map_err(failed)?.acceptor(acceptor).handle(handle.clone());
+        reviews.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(IDLE);
+        let reviews = tokio::spawn(reviews.serve(router.clone().into_make_service()));
+        let status = match self.status {
+            None => None,
+            Some(listener) => {
+                let server = axum_server::from_tcp(listener).map_err(failed)?.handle(handle.clone());
+                Some(tokio::spawn(server.serve(router.into_make_service())))
+            }
+        };
+        shutdown.await;
+        self.shared.draining.store(true, Ordering::Relaxed);
+        tracing::info!(seconds = self.drain.as_secs(), "draining");
+        tokio::time::sleep(self.drain).await;
+        handle.graceful_shutdown(Some(LAST));
+        for server in [Some(reviews), status].into_iter().flatten() {
+            match server.await {
+                Ok(served) => served.map_err(failed)?,
+                Err(panicked) => tracing::error!(%panicked, "a server ended"),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn validate(State(shared): State<Shared>, RawQuery(query): RawQuery, request: HttpRequest) -> impl IntoResponse {
+    let answer = match body(&shared, request.into_body()).await {
+        Ok((bytes, _room)) => {
+            let review = std::panic::AssertUnwindSafe(shared.service.review(&bytes, query.as_deref()));
+            review.catch_unwind().await.unwrap_or_else(|_| {
+                metrics::counter!("mayfly_panics_total").increment(1);
+                let uid = crate::review::uid(&bytes);
+                Response::deny(&uid, Status::internal("the review panicked; the log has more".to_owned()))
+            })
+        }
+        Err(why) => Response::deny("", Status::bad_request(why)),
+    };
+    ([(header::CONTENT_TYPE, "application/json")], answer.to_json())
+}
+
+/// The body, while there is room for it.
+async fn body(shared: &Shared, body: Body) -> Result<(Bytes, tokio::sync::OwnedSemaphorePermit), String> {
+    let hint = axum::body::HttpBody::size_hint(&body).exact();
+    let kib = u32::try_from(hint.unwrap_or(MAX_BODY as u64).div_ceil(1024)).unwrap_or(u32::MAX);
+    if hint.is_some_and(|bytes| bytes > MAX_BODY as u64) {
+        return Err(format!("the body is larger than {MAX_BODY} bytes"));
+    }
+    let room = tokio::time::timeout(READ, Arc::clone(&shared.room).acquire_many_owned(kib.max(1))).await;
+    let Ok(Ok(room)) = room else { return Err("too many reviews at once".to_owned()) };
+    match tokio::time::timeout(READ, axum::body::to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(bytes)) => Ok((bytes, room)),
+        Ok(Err(error)) => Err(format!("the body cannot be read: {error}")),
+        Err(_) => Err("the body did not come in time".to_owned()),
+    }
+}
+
+async fn ready(State(shared): State<Shared>) -> impl IntoResponse {
+    if shared.draining.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining".to_owned());
+    }
+    match shared.service.unready() {
+        None => (StatusCode::OK, "ok".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> String {
+    shared.service.measure();
+    shared.metrics.render()
+}
+
+/// An update brings the object twice, each up to the API server's 3 MiB, and what surrounds them.
+const MAX_BODY: usize = 8 << 20;
+
+/// Bodies together.
+const MAX_BODIES_KIB: usize = 64 << 10;
+
+/// Time for a body to come in.
+const READ: Duration = Duration::from_secs(10);
+
+/// The API server keeps its connections for 90 s without use.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// Reviews that are still open at the end have this long.
+const LAST: Duration = Duration::from_secs(30);

@@ -1,0 +1,510 @@
+//! One review, from its body to its answer.
+//!
+//! ```text
+//! body ─read─► request ─► matching rules ─► what they need ─gather─► facts ─decide─► decision ─► answer
+//!                  └─ never blocked, or unchanged: allowed at once                └─ ledger, behind its back
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use arc_swap::ArcSwapOption;
+use dna::{Fact, PodSpec, Role, SubjectFacts};
+use jiff::Timestamp;
+use lineage::{Binding, DecisionImage, Document, Recorder};
+use policies::{Decision, Effect, Needs, Review, Verdict};
+use serde_json::{Value, json};
+use tracing::{Instrument as _, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    cluster::Cluster,
+    gather::{Gatherer, Origins, Pod, Wanted},
+    review::{self, Request, Response, Status},
+    rulebook::Rulebook,
+};
+
+/// Reviews requests.
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) rulebook: ArcSwapOption<Rulebook>,
+    pub(crate) gatherer: Arc<Gatherer>,
+    pub(crate) cluster: Cluster,
+    pub(crate) recorder: Option<Arc<Recorder>>,
+    pub(crate) settings: Settings,
+    /// Whether the certificate that is served is good; none where there is none to serve.
+    pub(crate) serving: Option<certs::Serving>,
+}
+
+/// What a service is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names this cluster in the ledger.
+    pub cluster: String,
+    /// The webhook's own namespace, which is never reviewed: it must be able to start when it is down.
+    pub own_namespace: Option<String>,
+    /// Groups whose members may exempt a namespace, or take enforcement off it.
+    pub exempting_groups: BTreeSet<String>,
+    /// Compressed bytes of an image that is analyzed while a review waits.
+    pub inline_bytes: u64,
+}
+
+impl Service {
+    /// A service without rules yet: it is not ready, and refuses.
+    #[must_use]
+    pub fn new(
+        gatherer: Arc<Gatherer>,
+        cluster: Cluster,
+        recorder: Option<Arc<Recorder>>,
+        serving: Option<certs::Serving>,
+        settings: Settings,
+    ) -> Self {
+        Self { rulebook: ArcSwapOption::empty(), gatherer, cluster, recorder, settings, serving }
+    }
+
+    /// Puts rules in force.
+    pub fn arm(&self, rulebook: Rulebook) {
+        self.rulebook.store(Some(Arc::new(rulebook)));
+    }
+
+    /// Why reviews should go elsewhere; none where they should not.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        if self.rulebook.load().is_none() {
+            return Some("the rules are not read yet".to_owned());
+        }
+        let status = self.serving.as_ref().filter(|serving| !serving.is_ready());
+        status.map(|_| "there is no certificate to serve yet".to_owned())
+    }
+
+    /// Answers a body: always, and in time.
+    pub async fn review(&self, body: &[u8], query: Option<&str>) -> Response {
+        let started = Instant::now();
+        let deadline = review::deadline(started, query);
+        let request = match review::read(body) {
+            Ok(request) => request,
+            Err(malformed) => {
+                metrics::counter!("mayfly_reviews_total", "verdict" => "error", "reason" => "malformed").increment(1);
+                warn!(reason = malformed.reason, "a body is no review");
+                return Response::deny(&malformed.uid, Status::bad_request(malformed.reason));
+            }
+        };
+        let id = Uuid::now_v7();
+        let span = tracing::info_span!("review", %id, uid = request.uid, namespace = request.namespace,
+            kind = request.kind.kind, name = request.name, operation = request.operation);
+        let (mut response, told) = self.answer(&request, id, deadline).instrument(span).await;
+        let seconds = started.elapsed().as_secs_f64();
+        metrics::histogram!("mayfly_review_seconds").record(seconds);
+        metrics::counter!("mayfly_reviews_total", "verdict" => told.verdict(), "reason" => told.reason()).increment(1);
+        if let Told::Decided(_, _) = told {
+            response.audit_annotations.insert("decision".to_owned(), id.to_string());
+        }
+        response
+    }
+
+    async fn answer(&self, request: &Request, id: Uuid, deadline: Instant) -> (Response, Told) {
+        let uid = &request.uid;
+        if let Some(why) = self.passes(request) {
+            return (Response::allow(uid), Told::Passed(why));
+        }
+        if request.kind.group.is_empty() && request.kind.kind == "Namespace" {
+            return self.namespace(request).await;
+        }
+        let Some(book) = self.rulebook.load_full() else {
+            let status = Status::later("the rules are not read yet".to_owned(), 5);
+            return (Response::deny(uid, status), Told::Failed("not-ready"));
+        };
+        let namespace = match self.cluster.namespace(&request.namespace, deadline).await {
+            Ok(namespace) => namespace,
+            // Which rules apply is not known: nobody may pass by that.
+            Err(unanswered) => {
+                warn!(%unanswered, "a review is refused");
+                return (Response::deny(uid, Status::later(unanswered.to_string(), 2)), Told::Failed("cluster"));
+            }
+        };
+        let mut review = asked(request, namespace.as_ref().clone());
+        let matching = book.rules.matching(&review);
+        if matching.is_empty() {
+            return (Response::allow(uid), Told::Passed("no-rule"));
+        }
+        let pod = |object: &Value| book.rules.pod_spec(&review.request.kind, object).map(PodSpec::read);
+        let Some(spec) = pod(&review.object) else {
+            return (Response::allow(uid), Told::Passed("no-pod"));
+        };
+        let spec = match spec {
+            Ok(spec) => spec,
+            Err(error) => return self.unreadable(&book, &review, &matching, &error.to_string()),
+        };
+        let images: BTreeSet<_> = spec.images().collect();
+        let old = pod(&review.old_object).and_then(Result::ok);
+        let old_images: BTreeSet<_> = old.iter().flat_map(PodSpec::images).collect();
+        if book.rules.unchanged(&review, &matching, &images, &old_images) {
+            return (Response::allow(uid), Told::Passed("unchanged"));
+        }
+        let mut needs = Needs::default();
+        for image in &images {
+            let named = crate::gather::name(image);
+            matching.iter().for_each(|matching| matching.needs(&named, &review, &mut needs));
+        }
+        review.subjects = match self.gather(request, &spec, &needs, &book, deadline).await {
+            Ok(subjects) => subjects,
+            Err(why) => return (Response::deny(uid, Status::later(why, 2)), Told::Failed("cluster")),
+        };
+        let now = Timestamp::now();
+        let decision = policies::decide(&review, &book.rules, now);
+        self.record(request, &review, &decision, id, now);
+        let response = answered(uid, &decision);
+        tell(&decision);
+        let codes =
+            decision.reasons.iter().find(|reason| reason.effect == Effect::Deny).map(|reason| reason.code.clone());
+        (response, Told::Decided(decision.verdict, codes))
+    }
+
+    /// Why a request is none of our business; none where it is.
+    fn passes(&self, request: &Request) -> Option<&'static str> {
+        let is_deleted = request.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+        match (request.operation.as_str(), request.sub_resource.as_deref().unwrap_or_default()) {
+            ("CREATE" | "UPDATE", "" | "ephemeralcontainers") => {}
+            ("CREATE" | "UPDATE", _) => return Some("subresource"),
+            _ => return Some("operation"),
+        }
+        if is_deleted {
+            return Some("deleting");
+        }
+        let own = self.settings.own_namespace.as_deref().filter(|own| !own.is_empty());
+        (own == Some(request.namespace.as_str())).then_some("own-namespace")
+    }
+
+    /// Exempting a namespace is for few.
+    async fn namespace(&self, request: &Request) -> (Response, Told) {
+        self.cluster.forget_namespace(&request.name).await;
+        let label = |object: &Value, name: &str| {
+            object
+                .pointer("/metadata/labels")
+                .and_then(|labels| labels.get(name))
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let (new, old) = (&request.object, &request.old_object);
+        let is_exempted = label(new, EXEMPT) != label(old, EXEMPT) && label(new, EXEMPT).is_some();
+        let is_relaxed = request.operation == "UPDATE"
+            && label(old, ENFORCE).is_some()
+            && label(new, ENFORCE) != label(old, ENFORCE);
+        let may = request.user_info.groups.iter().any(|group| self.settings.exempting_groups.contains(group));
+        if (is_exempted || is_relaxed) && !may {
+            let name = if is_exempted { EXEMPT } else { ENFORCE };
+            let groups: Vec<&str> = self.settings.exempting_groups.iter().map(String::as_str).collect();
+            let why = format!("only members of {} may change the label {name}", groups.join(", "));
+            warn!(user = request.user_info.username, label = name, "a protected label is not changed");
+            return (Response::deny(&request.uid, Status::forbidden(why)), Told::Failed("label"));
+        }
+        (Response::allow(&request.uid), Told::Passed("namespace"))
+    }
+
+    /// An object of a kind with pods in which none can be found: where a rule would be enforced, it is refused.
+    fn unreadable(
+        &self,
+        book: &Rulebook,
+        review: &Review,
+        matching: &[policies::Matching<'_>],
+        why: &str,
+    ) -> (Response, Told) {
+        let uid = &review.request.uid;
+        let is_enforced = matching.iter().any(|matching| matching.rule.is_in_force(review, Timestamp::now()));
+        warn!(why, is_enforced, rules = %book.digest, "an object cannot be read");
+        if is_enforced {
+            return (Response::deny(uid, Status::bad_request(why.to_owned())), Told::Failed("unreadable"));
+        }
+        let warning: String = format!("mayfly: {why}").chars().take(120).collect();
+        (Response { warnings: vec![warning], ..Response::allow(uid) }, Told::Failed("unreadable"))
+    }
+
+    /// What is known of the pod's images in time.
+    async fn gather(
+        &self,
+        request: &Request,
+        spec: &PodSpec,
+        needs: &Needs,
+        book: &Rulebook,
+        deadline: Instant,
+    ) -> Result<Vec<SubjectFacts>, String> {
+        let keyring = self.cluster.keyring(&request.namespace, spec, deadline);
+        let maps = async {
+            match needs.expectation {
+                true => self.cluster.config_maps(&request.namespace, &spec.containers, deadline).await,
+                false => Ok(BTreeMap::new()),
+            }
+        };
+        let (keyring, maps) = futures_util::future::join(keyring, maps).await;
+        let keyring = keyring.map_err(|error| error.to_string())?;
+        // What a ConfigMap holds is then not known, and what rests on it neither.
+        let maps = maps.unwrap_or_else(|error| {
+            warn!(%error, "configuration is not known");
+            BTreeMap::new()
+        });
+        let mut ids: BTreeSet<String> = needs.signers.clone();
+        ids.extend(needs.dna_signers.iter().cloned());
+        let (signers, gaps) = book.signers(&ids);
+        let wants_signers = needs.signatures || !needs.attestations.is_empty() || !needs.dna_signers.is_empty();
+        let wanted = Wanted {
+            signers: wants_signers.then_some(signers),
+            dna: needs.dna.then(|| Origins {
+                attested: needs.dna_signers.clone(),
+                threshold: 1,
+                analyzed: needs.dna_analyzed,
+                inline_bytes: self.settings.inline_bytes,
+            }),
+            expectation: needs.expectation,
+        };
+        let carriers: Vec<_> = spec.images().collect();
+        let platforms = match needs.platforms.contains("*") {
+            true => None,
+            false => self.cluster.platforms(spec).map(|mut platforms| {
+                platforms.extend(needs.platforms.iter().filter_map(|name| name.parse().ok()));
+                platforms
+            }),
+        };
+        let pod = Pod {
+            carriers: &carriers,
+            containers: &spec.containers,
+            config_maps: &maps,
+            platforms: platforms.as_deref(),
+            keyring: &keyring,
+        };
+        let mut subjects = self.gatherer.subjects(&pod, &wanted, deadline).await;
+        for subject in &mut subjects {
+            subject.gaps.extend(gaps.iter().cloned());
+            if needs.full_dna
+                && let Fact::Known(fact) = &mut subject.dna
+                && let Fact::Known(whole) = self.gatherer.whole(&fact.digest, deadline).await
+            {
+                (fact.document, fact.abridged) = (whole, false);
+            }
+        }
+        Ok(subjects)
+    }
+
+    /// Leaves what was decided, and what containers are bound to; never waits.
+    fn record(&self, request: &Request, review: &Review, decision: &Decision, id: Uuid, now: Timestamp) {
+        let Some(recorder) = self.recorder.as_ref().filter(|_| !review.request.dry_run) else { return };
+        let details = json!({
+            "reasons": decision.reasons, "unknown": decision.unknown, "exceptions": decision.exceptions,
+            "findings": findings(&review.subjects),
+        });
+        let Ok(details) = Document::pack(details.to_string().as_bytes()) else {
+            warn!("a decision is too large for the ledger");
+            return;
+        };
+        let text =
+            |pointer: &str| review.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = match request.name.is_empty() {
+            true => Some(text("/metadata/name"))
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| text("/metadata/generateName")),
+            false => request.name.clone(),
+        };
+        let images = review.subjects.iter().map(|subject| DecisionImage {
+            name: subject.image.used.name.clone(),
+            reference: subject.image.used.reference.clone(),
+            digest: subject.resolved.known().map(|resolved| resolved.platform_digest.clone()),
+        });
+        recorder.record(lineage::Decision {
+            id,
+            at: now,
+            cluster: self.settings.cluster.clone(),
+            namespace: request.namespace.clone(),
+            kind: request.kind.kind.clone(),
+            name: name.clone(),
+            user: request.user_info.username.clone(),
+            operation: request.operation.clone(),
+            verdict: match decision.verdict {
+                Verdict::Allow => lineage::Verdict::Allow,
+                Verdict::Warn => lineage::Verdict::Warn,
+                Verdict::Deny => lineage::Verdict::Deny,
+            },
+            is_dry_run: false,
+            has_unknowns: !decision.unknown.is_empty(),
+            images: images.collect(),
+            rules: decision
+                .rules
+                .iter()
+                .map(|rule| lineage::RuleVersion { name: rule.rule.clone(), version: rule.version.to_string() })
+                .collect(),
+            details,
+        });
+        let is_pod = request.kind.group.is_empty() && request.kind.kind == "Pod";
+        let pod_uid = text("/metadata/uid");
+        if !decision.is_allowed() || !is_pod || pod_uid.is_empty() {
+            return;
+        }
+        for subject in review.subjects.iter().filter(|subject| subject.image.used.role != Role::Volume) {
+            let expectation = subject
+                .expectation
+                .known()
+                .and_then(|expectation| Document::pack(&dna::canonical_json(expectation.as_ref()).ok()?).ok());
+            recorder.record(Binding {
+                cluster: self.settings.cluster.clone(),
+                pod_uid: pod_uid.clone(),
+                container: subject.image.used.name.clone(),
+                namespace: request.namespace.clone(),
+                pod: name.clone(),
+                owner: owner(&review.object),
+                image: subject.image.used.reference.clone(),
+                digest: subject.resolved.known().map(|resolved| resolved.platform_digest.clone()),
+                expectation,
+                decision: Some(id),
+                at: now,
+            });
+        }
+    }
+
+    /// Sets the gauges, for whoever is about to read them.
+    pub fn measure(&self) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let gauge = |name: &'static str, value: u64| metrics::gauge!(name).set(value as f64);
+        if let Some(recorder) = &self.recorder {
+            let counts = recorder.counts();
+            gauge("mayfly_ledger_records_accepted", counts.accepted);
+            gauge("mayfly_ledger_records_written", counts.written);
+            gauge("mayfly_ledger_records_lost", counts.lost());
+            gauge("mayfly_ledger_spool_bytes", counts.spool_bytes);
+            gauge("mayfly_ledger_behind", u64::from(counts.is_behind));
+        }
+        if let Some(book) = self.rulebook.load_full() {
+            gauge("mayfly_rules", book.rules.len() as u64);
+            gauge("mayfly_rules_disabled", book.rules.disabled().count() as u64);
+            gauge("mayfly_rule_problems", book.problems.len() as u64);
+            if let Some(as_of) = book.roots_as_of {
+                let age = Timestamp::now().duration_since(as_of).as_secs();
+                gauge("mayfly_trust_root_age_seconds", u64::try_from(age).unwrap_or_default());
+            }
+        }
+        if let Some(serving) = &self.serving {
+            let left = serving.status(Timestamp::now()).expires_in.unwrap_or_default();
+            gauge("mayfly_certificate_expires_in_seconds", u64::try_from(left).unwrap_or_default());
+        }
+    }
+}
+
+/// How a review ended, for metrics.
+#[derive(Debug)]
+enum Told {
+    /// Allowed without a decision.
+    Passed(&'static str),
+    /// Refused, or warned, without one.
+    Failed(&'static str),
+    /// Decided; of a denial its first code.
+    Decided(Verdict, Option<String>),
+}
+
+impl Told {
+    fn verdict(&self) -> &'static str {
+        match self {
+            Self::Passed(_) => "bypassed",
+            Self::Failed(_) => "error",
+            Self::Decided(Verdict::Allow, _) => "allowed",
+            Self::Decided(Verdict::Warn, _) => "warned",
+            Self::Decided(Verdict::Deny, _) => "denied",
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::Passed(why) | Self::Failed(why) => (*why).to_owned(),
+            Self::Decided(_, code) => code.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// The request as rules see it.
+fn asked(request: &Request, namespace: Value) -> Review {
+    let is_mirror = request.object.pointer("/metadata/annotations").and_then(|all| all.get(MIRROR)).is_some()
+        && request.user_info.groups.iter().any(|group| group == "system:nodes");
+    let kind = policies::GroupVersionKind {
+        group: request.kind.group.clone(),
+        version: request.kind.version.clone(),
+        kind: request.kind.kind.clone(),
+    };
+    let resource = policies::GroupVersionResource {
+        group: request.resource.group.clone(),
+        version: request.resource.version.clone(),
+        resource: request.resource.resource.clone(),
+    };
+    let user = &request.user_info;
+    let user_info = policies::UserInfo {
+        username: user.username.clone(),
+        uid: user.uid.clone(),
+        groups: user.groups.clone(),
+        extra: user.extra.clone(),
+    };
+    Review {
+        request: policies::Request {
+            uid: request.uid.clone(),
+            kind,
+            resource,
+            sub_resource: request.sub_resource.clone().unwrap_or_default(),
+            name: request.name.clone(),
+            namespace: request.namespace.clone(),
+            operation: request.operation.clone(),
+            user_info,
+            dry_run: request.dry_run.unwrap_or_default(),
+        },
+        object: request.object.clone(),
+        old_object: request.old_object.clone(),
+        namespace_object: namespace,
+        audit_only: is_mirror,
+        subjects: Vec::new(),
+    }
+}
+
+fn answered(uid: &str, decision: &Decision) -> Response {
+    let mut response = match decision.verdict {
+        Verdict::Allow | Verdict::Warn => Response::allow(uid),
+        Verdict::Deny => {
+            let status = match decision.retry_seconds {
+                Some(seconds) => Status::later(decision.message(), u32::try_from(seconds).unwrap_or(u32::MAX)),
+                None => Status::forbidden(decision.message()),
+            };
+            Response::deny(uid, status)
+        }
+    };
+    response.warnings = decision.warnings();
+    response.audit_annotations = decision.annotations();
+    response
+}
+
+fn tell(decision: &Decision) {
+    match decision.verdict {
+        Verdict::Deny => info!(verdict = "deny", why = decision.message(), "decided"),
+        Verdict::Warn => info!(verdict = "warn", reasons = decision.reasons.len(), "decided"),
+        Verdict::Allow => tracing::debug!(verdict = "allow", audited = decision.reasons.len(), "decided"),
+    }
+}
+
+/// Where images and pod do not fit, by container.
+fn findings(subjects: &[SubjectFacts]) -> BTreeMap<&str, &[dna::Finding]> {
+    subjects
+        .iter()
+        .filter_map(|subject| {
+            Some((subject.image.used.name.as_str(), subject.expectation.known()?.findings.as_slice()))
+        })
+        .collect()
+}
+
+/// The controller, as `Kind/name`.
+fn owner(object: &Value) -> Option<String> {
+    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+    let controller = owners.iter().find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))?;
+    Some(format!("{}/{}", controller.get("kind")?.as_str()?, controller.get("name")?.as_str()?))
+}
+
+/// On pods that the kubelet runs from its own files: they run already, refusing them only hides them.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Labels of a namespace.
+pub const EXEMPT: &str = "mayfly.dev/exempt";
+/// Where rules are enforced; see `policies`.
+pub const ENFORCE: &str = "mayfly.dev/enforce";
