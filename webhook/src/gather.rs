@@ -13,7 +13,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use analyzer::ConfigMaps;
 use dna::{
-    Cause, ContainerSpec, Digest, Dna, Fact, ImageUse, Limits, NamedImage, Platform, Role, RuntimeFacts, SubjectFacts,
+    Cause, ContainerSpec, Digest, Dna, Fact, ImageUse, Limits, NamedImage, Platform, Resolved, Role, RuntimeFacts,
+    SubjectFacts,
 };
 use futures_util::future;
 use oci::{Reference, registry};
@@ -132,7 +133,7 @@ impl Gatherer {
 
     /// What is known of one image, by platform.
     async fn image(&self, text: &str, pod: &Pod<'_>, wanted: &Wanted, deadline: Instant) -> Vec<SubjectFacts> {
-        let unresolved = |image: NamedImage, resolved| vec![SubjectFacts { resolved, ..blank(image) }];
+        let unresolved = |image: NamedImage, resolved: Fact<Resolved>| vec![unknown(image, resolved, wanted)];
         let reference: Reference = match text.parse() {
             Ok(reference) => reference,
             Err(error) => {
@@ -192,7 +193,11 @@ impl Gatherer {
             let vouched = vouched.as_ref().and_then(Fact::known);
             facts.dna = self.known.dna(place, image, vouched.map(AsRef::as_ref), origins, deadline).await;
         }
-        facts.resolved = image.map(|image| images.resolved(&image));
+        match image {
+            Fact::Known(image) => facts.resolved = Fact::Known(images.resolved(&image)),
+            Fact::Absent { tried } => return unknown(facts.image, Fact::Absent { tried }, wanted),
+            Fact::Unknown { cause, detail, .. } => return unknown(facts.image, Fact::unknown(cause, detail), wanted),
+        }
         facts
     }
 
@@ -243,6 +248,12 @@ impl Gatherer {
         self.vouched.get(key, deadline, move || async move { vouch::vouch(&place, &subjects, &signers).await }).await
     }
 
+    /// Requests to registries so far, by kind and outcome.
+    #[must_use]
+    pub fn requests(&self) -> Vec<(registry::RequestKind, registry::Outcome, u64)> {
+        self.places.requests().counts()
+    }
+
     /// The whole DNA of a digest, where it is still known.
     pub async fn whole(&self, dna: &Digest, deadline: Instant) -> Fact<Arc<Dna>> {
         self.known.whole(dna, deadline).await
@@ -266,6 +277,26 @@ pub fn name(used: &ImageUse) -> NamedImage {
 /// A reference before it is known where the pod has it.
 fn anywhere(text: &str) -> ImageUse {
     ImageUse { role: Role::Container, name: String::new(), reference: text.to_owned() }
+}
+
+/// Of an image that is not resolved, everything that was asked is as unknown as its digest.
+fn unknown(image: NamedImage, resolved: Fact<Resolved>, wanted: &Wanted) -> SubjectFacts {
+    fn same<T>(resolved: &Fact<Resolved>) -> Fact<T> {
+        match resolved {
+            Fact::Absent { tried } => Fact::Absent { tried: tried.clone() },
+            Fact::Unknown { cause, detail, .. } => Fact::unknown(*cause, detail.clone()),
+            Fact::Known(_) => Fact::not_asked(),
+        }
+    }
+    let mut facts = blank(image);
+    if let Some(signers) = &wanted.signers {
+        facts.signers.clone_from(&signers.ids);
+        (facts.signatures, facts.attestations) = (same(&resolved), same(&resolved));
+    }
+    if wanted.dna.is_some() {
+        facts.dna = same(&resolved);
+    }
+    SubjectFacts { resolved, ..facts }
 }
 
 fn blank(image: NamedImage) -> SubjectFacts {

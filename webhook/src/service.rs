@@ -365,6 +365,11 @@ impl Service {
     pub fn measure(&self) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         let gauge = |name: &'static str, value: u64| metrics::gauge!(name).set(value as f64);
+        for (kind, outcome, count) in self.gatherer.requests() {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            let count = count as f64;
+            metrics::gauge!("mayfly_registry_requests", "kind" => kind.name(), "outcome" => outcome.name()).set(count);
+        }
         if let Some(recorder) = &self.recorder {
             let counts = recorder.counts();
             gauge("mayfly_ledger_records_accepted", counts.accepted);

@@ -29,24 +29,27 @@ impl<'a> Judge<'a> {
                 ..Complaint::default()
             });
         }
-        self.resolved(facts);
-        self.signatures(facts);
-        self.attestations(facts);
-        // Nothing of an image volume is started.
-        if facts.image.used.role != Role::Volume {
-            self.dna(facts);
+        // What cannot be found is told once.
+        if self.resolved(facts) {
+            self.signatures(facts);
+            self.attestations(facts);
+            // Nothing of an image volume is started.
+            if facts.image.used.role != Role::Volume {
+                self.dna(facts);
+            }
         }
         if self.rule.checks.iter().any(|check| is_of_image(check.validation.scope)) {
             self.expressions(Some(facts), documents, Scope::Image);
         }
     }
 
-    /// What a tag leads to must be known: it is what the pod is bound to, and what everything else is about.
-    fn resolved(&mut self, facts: &SubjectFacts) {
+    /// What a tag leads to must be known: it is what the pod is bound to, and what everything else is about. Whether there is more
+    /// to ask.
+    fn resolved(&mut self, facts: &SubjectFacts) -> bool {
         match &facts.resolved {
-            Fact::Known(_) => {}
+            Fact::Known(_) => return true,
             // Where only the name is asked for, the digest is no matter.
-            _ if facts.image.digest.is_some() && !self.asks_more() => {}
+            _ if facts.image.digest.is_some() && !self.asks_more() => return true,
             Fact::Absent { tried } => self.complain(Complaint {
                 code: "IMG_NOT_FOUND".into(),
                 facts: Some(facts),
@@ -60,6 +63,7 @@ impl<'a> Judge<'a> {
                 self.unknown("the image's digest", &[(*cause, detail)], complaint);
             }
         }
+        false
     }
 
     /// Whether more is asked of images than how they are named.

@@ -106,12 +106,7 @@ impl Analyzer {
         let mut settings = place.settings.as_ref().clone();
         settings.cache.clone_from(&self.cache);
         settings.total_timeout = FETCH;
-        let options = Options {
-            platform: Some(image.platform.clone()),
-            limits: self.limits.clone(),
-            registry: settings,
-            ..Options::default()
-        };
+        let options = Options { limits: self.limits.clone(), registry: settings, ..Options::default() };
         let images = oci::open_async(&source, &options).await?;
         let [opened] =
             <[oci::Image; 1]>::try_from(images).map_err(|_| Failure::Other("it holds several images".to_owned()))?;

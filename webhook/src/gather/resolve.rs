@@ -6,7 +6,7 @@ use dna::{ConfigFacts, Digest, Platform, Resolved};
 use moka::future::Cache;
 use oci::{
     Config, Index, Manifest, Reference,
-    registry::{Credentials, Lookup, Repository, Settings},
+    registry::{Credentials, Lookup, Repository, Requests, Settings},
 };
 
 use super::flight::Answer;
@@ -48,6 +48,10 @@ pub(super) struct Place {
 impl Places {
     pub(super) fn new(settings: Settings) -> Self {
         Self { settings, open: Cache::builder().max_capacity(MAX_PLACES).time_to_live(PLACE_HOLDS).build() }
+    }
+
+    pub(super) fn requests(&self) -> &Requests {
+        &self.settings.requests
     }
 
     pub(super) async fn open(&self, reference: &Reference, keyring: &Keyring) -> Result<Place, oci::Error> {
@@ -207,7 +211,11 @@ pub(super) async fn image(place: &Place, member: &Member) -> Answer<Image> {
         Ok(config) => config,
         Err(error) => return malformed("config", &error),
     };
-    let claimed = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+    // A runtime takes a config that does not say for its own platform. Source: containerd, `platforms.Normalize`.
+    let claimed = match (config.os.as_str(), config.architecture.as_str()) {
+        ("", _) | (_, "") => Platform::host(),
+        (os, architecture) => Platform::new(os, architecture, config.variant.as_deref()),
+    };
     Answer::known(
         Image {
             digest: member.digest.clone(),
