@@ -107,7 +107,7 @@ impl Recorder {
     }
 
     fn with(sink: impl Sink, options: &RecorderOptions) -> Result<Self, Error> {
-        let (writer, reader) = spool::open(&options.spool)?;
+        let (writer, reader) = spool::open(&options.spool, options.spool_bytes)?;
         let shared = Arc::new(Shared::new(options));
         shared.spool_bytes.store(reader.left_bytes(), Ordering::Relaxed);
         let (written, seen) = watch::channel(writer.written());
@@ -564,6 +564,22 @@ mod tests {
         recorder.shutdown(Duration::from_secs(30)).await;
         let kept = bench.kept().await;
         assert!(kept.len() > 10 && kept.len() < 400 && kept.is_subset(&bench.accepted), "{}", kept.len());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_small_spool_is_used_again_and_again() {
+        let mut bench = Bench::new().await;
+        let options = RecorderOptions { spool_bytes: 40_000, ..bench.options() };
+        let recorder = Recorder::with(Moody::new(&bench.ledger, &[]), &options).expect("a recorder");
+        for round in 1..=20 {
+            bench.record(&recorder, 50);
+            while recorder.counts().written < 50 * round {
+                assert_eq!(recorder.counts().lost(), 0, "{:?}", recorder.counts());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert_eq!(recorder.shutdown(Duration::from_secs(30)).await.written, 1000);
+        assert_eq!(bench.kept().await, bench.accepted);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

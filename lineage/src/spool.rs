@@ -25,11 +25,12 @@ pub(crate) struct Written {
     pub(crate) offset: u64,
 }
 
-/// Makes both ends of a spool in a folder, which is made where it is not there.
+/// Makes both ends of a spool in a folder, which is made where it is not there. A segment is an eighth of the limit, so that a
+/// full spool has room again soon after the ledger takes from it.
 ///
 /// # Errors
 /// [`Error::Spool`], also where another process uses the folder.
-pub(crate) fn open(folder: &Path) -> Result<(Writer, Reader), Error> {
+pub(crate) fn open(folder: &Path, limit_bytes: u64) -> Result<(Writer, Reader), Error> {
     let error = |advice| move |source| Error::Spool { path: folder.to_owned(), advice, source };
     let unusable = "give a folder that this user may write to";
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(error(unusable))?;
@@ -47,8 +48,13 @@ pub(crate) fn open(folder: &Path) -> Result<(Writer, Reader), Error> {
     segments.sort_unstable();
     let next = segments.last().map_or(0, |(segment, _)| segment + 1);
     let bytes = segments.iter().map(|(_, bytes)| bytes).sum();
-    let writer =
-        Writer { folder: folder.to_owned(), file: None, written: Written { segment: next, offset: 0 }, _lock: lock };
+    let writer = Writer {
+        folder: folder.to_owned(),
+        file: None,
+        written: Written { segment: next, offset: 0 },
+        segment_bytes: (limit_bytes / 8).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES),
+        _lock: lock,
+    };
     let earlier = segments.into_iter().map(|(segment, _)| segment).collect();
     let reader = Reader { folder: folder.to_owned(), earlier, own: next, open: None, left_bytes: bytes };
     Ok((writer, reader))
@@ -59,13 +65,15 @@ pub(crate) struct Writer {
     folder: PathBuf,
     file: Option<File>,
     written: Written,
+    /// A segment is closed above this.
+    segment_bytes: u64,
     _lock: File,
 }
 
 impl Writer {
     /// Appends records that are framed already ([`frame`]); all of them, or none. Returns how far has been written.
     pub(crate) fn append(&mut self, frames: &[u8]) -> io::Result<Written> {
-        if self.written.offset >= SEGMENT_BYTES {
+        if self.written.offset >= self.segment_bytes {
             self.next();
         }
         let appended = self.try_append(frames);
@@ -276,8 +284,8 @@ const MAGIC: &[u8; 16] = b"mayfly spool 01\n";
 const HEAD_BYTES: usize = 8;
 /// Of one record: a decision with its findings has some KiB, an expectation tens.
 const MAX_RECORD_BYTES: u32 = 16 << 20;
-/// A segment is closed above this.
-const SEGMENT_BYTES: u64 = 8 << 20;
+const MIN_SEGMENT_BYTES: u64 = 4 << 10;
+const MAX_SEGMENT_BYTES: u64 = 8 << 20;
 /// Of records that are read at once.
 const BATCH_BYTES: usize = 4 << 20;
 const READ_BYTES: usize = 256 << 10;
@@ -308,7 +316,7 @@ mod tests {
     #[test]
     fn records_come_back_in_order_now_and_by_a_later_process() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (mut writer, mut reader) = open(folder.path()).expect("a spool");
+        let (mut writer, mut reader) = open(folder.path(), u64::MAX).expect("a spool");
         writer.append(&frames(&[b"a", b"b", b"c"])).expect("appended");
         let written = writer.append(&frames(&[b"d"])).expect("appended");
         assert_eq!(all(&mut reader, written).0, [b"a", b"b", b"c", b"d"]);
@@ -316,7 +324,7 @@ mod tests {
         assert_eq!(all(&mut reader, written).0, [b"e"]);
 
         drop((writer, reader));
-        let (writer, mut reader) = open(folder.path()).expect("a spool");
+        let (writer, mut reader) = open(folder.path(), u64::MAX).expect("a spool");
         assert!(reader.left_bytes() > 0);
         assert_eq!(all(&mut reader, writer.written()), ([b"a", b"b", b"c", b"d", b"e"].map(|r| r.to_vec()).into(), 0));
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "only the lock is left");
@@ -325,8 +333,8 @@ mod tests {
     #[test]
     fn a_folder_has_one_process() {
         let folder = tempfile::tempdir().expect("a folder");
-        let _one = open(folder.path()).expect("a spool");
-        let error = open(folder.path()).err().expect("a refusal").to_string();
+        let _one = open(folder.path(), u64::MAX).expect("a spool");
+        let error = open(folder.path(), u64::MAX).err().expect("a refusal").to_string();
         assert!(error.contains("another process"), "{error}");
     }
 
@@ -336,7 +344,7 @@ mod tests {
         for cut in 0..=whole.len() {
             let folder = tempfile::tempdir().expect("a folder");
             fs::write(path(folder.path(), 3), &whole[..cut]).expect("written");
-            let (writer, mut reader) = open(folder.path()).expect("a spool");
+            let (writer, mut reader) = open(folder.path(), u64::MAX).expect("a spool");
             let (records, damaged) = all(&mut reader, writer.written());
             let expected = [cut >= 27, cut >= 38].iter().filter(|is| **is).count();
             assert_eq!((records.len(), damaged), (expected, 0), "cut at {cut}");
@@ -346,7 +354,7 @@ mod tests {
             let mut spoiled = whole.clone();
             spoiled[byte] ^= 0x80;
             fs::write(path(folder.path(), 3), &spoiled).expect("written");
-            let (mut writer, mut reader) = open(folder.path()).expect("a spool");
+            let (mut writer, mut reader) = open(folder.path(), u64::MAX).expect("a spool");
             let written = writer.append(&frames(&[b"three"])).expect("appended");
             let (records, damaged) = all(&mut reader, written);
             assert!(damaged == 1 || records.len() < 3, "byte {byte}");
@@ -362,7 +370,7 @@ mod tests {
     #[test]
     fn segments_are_closed_and_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (mut writer, mut reader) = open(folder.path()).expect("a spool");
+        let (mut writer, mut reader) = open(folder.path(), u64::MAX).expect("a spool");
         let large = frames(&[&vec![7; 5 << 20]]);
         let written = (0..5).map(|_| writer.append(&large).expect("appended")).last().expect("written");
         assert_eq!(written.segment, 2);
