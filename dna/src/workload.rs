@@ -19,10 +19,20 @@ impl<'a> Workload<'a> {
     /// None where the kind has no pod and no path is given.
     #[must_use]
     pub fn of(group: &str, kind: &str, path: Option<&str>, object: &'a Value) -> Option<Self> {
-        let built_in = PATHS.iter().find(|known| (known.0, known.1) == (group, kind)).map(|known| known.2);
-        let pointer = built_in.or(path)?;
+        let pointer = Self::path(group, kind).or(path)?;
         let pod = object.pointer(pointer).unwrap_or(&Value::Null);
         Some(Self { pod, is_template: !pointer.is_empty() })
+    }
+
+    /// Where a built-in kind has its pod: a JSON pointer to an object with `metadata` and `spec`.
+    #[must_use]
+    pub fn path(group: &str, kind: &str) -> Option<&'static str> {
+        PATHS.iter().find(|known| (known.0, known.1) == (group, kind)).map(|known| known.2)
+    }
+
+    /// The built-in kinds that have one.
+    pub fn kinds() -> impl Iterator<Item = &'static str> + Clone {
+        PATHS.iter().map(|known| known.1)
     }
 
     /// The pod's spec.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{ImageUse, NamedImage};
+use dna::{ImageUse, NamedImage, Workload};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::{
     cel::{self, Frame, Given, Outcome, Reads, Shape, glob},
     documents::Documents,
     kinds::{CustomPath, DnaFrom, Scope, Tags, Templates},
-    review::{GroupVersionKind, Review, at, pod_spec_path},
+    review::{GroupVersionKind, Review},
     rules::{Rule, Rules},
 };
 
@@ -55,8 +55,8 @@ impl Rules {
     /// Where the rules look for the pod in an object; none where nobody does.
     #[must_use]
     pub fn pod_spec<'v>(&self, kind: &GroupVersionKind, object: &'v Value) -> Option<&'v Value> {
-        if let Some(path) = pod_spec_path(kind) {
-            return at(object, path);
+        if let Some(path) = Workload::path(&kind.group, &kind.kind) {
+            return object.pointer(path)?.get("spec");
         }
         let path = self.rules.iter().flat_map(|rule| &rule.spec.matches.custom_paths).find(|path| is_of(path, kind))?;
         path.pod_template.split('.').try_fold(object, |value, field| value.get(field))?.get("spec")
@@ -187,7 +187,7 @@ fn matches<'r>(rule: &'r Rule, review: &Review, documents: &Documents<'_>) -> Op
     let (spec, request) = (&rule.spec.matches, &review.request);
     let is_custom = spec.custom_paths.iter().any(|path| is_of(path, &request.kind));
     let is_kind = spec.workloads.is_empty() || spec.workloads.contains(&request.kind.kind);
-    if !is_kind || !(is_custom || pod_spec_path(&request.kind).is_some()) {
+    if !is_kind || !(is_custom || Workload::path(&request.kind.group, &request.kind.kind).is_some()) {
         return None;
     }
     if rule.namespace.as_ref().is_some_and(|namespace| *namespace != request.namespace) {

@@ -106,25 +106,3 @@ impl Review {
         self.request.kind.group.is_empty() && self.request.kind.kind == "Pod"
     }
 }
-
-/// The value at a path of fields.
-pub(crate) fn at<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
-    path.iter().try_fold(value, |value, field| value.get(*field))
-}
-
-/// Where a kind holds the specification of its pod; none of kinds that hold none.
-pub(crate) fn pod_spec_path(kind: &GroupVersionKind) -> Option<&'static [&'static str]> {
-    Some(match (kind.group.as_str(), kind.kind.as_str()) {
-        ("", "Pod") => &["spec"],
-        (
-            "" | "apps" | "batch",
-            "ReplicationController" | "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "Job",
-        ) => &["spec", "template", "spec"],
-        ("batch", "CronJob") => &["spec", "jobTemplate", "spec", "template", "spec"],
-        _ => return None,
-    })
-}
-
-/// Kinds that hold pods.
-pub(crate) const WORKLOADS: [&str; 8] =
-    ["Pod", "Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "CronJob", "ReplicationController"];

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use dna::{Digest, canonical_json};
+use dna::{Digest, Workload, canonical_json};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::json;
@@ -17,7 +17,6 @@ use crate::{
         Evidence, ImageRuleSpec, Key, Keyless, Metadata, ObjectRef, RegistryAccessSpec, RuleExceptionSpec, Scope,
         SignerSpec, SignerTrustSpec, Validation,
     },
-    review::WORKLOADS,
 };
 
 /// All that is in force.
@@ -511,9 +510,9 @@ impl Builder {
     fn matches(&mut self, spec: &ImageRuleSpec) {
         for (at, workload) in spec.matches.workloads.iter().enumerate() {
             let custom = spec.matches.custom_paths.iter().map(|path| path.kind.as_str());
-            let mut known = WORKLOADS.into_iter().chain(custom.clone());
+            let mut known = Workload::kinds().map(|kind| -> &str { kind }).chain(custom.clone());
             if !known.any(|known| known == workload) {
-                let meant = cel::meant(workload, WORKLOADS.into_iter().chain(custom));
+                let meant = cel::meant(workload, Workload::kinds().map(|kind| -> &str { kind }).chain(custom));
                 let why = format!("`{workload}` is no kind that holds a pod{meant}; declare others in `customPaths`");
                 self.fault(format!("spec.match.workloads[{at}]"), why);
             }
