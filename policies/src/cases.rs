@@ -213,7 +213,7 @@ pub fn review(rules: &Rules, case: &Case) -> Result<Review, String> {
     for used in pod.iter().flat_map(PodSpec::images) {
         left.remove(&used.name);
         let given = case.images.get(&used.name).cloned().unwrap_or_default();
-        subjects.push(subject(rules, used, &given)?);
+        subjects.push(subject(rules, &named(used), &given)?);
     }
     if let Some(name) = left.first() {
         return Err(format!("images: there is no container or volume `{name}` with an image"));
@@ -222,8 +222,7 @@ pub fn review(rules: &Rules, case: &Case) -> Result<Review, String> {
     Ok(Review { request, object, old_object, namespace_object, audit_only: false, subjects })
 }
 
-fn subject(rules: &Rules, used: ImageUse, given: &CaseImage) -> Result<SubjectFacts, String> {
-    let image = named(used);
+fn subject(rules: &Rules, image: &NamedImage, given: &CaseImage) -> Result<SubjectFacts, String> {
     let digest = image.digest.clone().unwrap_or_else(|| Digest::sha256(image.used.reference.as_bytes()));
     let accepted = rules.signers(&Material::default());
     let names: BTreeMap<&str, &str> = rules
@@ -281,7 +280,9 @@ fn complete() -> Value {
     let dimensions = ["exec", "load", "syscalls", "capabilities", "listen", "connect", "write", "read"];
     let complete: Map<String, Value> =
         dimensions.into_iter().map(|name| (name.to_owned(), json!({"state": "complete"}))).collect();
-    json!({"completeness": complete})
+    let mut behavior: Map<String, Value> = dimensions.into_iter().map(|name| (name.to_owned(), json!([]))).collect();
+    behavior.insert("completeness".to_owned(), Value::Object(complete));
+    Value::Object(behavior)
 }
 
 /// A reference, normalized as Docker does.

@@ -16,6 +16,7 @@ mod kubernetes;
 mod names;
 mod reads;
 mod shape;
+mod shared;
 mod signatures;
 mod source;
 mod value;

@@ -168,8 +168,8 @@ enum KindOf {
     Access,
 }
 
-fn kind_of(head: &Head) -> Result<KindOf, LoadError> {
-    let error = |field: &str, why: String| LoadError { field: field.to_owned(), why, ..LoadError::default() };
+fn kind_of(head: &Head) -> Result<KindOf, Box<LoadError>> {
+    let error = |field: &str, why: String| Box::new(LoadError { field: field.to_owned(), why, ..LoadError::default() });
     if head.api_version != API_VERSION {
         return Err(error("apiVersion", format!("it is `{}`, and must be `{API_VERSION}`", head.api_version)));
     }
@@ -187,10 +187,10 @@ fn kind_of(head: &Head) -> Result<KindOf, LoadError> {
 }
 
 fn read(
-    of: &mut dyn FnMut(KindOf) -> Result<Read, LoadError>,
-    head: Result<Head, LoadError>,
+    of: &mut dyn FnMut(KindOf) -> Result<Read, Box<LoadError>>,
+    head: Result<Head, Box<LoadError>>,
 ) -> Result<Read, Vec<LoadError>> {
-    head.and_then(|head| kind_of(&head)).and_then(of).map_err(|error| vec![error])
+    head.and_then(|head| kind_of(&head)).and_then(of).map_err(|error| vec![*error])
 }
 
 fn read_yaml(document: &str) -> Result<Read, Vec<LoadError>> {
@@ -198,8 +198,8 @@ fn read_yaml(document: &str) -> Result<Read, Vec<LoadError>> {
     read(&mut |kind| of_yaml(kind, document), head)
 }
 
-fn of_yaml(kind: KindOf, document: &str) -> Result<Read, LoadError> {
-    fn object<S: DeserializeOwned>(document: &str) -> Result<Object<S>, LoadError> {
+fn of_yaml(kind: KindOf, document: &str) -> Result<Read, Box<LoadError>> {
+    fn object<S: DeserializeOwned>(document: &str) -> Result<Object<S>, Box<LoadError>> {
         serde_yaml_ng::from_str(document).map_err(|error| yaml_error(&error))
     }
     Ok(match kind {
@@ -210,18 +210,20 @@ fn of_yaml(kind: KindOf, document: &str) -> Result<Read, LoadError> {
     })
 }
 
-fn head_of(object: &Value) -> Result<Head, LoadError> {
-    Head::deserialize(object).map_err(|error| LoadError { why: error.to_string(), ..LoadError::default() })
+fn head_of(object: &Value) -> Result<Head, Box<LoadError>> {
+    Head::deserialize(object).map_err(|error| LoadError { why: error.to_string(), ..LoadError::default() }.into())
 }
 
-fn of_value(kind: KindOf, value: &Value) -> Result<Read, LoadError> {
-    fn object<S: DeserializeOwned>(value: &Value) -> Result<Object<S>, LoadError> {
+fn of_value(kind: KindOf, value: &Value) -> Result<Read, Box<LoadError>> {
+    fn object<S: DeserializeOwned>(value: &Value) -> Result<Object<S>, Box<LoadError>> {
         let name = value.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Value::as_str);
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
-        Object::deserialize(value).map_err(|error| LoadError {
-            object: name.map(|name| format!("{kind} {name}")),
-            why: error.to_string(),
-            ..LoadError::default()
+        Object::deserialize(value).map_err(|error| {
+            Box::new(LoadError {
+                object: name.map(|name| format!("{kind} {name}")),
+                why: error.to_string(),
+                ..LoadError::default()
+            })
         })
     }
     Ok(match kind {
@@ -233,7 +235,7 @@ fn of_value(kind: KindOf, value: &Value) -> Result<Read, LoadError> {
 }
 
 /// The parser's words name the field and the line; the line is kept apart, as it counts from the document's start.
-fn yaml_error(error: &serde_yaml_ng::Error) -> LoadError {
+fn yaml_error(error: &serde_yaml_ng::Error) -> Box<LoadError> {
     let line = error.location().map(|location| location.line());
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or_default();
@@ -241,7 +243,7 @@ fn yaml_error(error: &serde_yaml_ng::Error) -> LoadError {
         Some((field, why)) if !field.contains(' ') => (field.to_owned(), why),
         _ => (String::new(), text),
     };
-    LoadError { line, field, why: crate::decision::cut(why, 400), ..LoadError::default() }
+    Box::new(LoadError { line, field, why: crate::decision::cut(why, 400), ..LoadError::default() })
 }
 
 /// The documents of a text, each with the number of its first line; those without content are none.

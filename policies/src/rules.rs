@@ -60,6 +60,8 @@ pub(crate) struct Check {
     pub reads: BTreeMap<String, Reads>,
     /// Variables it needs, by their place.
     pub variables: BTreeSet<usize>,
+    /// It is about a container's process: of an image volume nothing is started.
+    pub is_of_process: bool,
 }
 
 /// A signer of a rule.
@@ -377,6 +379,9 @@ fn key_text(signer: &SignerSpec, namespace: Option<&str>, material: &Material) -
     key.data.clone().or_else(located).map(|key| key.trim().to_owned())
 }
 
+/// What variables give, by name.
+type Shapes = Vec<(String, cel::Shape)>;
+
 /// What is found while a rule is made.
 struct Builder {
     faults: Vec<Fault>,
@@ -542,7 +547,7 @@ impl Builder {
         conditions
     }
 
-    fn variables(&mut self, spec: &ImageRuleSpec) -> (Vec<(String, Compiled)>, Vec<(String, cel::Shape)>) {
+    fn variables(&mut self, spec: &ImageRuleSpec) -> (Vec<(String, Compiled)>, Shapes) {
         let attestations: Vec<_> = spec.require.attestations.iter().map(|it| it.name.as_str()).collect();
         let (mut variables, mut shapes) = (Vec::<(String, Compiled)>::new(), Vec::<(String, cel::Shape)>::new());
         for (at, variable) in spec.variables.iter().enumerate() {
@@ -593,6 +598,7 @@ impl Builder {
                 validation: validation.clone(),
                 reads: expression.names().clone(),
                 variables: BTreeSet::new(),
+                is_of_process: false,
                 expression,
                 message: message.flatten(),
             };
@@ -617,6 +623,11 @@ impl Check {
                 self.reads.entry(name.clone()).or_default().add(reads);
             }
         }
+        self.trace_variables(variables);
+        self.is_of_process = OF_PROCESSES.iter().any(|name| self.reads.contains_key(*name));
+    }
+
+    fn trace_variables(&mut self, variables: &[(String, Compiled)]) {
         // A variable only names those before it, so one way back finds all.
         for (at, (name, compiled)) in variables.iter().enumerate().rev() {
             let is_named = self.reads.get(cel::VARIABLES).is_some_and(|reads| reads.fields.contains_key(name));
@@ -662,5 +673,7 @@ fn is_code(text: &str) -> bool {
 /// Names that have a value for each image only.
 pub(crate) const OF_IMAGES: [&str; 7] =
     ["image", "signatures", "attestations", "dna", "expectation", "findings", "container"];
+/// Those of them that are about what is started.
+const OF_PROCESSES: [&str; 4] = ["dna", "expectation", "findings", "container"];
 /// Units of all expressions of a rule together, as Kubernetes allows.
 const MAX_RULE_COST: u64 = 10_000_000;

@@ -10,7 +10,7 @@ use cel::common::ast::{IdedExpr, SourceInfo};
 use super::{
     check::{self, Wrong},
     functions,
-    names::Names,
+    names::{Names, needs_resolved},
     reads::Reads,
     shape::Shape,
     source::{self, Position},
@@ -24,6 +24,8 @@ pub struct Compiled {
     shape: Shape,
     cost: u64,
     reads: BTreeMap<String, Reads>,
+    /// More is read of an image than how the pod names it.
+    pub(super) needs_resolved: bool,
 }
 
 /// Why an expression is refused.
@@ -68,7 +70,8 @@ impl Compiled {
             )));
         }
         let (shape, cost, reads) = (checked.shape, checked.cost, checked.reads);
-        Ok(Self { source: source.to_owned(), tree, shape, cost, reads })
+        let needs_resolved = needs_resolved(&reads);
+        Ok(Self { source: source.to_owned(), tree, shape, cost, reads, needs_resolved })
     }
 
     /// Its text.

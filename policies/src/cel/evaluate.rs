@@ -17,9 +17,9 @@ use cel::{
 use dna::Cause;
 
 use super::{
+    check::{ATTESTATIONS, VARIABLES},
     compile::{Compiled, clean},
     functions,
-    names::needs_resolved,
     value::Made,
 };
 
@@ -65,6 +65,7 @@ pub(crate) struct Given<'g> {
     lookup: &'g dyn Lookup,
     /// Names of this rule that have no value.
     lacks: Mutex<Vec<(String, Lack)>>,
+    has_lacks: AtomicBool,
     touched: Mutex<Vec<Lack>>,
     resolved: AtomicBool,
 }
@@ -72,7 +73,7 @@ pub(crate) struct Given<'g> {
 impl<'g> Given<'g> {
     pub(crate) fn new(lookup: &'g dyn Lookup) -> Self {
         let (lacks, touched) = (Mutex::default(), Mutex::default());
-        Self { lookup, lacks, touched, resolved: AtomicBool::new(false) }
+        Self { lookup, lacks, has_lacks: AtomicBool::new(false), touched, resolved: AtomicBool::new(false) }
     }
 
     fn touch(&self, lack: Lack) {
@@ -85,14 +86,18 @@ impl<'g> Given<'g> {
 
 impl VariableResolver for Given<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
-        let lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named = lacks.iter().filter(|(name, _)| name == variable).peekable();
-        if named.peek().is_some() {
-            named.for_each(|(_, lack)| self.touch(lack.clone()));
+        // Names of paths are tried as a whole first: none is one but these.
+        if variable.contains('.') && !variable.starts_with(ATTESTATIONS) && !variable.starts_with(VARIABLES) {
             return None;
         }
-        drop(named);
-        drop(lacks);
+        if self.has_lacks.load(Ordering::Relaxed) {
+            let lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut named = lacks.iter().filter(|(name, _)| name == variable).peekable();
+            if named.peek().is_some() {
+                named.for_each(|(_, lack)| self.touch(lack.clone()));
+                return None;
+            }
+        }
         match self.lookup.value(variable, self.resolved.load(Ordering::Relaxed))? {
             Ok(value) => Some(CowVal::Borrowed(&**value)),
             Err(lack) => {
@@ -123,11 +128,12 @@ impl<'g> Frame<'g> {
 
     /// Says that a name has no value, and why.
     pub(crate) fn lack(&mut self, name: impl Into<String>, lack: Lack) {
+        self.given.has_lacks.store(true, Ordering::Relaxed);
         self.given.lacks.lock().unwrap_or_else(PoisonError::into_inner).push((name.into(), lack));
     }
 
     pub(crate) fn evaluate(&self, compiled: &Compiled) -> Outcome<'g> {
-        self.given.resolved.store(needs_resolved(compiled.names()), Ordering::Relaxed);
+        self.given.resolved.store(compiled.needs_resolved, Ordering::Relaxed);
         self.given.touched.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let evaluated = catch_unwind(AssertUnwindSafe(|| {
             Value::resolve_val(&compiled.tree, &self.context).map(CowVal::into_owned)

@@ -396,7 +396,7 @@ fn what_is_unknown_is_no_value_however_it_is_asked_for() {
         match frame.evaluate(&compiled) {
             Outcome::Value(value) => value.downcast_ref::<CelBool>().map(|value| *value.inner()),
             Outcome::Lacks(lacks) => {
-                assert_eq!(lacks, [lack.clone()]);
+                assert_eq!(lacks, std::slice::from_ref(&lack));
                 None
             }
             Outcome::Error(error) => panic!("{source}: {error}"),

@@ -9,8 +9,8 @@ use cel::common::{
 use serde::{
     Serialize, Serializer,
     ser::{
-        SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
-        SerializeTupleVariant,
+        Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+        SerializeTupleStruct, SerializeTupleVariant,
     },
 };
 
@@ -18,8 +18,16 @@ use super::{
     functions,
     reads::Reads,
     shape::{MAX_ITEMS, Shape},
+    shared::Shared,
 };
 
+macro_rules! no_name {
+    ($($function:ident($kind:ty))*) => {
+        $(fn $function(self, _: $kind) -> Result<Option<String>, TooMany> {
+            Err(no_name())
+        })*
+    };
+}
 /// A value that owns all of it.
 pub(crate) type Made = Box<dyn Val>;
 
@@ -33,12 +41,16 @@ pub(crate) fn make<T: Serialize + ?Sized>(value: &T, reads: &Reads, shape: &Shap
 
 /// Text as a value.
 pub(crate) fn text(text: &str) -> Made {
-    Box::new(CelString::from(text.to_owned()))
+    Box::new(Shared::new(CelString::from(text.to_owned())))
 }
 
 /// A list of values.
 pub(crate) fn list(values: Vec<Made>) -> Made {
-    Box::new(CelList::from(values))
+    Box::new(Shared::new(CelList::from(values)))
+}
+
+fn map(entries: HashMap<CelMapKey<'static>, Made>) -> Made {
+    Box::new(Shared::new(CelMap::from(entries)))
 }
 
 /// True or false.
@@ -68,7 +80,7 @@ pub(crate) fn with_text(map: Made, name: &str, value: &str) -> Made {
     let Some(known) = map.downcast_ref::<CelMap<'static>>() else { return map };
     let mut entries = known.clone().into_inner();
     entries.insert(CelMapKey::String(CelString::from(name.to_owned())), text(value));
-    Box::new(CelMap::from(entries))
+    self::map(entries)
 }
 
 /// A value that is true or false.
@@ -165,13 +177,20 @@ impl<'a> Elements<'a> {
     }
 
     fn put<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), TooMany> {
-        let Some(maker) = self.maker.field(name) else { return Ok(()) };
+        match self.maker.field(name) {
+            Some(_) => self.put_owned(name.to_owned(), value),
+            None => Ok(()),
+        }
+    }
+
+    fn put_owned<T: Serialize + ?Sized>(&mut self, name: String, value: &T) -> Result<(), TooMany> {
+        let Some(maker) = self.maker.field(&name) else { return Ok(()) };
         let most = self.maker.most();
         if self.map.len() >= most {
             return Err(TooMany(format!("a map has more than the {most} entries that rules may read")));
         }
         let value = value.serialize(maker)?;
-        self.map.insert(CelMapKey::String(CelString::from(name.to_owned())), value);
+        self.map.insert(CelMapKey::String(CelString::from(name)), value);
         Ok(())
     }
 
@@ -180,7 +199,7 @@ impl<'a> Elements<'a> {
     }
 
     fn map(self) -> Made {
-        tagged(self.variant, Box::new(CelMap::from(self.map)))
+        tagged(self.variant, map(self.map))
     }
 }
 
@@ -189,7 +208,7 @@ fn tagged(variant: Option<&'static str>, value: Made) -> Made {
         None => value,
         Some(name) => {
             let key = CelMapKey::String(CelString::from(name.to_owned()));
-            Box::new(CelMap::from(HashMap::from([(key, value)])))
+            map(HashMap::from([(key, value)]))
         }
     }
 }
@@ -399,15 +418,15 @@ impl SerializeMap for Elements<'_> {
     type Error = TooMany;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), TooMany> {
-        let made = key.serialize(Maker { reads: &WHOLE, shape: &Shape::Any })?;
-        let key = made.downcast_ref::<CelString<'_>>().map(|key| key.inner().to_owned());
-        self.key = Some(key.ok_or_else(|| TooMany("a map has keys that are no text".to_owned()))?);
+        self.key = key.serialize(Name(self.maker))?;
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), TooMany> {
-        let key = self.key.take().unwrap_or_default();
-        self.put(&key, value)
+        match self.key.take() {
+            Some(key) => self.put_owned(key, value),
+            None => Ok(()),
+        }
     }
 
     fn end(self) -> Result<Made, TooMany> {
@@ -439,4 +458,107 @@ impl SerializeStructVariant for Elements<'_> {
     fn end(self) -> Result<Made, TooMany> {
         Ok(self.map())
     }
+}
+
+/// The key of a map: its text, where what it names is read.
+struct Name<'a>(Maker<'a>);
+
+impl Serializer for Name<'_> {
+    type Ok = Option<String>;
+    type Error = TooMany;
+    type SerializeSeq = Impossible<Option<String>, TooMany>;
+    type SerializeTuple = Impossible<Option<String>, TooMany>;
+    type SerializeTupleStruct = Impossible<Option<String>, TooMany>;
+    type SerializeTupleVariant = Impossible<Option<String>, TooMany>;
+    type SerializeMap = Impossible<Option<String>, TooMany>;
+    type SerializeStruct = Impossible<Option<String>, TooMany>;
+    type SerializeStructVariant = Impossible<Option<String>, TooMany>;
+
+    fn serialize_str(self, name: &str) -> Result<Option<String>, TooMany> {
+        Ok(self.0.field(name).map(|_| name.to_owned()))
+    }
+
+    fn serialize_unit_variant(self, _: &'static str, _: u32, name: &'static str) -> Result<Option<String>, TooMany> {
+        self.serialize_str(name)
+    }
+
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        name: &T,
+    ) -> Result<Option<String>, TooMany> {
+        name.serialize(self)
+    }
+
+    no_name! {
+        serialize_bool(bool) serialize_i8(i8) serialize_i16(i16) serialize_i32(i32) serialize_i64(i64)
+        serialize_u8(u8) serialize_u16(u16) serialize_u32(u32) serialize_u64(u64) serialize_f32(f32) serialize_f64(f64)
+        serialize_char(char) serialize_bytes(&[u8]) serialize_unit_struct(&'static str)
+    }
+
+    fn serialize_none(self) -> Result<Option<String>, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> Result<Option<String>, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_unit(self) -> Result<Option<String>, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<Option<String>, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<Self::SerializeSeq, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<Self::SerializeTuple, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeTupleStruct, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeTupleVariant, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeStruct, TooMany> {
+        Err(no_name())
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStructVariant, TooMany> {
+        Err(no_name())
+    }
+}
+
+fn no_name() -> TooMany {
+    TooMany("a map has keys that are no text".to_owned())
 }

@@ -21,11 +21,8 @@ impl<'a> Judge<'a> {
     pub(super) fn expressions(&mut self, facts: Option<&SubjectFacts>, documents: &Documents<'_>, scope: Scope) {
         let rule = self.rule;
         let is_volume = facts.is_some_and(|facts| facts.image.used.role == Role::Volume);
-        let checks = rule.checks.iter().filter(|check| {
-            let of_process =
-                ["container", "dna", "expectation", "findings"].iter().any(|name| check.reads.contains_key(*name));
-            check.validation.scope == scope && !(is_volume && of_process)
-        });
+        let checks =
+            rule.checks.iter().filter(|check| check.validation.scope == scope && !(is_volume && check.is_of_process));
         let given = Given::new(documents);
         let mut frame = Frame::new(&given);
         if let Some(facts) = facts {
