@@ -15,8 +15,10 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Cluster, Inside, mayfly_path, run};
 
+type Scenario = fn(&World);
+
 /// What is tried, in this order.
-const SCENARIOS: [(&str, fn(&World)); 8] = [
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("a_pod_that_fits_is_admitted_and_runs", a_pod_that_fits_is_admitted_and_runs),
     (
         "what_would_not_start_is_refused_where_it_is_enforced_and_does_not_start_where_it_is_not",

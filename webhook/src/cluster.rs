@@ -33,8 +33,11 @@ pub struct Cluster {
     namespaces: Cache<String, Arc<Value>>,
     secrets: Cache<(String, String), Arc<Option<PullSecret>>>,
     accounts: Cache<(String, String), Arc<Vec<String>>>,
-    maps: Cache<(String, String), Arc<BTreeMap<String, Vec<u8>>>>,
+    maps: Cache<(String, String), Arc<Entries>>,
 }
+
+/// What a ConfigMap holds, by key.
+type Entries = BTreeMap<String, Vec<u8>>;
 
 /// What may be read beyond namespaces and nodes: each needs a role of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl Cluster {
             accounts: Cache::builder().max_capacity(50_000).time_to_live(kept(SECRET_SECONDS)).build(),
             maps: Cache::builder()
                 .max_capacity(MAP_BYTES)
-                .weigher(|_, map: &Arc<BTreeMap<String, Vec<u8>>>| {
+                .weigher(|_, map: &Arc<Entries>| {
                     let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len() + 100).sum();
                     u32::try_from(bytes).unwrap_or(u32::MAX)
                 })

@@ -134,7 +134,7 @@ fn waited(found: Fact<Arc<DnaFact>>, analyzer: &Analyzer, image: &Image) -> Fact
 
 enum Stated {
     None,
-    One(trust::Verified<trust::Attestation>, BTreeSet<String>),
+    One(Box<trust::Verified<trust::Attestation>>, BTreeSet<String>),
     Undecided(String),
 }
 
@@ -146,7 +146,7 @@ fn stated(vouched: &Vouched, image: &Image, origins: &Origins) -> Stated {
     match findings.dna(&image.digest, origins.threshold.max(1)) {
         Ok(Some(attestation)) => {
             let same = findings.attestations.iter().filter(|one| one.predicate == attestation.predicate);
-            Stated::One(attestation.clone(), same.map(|one| one.proof.signer.clone()).collect())
+            Stated::One(Box::new(attestation.clone()), same.map(|one| one.proof.signer.clone()).collect())
         }
         Ok(None) => Stated::None,
         Err(undecided) => Stated::Undecided(undecided.to_string()),
@@ -164,7 +164,10 @@ struct Step {
 }
 
 impl Step {
-    async fn run(self, attested: Option<(trust::Verified<trust::Attestation>, BTreeSet<String>)>) -> Answer<DnaFact> {
+    async fn run(
+        self,
+        attested: Option<(Box<trust::Verified<trust::Attestation>>, BTreeSet<String>)>,
+    ) -> Answer<DnaFact> {
         if let Some((attestation, signers)) = attested {
             match trust::attested_dna(&attestation, &self.place.ask()).await {
                 Lookup::Present(dna) => {
