@@ -1,5 +1,6 @@
 //! What can be typed: the doc comments here are the help. Nothing is done with it here.
 
+pub(crate) mod policy;
 pub(crate) mod trust;
 pub(crate) mod webhook;
 
@@ -46,6 +47,9 @@ pub(crate) enum Command {
     /// Write the current trust root of a Sigstore instance, for `verify --trusted-root`
     #[cfg(feature = "tuf")]
     TrustRoot(trust::TrustRoot),
+    /// Rules for admission: test them, hold manifests against them
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Review what comes to a Kubernetes cluster, as a validating webhook
     Webhook(webhook::Webhook),
     /// The same with everything that is kept in one folder: no other service is needed

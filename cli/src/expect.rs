@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use analyzer::ConfigMaps;
 use anyhow::{Context as _, bail};
-use dna::{ContainerSpec, Effect, Expectation, Finding, Limits, RuntimeFacts, Workload};
+use dna::{ContainerSpec, Effect, Expectation, Finding, Limits, Workload};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -27,11 +27,7 @@ pub(crate) fn run(args: &args::Expect) -> anyhow::Result<()> {
     let spec = pod.spec().with_context(|| format!("{name} in {file}"))?;
     let container =
         container(&spec.containers, args.container.as_deref()).with_context(|| format!("{name} in {file}"))?;
-    let runtime = match &args.runtime {
-        None => RuntimeFacts::default(),
-        Some(path) => serde_yaml_ng::from_slice(&output::read(path)?)
-            .with_context(|| format!("{} holds no facts of a runtime", path.display()))?,
-    };
+    let runtime = crate::policy::runtime(args.runtime.as_deref())?;
     let question = Question::open(&args.source, &args.open)?;
     let dna = question.dna();
     let maps = config_maps(&manifests);

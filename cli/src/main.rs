@@ -14,6 +14,7 @@ mod html;
 mod human;
 mod keys;
 mod output;
+mod policy;
 mod profile;
 mod question;
 mod remote;
@@ -50,7 +51,11 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match run(args.command) {
         Ok(()) => ExitCode::from(FINE),
-        Err(error) if error.is::<verify::NotVerified>() || error.is::<expect::DoesNotFit>() => {
+        Err(error)
+            if error.is::<verify::NotVerified>()
+                || error.is::<expect::DoesNotFit>()
+                || error.is::<policy::Refused>() =>
+        {
             output::complain(&error);
             ExitCode::from(NO)
         }
@@ -76,6 +81,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Keys(args) => keys::run(&args),
         #[cfg(feature = "tuf")]
         Command::TrustRoot(args) => trust_root::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::webhook(&args),
         Command::Serve(args) => webhook::serve(&args),
         Command::Conformance(args) => conformance::run(&args),

@@ -193,4 +193,59 @@ mod tests {
         assert!(refined.unknowns.iter().any(|unknown| unknown.place == "/etc/secret"), "{:?}", refined.unknowns);
         assert!(refined.start.env.iter().any(|known| known.name == "MODE"));
     }
+
+    /// What a container of the image, with this pod, is expected to do.
+    fn bound(
+        container: serde_json::Value,
+        volumes: serde_json::Value,
+        maps: &analyzer::ConfigMaps,
+    ) -> dna::Expectation {
+        let mut spec = serde_json::json!({"containers": [{"name": "c", "image": "i"}], "volumes": volumes});
+        let fields = container.as_object().expect("an object").clone();
+        spec.pointer_mut("/containers/0").and_then(|one| one.as_object_mut()).expect("a container").extend(fields);
+        let spec = dna::PodSpec::read(&spec).expect("a pod");
+        let (analysis, runtime) = (analysis(), dna::RuntimeFacts::default());
+        let digest = analysis.dna.digest().expect("a digest");
+        let container = spec.containers.first().expect("one");
+        analyzer::bind(&analysis.dna, &digest, container, maps, &runtime, &Limits::default())
+    }
+
+    fn programs(expectation: &dna::Expectation) -> Vec<String> {
+        expectation.behavior.exec.iter().map(|item| item.what.path.to_string()).collect()
+    }
+
+    #[test]
+    fn a_pod_s_command_configuration_and_probes_are_read() {
+        use serde_json::json;
+        let none = analyzer::ConfigMaps::new();
+        let own = bound(json!({}), json!([]), &none);
+        assert_eq!(own.argv, ["/entry.sh", "app", "-x"]);
+        assert!(programs(&own).contains(&"/usr/bin/app".to_owned()), "{:?}", programs(&own));
+        let inline = bound(
+            json!({"command": ["sh", "-c", "exec $(TOOL)"], "env": [{"name": "TOOL", "value": "tool"}]}),
+            json!([]),
+            &none,
+        );
+        assert_eq!(inline.argv, ["sh", "-c", "exec tool"]);
+        assert_eq!(programs(&inline), ["/bin/sh", "/usr/bin/tool"]);
+        let missing = bound(json!({"command": ["nothing"]}), json!([]), &none);
+        assert_eq!(missing.effect(), dna::Effect::Fails);
+        let probed = bound(
+            json!({"livenessProbe": {"exec": {"command": ["tool"]}}, "lifecycle": {"preStop": {"exec": {"command": ["gone"]}}}}),
+            json!([]),
+            &none,
+        );
+        let beside: Vec<_> = probed.beside.iter().map(|one| (one.field.as_str(), one.exec.len())).collect();
+        assert_eq!(beside, [("livenessProbe", 1), ("preStop", 0)]);
+        assert!(probed.findings.iter().any(|finding| finding.code == dna::FindingCode::ProbeProgramMissing));
+        // A script out of a ConfigMap takes the place of the image's.
+        let volumes = json!([{"name": "v", "configMap": {"name": "scripts"}}]);
+        let mounts = json!({"volumeMounts": [{"name": "v", "mountPath": "/entry.sh", "subPath": "entry.sh"}]});
+        let script = std::collections::BTreeMap::from([("entry.sh".to_owned(), b"#!/bin/sh\nexec tool\n".to_vec())]);
+        let maps = analyzer::ConfigMaps::from([("scripts".to_owned(), script)]);
+        let mounted = bound(mounts.clone(), volumes.clone(), &maps);
+        assert_eq!(programs(&mounted), ["/bin/sh", "/entry.sh", "/usr/bin/tool"]);
+        let unread = bound(mounts, volumes, &none);
+        assert!(unread.unknowns.iter().any(|unknown| unknown.place == "/entry.sh"), "{:?}", unread.unknowns);
+    }
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use dna::{Limits, RuntimeFacts};
+use dna::Limits;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{args::webhook as args, output, remote};
@@ -60,11 +60,7 @@ fn config(
         }
         (None, None) => bail!("name --tls-dir or --tls-secret"),
     };
-    let runtime = match &args.runtime {
-        None => RuntimeFacts::default(),
-        Some(path) => serde_yaml_ng::from_slice(&output::read(path)?)
-            .with_context(|| format!("{} holds no facts of a runtime", path.display()))?,
-    };
+    let runtime = crate::policy::runtime(args.runtime.as_deref())?;
     Ok(webhook::Config {
         listen: args.listen,
         status_listen: args.status_listen,

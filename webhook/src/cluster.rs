@@ -24,16 +24,26 @@ use serde_json::Value;
 
 use crate::gather::Keyring;
 
-/// A cluster, or the absence of one.
+/// A cluster, or what files say of one.
 #[derive(Clone)]
 pub struct Cluster {
     client: Option<Client>,
+    given: Arc<Given>,
     may: Permissions,
     platforms: Arc<ArcSwap<Vec<Platform>>>,
     namespaces: Cache<String, Arc<Value>>,
     secrets: Cache<(String, String), Arc<Option<PullSecret>>>,
     accounts: Cache<(String, String), Arc<Vec<String>>>,
     maps: Cache<(String, String), Arc<Entries>>,
+}
+
+/// What is known of a cluster that is not asked.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Namespaces, by name.
+    pub namespaces: BTreeMap<String, Value>,
+    /// ConfigMaps, whatever their namespace.
+    pub config_maps: ConfigMaps,
 }
 
 /// What a ConfigMap holds, by key.
@@ -71,6 +81,7 @@ impl Cluster {
         let kept = |seconds: u64| Duration::from_secs(seconds);
         Self {
             client,
+            given: Arc::default(),
             may,
             platforms: Arc::default(),
             namespaces: Cache::builder().max_capacity(20_000).time_to_live(kept(NAMESPACE_SECONDS)).build(),
@@ -87,6 +98,12 @@ impl Cluster {
         }
     }
 
+    /// What files say of one; nothing is asked.
+    #[must_use]
+    pub fn of_files(given: Given) -> Self {
+        Self { given: Arc::new(given), ..Self::new(None, Permissions { secrets: false, config_maps: false }) }
+    }
+
     /// The client, where there is a cluster.
     #[must_use]
     pub fn client(&self) -> Option<&Client> {
@@ -98,7 +115,9 @@ impl Cluster {
     /// # Errors
     /// [`Unanswered`]; the caller decides what that means, never that it has no labels.
     pub async fn namespace(&self, name: &str, deadline: Instant) -> Result<Arc<Value>, Unanswered> {
-        let Some(client) = &self.client else { return Ok(Arc::new(Value::Null)) };
+        let Some(client) = &self.client else {
+            return Ok(Arc::new(self.given.namespaces.get(name).cloned().unwrap_or(Value::Null)));
+        };
         if name.is_empty() {
             return Ok(Arc::new(Value::Null));
         }
@@ -208,9 +227,12 @@ impl Cluster {
         containers: &[ContainerSpec],
         deadline: Instant,
     ) -> Result<ConfigMaps, Unanswered> {
-        let mut maps = ConfigMaps::new();
-        let Some(client) = self.client.as_ref().filter(|_| self.may.config_maps) else { return Ok(maps) };
         let names: BTreeSet<&str> = containers.iter().flat_map(analyzer::config_maps).collect();
+        let Some(client) = self.client.as_ref().filter(|_| self.may.config_maps) else {
+            let given = &self.given.config_maps;
+            return Ok(names.iter().filter_map(|name| Some(((*name).to_owned(), given.get(*name)?.clone()))).collect());
+        };
+        let mut maps = ConfigMaps::new();
         for name in names {
             let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
             let what = format!("ConfigMap {namespace}/{name}");

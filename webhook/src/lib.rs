@@ -13,6 +13,7 @@
 pub mod cluster;
 mod error;
 pub mod gather;
+mod judge;
 pub mod review;
 pub mod rulebook;
 mod run;
@@ -20,4 +21,5 @@ mod server;
 pub mod service;
 
 pub use error::Error;
+pub use judge::Judged;
 pub use run::{Certificates, Config, run};

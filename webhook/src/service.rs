@@ -149,7 +149,7 @@ impl Service {
             let named = crate::gather::name(image);
             matching.iter().for_each(|matching| matching.needs(&named, &review, &mut needs));
         }
-        review.subjects = match self.gather(request, &spec, &needs, &book, deadline).await {
+        review.subjects = match self.gather(&request.namespace, &spec, &needs, &book, deadline).await {
             Ok(subjects) => subjects,
             Err(why) => return (Response::deny(uid, Status::later(why, 2)), Told::Failed("cluster")),
         };
@@ -223,18 +223,18 @@ impl Service {
     }
 
     /// What is known of the pod's images in time.
-    async fn gather(
+    pub(crate) async fn gather(
         &self,
-        request: &Request,
+        namespace: &str,
         spec: &PodSpec,
         needs: &Needs,
         book: &Rulebook,
         deadline: Instant,
     ) -> Result<Vec<SubjectFacts>, String> {
-        let keyring = self.cluster.keyring(&request.namespace, spec, deadline);
+        let keyring = self.cluster.keyring(namespace, spec, deadline);
         let maps = async {
             match needs.expectation {
-                true => self.cluster.config_maps(&request.namespace, &spec.containers, deadline).await,
+                true => self.cluster.config_maps(namespace, &spec.containers, deadline).await,
                 false => Ok(BTreeMap::new()),
             }
         };

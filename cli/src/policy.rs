@@ -1,0 +1,258 @@
+//! `mayfly policy`: rules held against cases, and manifests against rules.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use dna::{Limits, RuntimeFacts};
+use jiff::Timestamp;
+use policies::{Decision, Effect, GroupVersionKind, Request, Review, Verdict};
+use serde_json::{Value, json};
+use webhook::{
+    Judged,
+    cluster::{Cluster, Given},
+    gather::{self, Analyzer, Gatherer},
+    rulebook::{self, Beside, Rulebook},
+    service::{self, Service},
+};
+
+use crate::{
+    args::{ExplainFormat, policy as args},
+    expect::{config_maps, documents, name, told, workload},
+    output::{self, Destination},
+    remote,
+    text::clean,
+};
+
+/// A case failed, or an object would be refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(String);
+
+pub(crate) fn run(args: &args::Policy) -> anyhow::Result<()> {
+    match args {
+        args::Policy::Test(args) => test(args),
+        args::Policy::Check(args) => check(args),
+        args::Policy::Crds => Destination::default().write(policies::kinds::crds_yaml().as_bytes()),
+    }
+}
+
+fn rules(paths: &[PathBuf]) -> anyhow::Result<policies::Rules> {
+    rulebook::from_files(paths).map_err(|problems| anyhow::anyhow!("the rules do not load:\n{}", problems.join("\n")))
+}
+
+fn test(args: &args::Test) -> anyhow::Result<()> {
+    let rules = rules(&args.rules)?;
+    let (mut text, mut failed, mut results) = (String::new(), 0, Vec::new());
+    for file in yaml_files(&args.cases)? {
+        let shown = file.display().to_string();
+        let cases = String::from_utf8(output::read(&file)?).with_context(|| format!("{shown} is not UTF-8"))?;
+        for result in policies::cases::run(&rules, &cases).with_context(|| format!("{shown} holds no cases"))? {
+            let mark = if result.failures.is_empty() { "ok    " } else { "FAILED" };
+            failed += usize::from(!result.failures.is_empty());
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{mark} {shown}: {}", clean(&result.name));
+            for failure in &result.failures {
+                let _ = writeln!(text, "         {}", clean(failure));
+            }
+            results.push(json!({"file": shown, "case": result}));
+        }
+    }
+    if results.is_empty() {
+        bail!("there are no cases");
+    }
+    match args.format {
+        ExplainFormat::Human => Destination::default().write(text.as_bytes())?,
+        ExplainFormat::Json => Destination::default().write(&output::pretty(&results)?)?,
+    }
+    if failed > 0 {
+        return Err(Refused(format!("{failed} of {} cases failed", results.len())).into());
+    }
+    Ok(())
+}
+
+/// The files themselves, and those of folders.
+fn yaml_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let reading = || format!("cannot read {}", path.display());
+        let mut inside: Vec<PathBuf> = Vec::new();
+        for entry in std::fs::read_dir(path).with_context(reading)? {
+            inside.push(entry.with_context(reading)?.path());
+        }
+        inside.retain(|file| file.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json"));
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
+}
+
+/// What became of one object.
+#[derive(serde::Serialize)]
+struct Checked {
+    file: String,
+    object: String,
+    namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Decision>,
+    findings: BTreeMap<String, Vec<dna::Finding>>,
+}
+
+fn check(args: &args::Check) -> anyhow::Result<()> {
+    let mut objects = Vec::new();
+    for file in &args.manifests {
+        let shown = file.display().to_string();
+        objects.extend(documents(file)?.into_iter().map(|object| (shown.clone(), object)));
+    }
+    let all: Vec<Value> = objects.iter().map(|(_, object)| object.clone()).collect();
+    let asked: Vec<_> = objects.into_iter().filter(|(_, object)| workload(object).is_some()).collect();
+    if asked.is_empty() {
+        bail!("there is no object with a pod in these files");
+    }
+    let service = service(args, &all)?;
+    let checked = remote::block_on(async {
+        let mut checked = Vec::new();
+        for (file, object) in &asked {
+            let judged = judge(&service, args, object, &all).await;
+            let judged = judged.with_context(|| format!("{} in {file} cannot be judged", name(object)))?;
+            checked.push(outcome(file, object, &args.namespace, judged));
+        }
+        Ok(checked)
+    })?;
+    match args.format {
+        ExplainFormat::Human => Destination::default().write(human(&checked).as_bytes())?,
+        ExplainFormat::Json => Destination::default().write(&output::pretty(&checked)?)?,
+    }
+    let is_denied = |one: &&Checked| one.decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Deny);
+    match checked.iter().filter(is_denied).count() {
+        0 => Ok(()),
+        denied => Err(Refused(format!("{denied} of {} objects would be refused", checked.len())).into()),
+    }
+}
+
+/// The webhook's own service, with the files in place of a cluster.
+fn service(args: &args::Check, documents: &[Value]) -> anyhow::Result<Service> {
+    let limits = Limits::default();
+    let mut registry = remote::settings(&args.registry)?;
+    let folder = oci::Cache::default_folder();
+    registry.cache = folder.map(|folder| oci::Cache::new(folder, oci::Cache::DEFAULT_BYTES));
+    let runtime = runtime(args.runtime.as_deref())?;
+    let analyzer = Arc::new(Analyzer::new(limits.clone(), registry.cache.clone(), MEMORY)?);
+    let settings = gather::Settings { registry, runtime, limits, memory_bytes: MEMORY };
+    let gatherer = Arc::new(Gatherer::new(settings, analyzer, None));
+    let cluster = Cluster::of_files(Given { namespaces: BTreeMap::new(), config_maps: config_maps(documents) });
+    let settings = service::Settings {
+        cluster: String::new(),
+        own_namespace: None,
+        exempting_groups: BTreeSet::new(),
+        inline_bytes: u64::MAX,
+    };
+    let service = Service::new(gatherer, cluster, None, None, settings);
+    let book = Rulebook::new(rules(&args.rules)?, Vec::new(), &Beside::default(), Timestamp::now());
+    if let Some(problem) = book.problems.first() {
+        bail!("{problem}");
+    }
+    service.arm(book);
+    Ok(service)
+}
+
+/// Facts of the nodes, as a file has them.
+pub(crate) fn runtime(path: Option<&Path>) -> anyhow::Result<RuntimeFacts> {
+    match path {
+        None => Ok(RuntimeFacts::default()),
+        Some(path) => serde_yaml_ng::from_slice(&output::read(path)?)
+            .with_context(|| format!("{} holds no facts of a runtime", path.display())),
+    }
+}
+
+async fn judge(service: &Service, args: &args::Check, object: &Value, documents: &[Value]) -> anyhow::Result<Judged> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let version = text("/apiVersion");
+    let (group, version) = version.split_once('/').map_or(("", version.as_str()), |(group, version)| (group, version));
+    let namespace = Some(text("/metadata/namespace")).filter(|name| !name.is_empty());
+    let namespace = namespace.unwrap_or_else(|| args.namespace.clone());
+    let kind = GroupVersionKind { group: group.to_owned(), version: version.to_owned(), kind: text("/kind") };
+    let request = Request {
+        kind,
+        name: text("/metadata/name"),
+        namespace: namespace.clone(),
+        operation: "CREATE".to_owned(),
+        ..Request::default()
+    };
+    let is_meant = |one: &&Value| {
+        one.get("kind").and_then(Value::as_str) == Some("Namespace")
+            && one.pointer("/metadata/name").and_then(Value::as_str) == Some(namespace.as_str())
+    };
+    let mut of_file = documents.iter().find(is_meant).cloned();
+    let space = of_file
+        .get_or_insert_with(|| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
+    if args.enforce
+        && let Some(metadata) = space.get_mut("metadata").and_then(Value::as_object_mut)
+        && let Some(labels) = metadata.entry("labels").or_insert_with(|| json!({})).as_object_mut()
+    {
+        labels.insert(service::ENFORCE.to_owned(), "true".into());
+    }
+    let review = Review { request, object: object.clone(), namespace_object: space.clone(), ..Review::default() };
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    service.judge(review, deadline).await.map_err(anyhow::Error::msg)
+}
+
+fn outcome(file: &str, object: &Value, namespace: &str, judged: Judged) -> Checked {
+    let (decision, findings) = match judged {
+        Judged::NotAsked => (None, BTreeMap::new()),
+        Judged::Decided(review, decision) => {
+            let of = |subject: &dna::SubjectFacts| {
+                Some((subject.image.used.name.clone(), subject.expectation.known()?.findings.clone()))
+            };
+            (Some(*decision), review.subjects.iter().filter_map(of).collect())
+        }
+    };
+    let own = object.pointer("/metadata/namespace").and_then(Value::as_str);
+    Checked {
+        file: file.to_owned(),
+        object: name(object),
+        namespace: own.unwrap_or(namespace).to_owned(),
+        decision,
+        findings,
+    }
+}
+
+fn human(checked: &[Checked]) -> String {
+    let mut text = String::new();
+    for one in checked {
+        let verdict = match one.decision.as_ref().map(|decision| decision.verdict) {
+            None => "not asked: no rule is about it",
+            Some(Verdict::Allow) => "allowed",
+            Some(Verdict::Warn) => "allowed with warnings",
+            Some(Verdict::Deny) => "DENIED",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{} in {}: {verdict}", clean(&one.object), clean(&one.namespace));
+        for reason in one.decision.iter().flat_map(|decision| &decision.reasons) {
+            let effect = match reason.effect {
+                Effect::Deny => "deny ",
+                Effect::Warn => "warn ",
+                Effect::Audit => "audit",
+            };
+            let _ = writeln!(text, "  {effect} {}", clean(&reason.text()));
+        }
+        for (container, findings) in &one.findings {
+            for finding in findings {
+                let _ = write!(text, "  {}: {}", clean(container), told(finding));
+            }
+        }
+    }
+    text
+}
+
+/// For facts of one run, and for images analyzed at once.
+const MEMORY: u64 = 512 << 20;
