@@ -83,6 +83,8 @@ fn config(
             exempting_groups: args.exempting_groups.iter().cloned().collect(),
             inline_bytes: args.inline * MIB,
         },
+        identity: args.replica.clone(),
+        sample: args.sample_attested,
         drain: Duration::from_secs(args.drain),
     })
 }

@@ -6,6 +6,7 @@
 //!                     ├─ gather: reference ► digest ► who vouches, DNA, expectation   (by digest, one flight for all)
 //!                     ├─ policies: decide, pure
 //!                     └─ lineage: what was decided, what containers are bound to
+//! worker ──► what runs already: bound, decided again when rules change, reported        (one replica at a time)
 //! ```
 //!
 //! [`run()`] starts all of it. What was verified is kept by digest; what was decided never is: rules are asked every time.
@@ -14,11 +15,13 @@ pub mod cluster;
 mod error;
 pub mod gather;
 mod judge;
+mod packed;
 pub mod review;
 pub mod rulebook;
 mod run;
 mod server;
 pub mod service;
+mod worker;
 
 pub use error::Error;
 pub use judge::Judged;

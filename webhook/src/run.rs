@@ -13,13 +13,14 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
 };
-use lineage::{Ledger, Recorder, RecorderOptions};
+use lineage::{Ledger, Recorder, RecorderOptions, Retention};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use oci::registry;
 use policies::{Rules, kinds::ObjectRef};
 use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::{
     Error,
@@ -28,6 +29,7 @@ use crate::{
     rulebook::{self, Beside, Rulebook},
     server::Servers,
     service::{self, Service},
+    worker::{self, Worker},
 };
 
 /// What the webhook is told once.
@@ -65,6 +67,10 @@ pub struct Config {
     pub analysis_bytes: u64,
     /// How the service behaves.
     pub service: service::Settings,
+    /// Names this replica among all: the pod's name; none: one is made up.
+    pub identity: Option<String>,
+    /// Of so many attested DNAs that are used, one is worked out here too and compared; zero: none.
+    pub sample: u32,
     /// How long it still serves after it was told to end.
     pub drain: Duration,
 }
@@ -145,6 +151,19 @@ pub async fn run(
     }
     let rules = tokio::spawn(rules.keep_reading(Arc::clone(&service), ended()));
     let nodes = tokio::spawn(keep_platforms(cluster, ended()));
+    let own_namespace = config.service.own_namespace.clone().filter(|own| !own.is_empty());
+    let settings = worker::Settings {
+        // Two processes never have one name: a replica that was restarted in place is another one.
+        identity: format!("{}_{}", config.identity.as_deref().unwrap_or("mayfly"), Uuid::now_v7()),
+        namespace: own_namespace
+            .or_else(|| client.as_ref().map(|client| client.default_namespace().to_owned()))
+            .unwrap_or_default(),
+        sample: config.sample,
+        retention: Retention::default(),
+    };
+    let templates = worker::listen(&service);
+    let ahead = tokio::spawn(worker::run_ahead(Arc::clone(&service), templates, ended()));
+    let worker = tokio::spawn(Worker::new(Arc::clone(&service), ledger.clone(), settings).run(ended()));
     let servers =
         Servers::bind(service, metrics, (config.listen, serving.config()), config.status_listen, config.drain)?;
     if let Some(address) = servers.address() {
@@ -153,7 +172,7 @@ pub async fn run(
     }
     let served = servers.run(shutdown).await;
     let _ = end.send(true);
-    for task in [certificates, rules, nodes] {
+    for task in [certificates, rules, nodes, ahead, worker] {
         if let Err(panicked) = task.await {
             warn!(%panicked, "a task ended before its time");
         }

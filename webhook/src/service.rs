@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -17,14 +17,17 @@ use jiff::Timestamp;
 use lineage::{Binding, DecisionImage, Document, Recorder};
 use policies::{Decision, Effect, Needs, Review, Verdict};
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tracing::{Instrument as _, info, warn};
 use uuid::Uuid;
 
 use crate::{
     cluster::Cluster,
     gather::{Gatherer, Origins, Pod, Wanted},
+    packed::Packed,
     review::{self, Request, Response, Status},
     rulebook::Rulebook,
+    worker::Template,
 };
 
 /// Reviews requests.
@@ -37,6 +40,9 @@ pub struct Service {
     pub(crate) settings: Settings,
     /// Whether the certificate that is served is good; none where there is none to serve.
     pub(crate) serving: Option<certs::Serving>,
+    /// Where templates go whose images are looked at before their pods come.
+    pub(crate) ahead: OnceLock<mpsc::Sender<Template>>,
+    pub(crate) packed: Packed,
 }
 
 /// What a service is told once.
@@ -62,7 +68,8 @@ impl Service {
         serving: Option<certs::Serving>,
         settings: Settings,
     ) -> Self {
-        Self { rulebook: ArcSwapOption::empty(), gatherer, cluster, recorder, settings, serving }
+        let (rulebook, ahead, packed) = (ArcSwapOption::empty(), OnceLock::new(), Packed::default());
+        Self { rulebook, gatherer, cluster, recorder, settings, serving, ahead, packed }
     }
 
     /// Puts rules in force.
@@ -125,6 +132,11 @@ impl Service {
                 return (Response::deny(uid, Status::later(unanswered.to_string(), 2)), Told::Failed("cluster"));
             }
         };
+        if let (Some(ahead), Some(template)) = (self.ahead.get(), Template::of(request)) {
+            // Full: its pods will ask for themselves.
+            let taken = if ahead.try_send(template).is_ok() { "taken" } else { "dropped" };
+            metrics::counter!("mayfly_templates_total", "outcome" => taken).increment(1);
+        }
         let mut review = asked(request, namespace.as_ref().clone());
         let matching = book.rules.matching(&review);
         if matching.is_empty() {
@@ -290,14 +302,6 @@ impl Service {
     /// Leaves what was decided, and what containers are bound to; never waits.
     fn record(&self, request: &Request, review: &Review, decision: &Decision, id: Uuid, now: Timestamp) {
         let Some(recorder) = self.recorder.as_ref().filter(|_| !review.request.dry_run) else { return };
-        let details = json!({
-            "reasons": decision.reasons, "unknown": decision.unknown, "exceptions": decision.exceptions,
-            "findings": findings(&review.subjects),
-        });
-        let Ok(details) = Document::pack(details.to_string().as_bytes()) else {
-            warn!("a decision is too large for the ledger");
-            return;
-        };
         let text =
             |pointer: &str| review.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = match request.name.is_empty() {
@@ -306,45 +310,15 @@ impl Service {
                 .unwrap_or_else(|| text("/metadata/generateName")),
             false => request.name.clone(),
         };
-        let images = review.subjects.iter().map(|subject| DecisionImage {
-            name: subject.image.used.name.clone(),
-            reference: subject.image.used.reference.clone(),
-            digest: subject.resolved.known().map(|resolved| resolved.platform_digest.clone()),
-        });
-        recorder.record(lineage::Decision {
-            id,
-            at: now,
-            cluster: self.settings.cluster.clone(),
-            namespace: request.namespace.clone(),
-            kind: request.kind.kind.clone(),
-            name: name.clone(),
-            user: request.user_info.username.clone(),
-            operation: request.operation.clone(),
-            verdict: match decision.verdict {
-                Verdict::Allow => lineage::Verdict::Allow,
-                Verdict::Warn => lineage::Verdict::Warn,
-                Verdict::Deny => lineage::Verdict::Deny,
-            },
-            is_dry_run: false,
-            has_unknowns: !decision.unknown.is_empty(),
-            images: images.collect(),
-            rules: decision
-                .rules
-                .iter()
-                .map(|rule| lineage::RuleVersion { name: rule.rule.clone(), version: rule.version.to_string() })
-                .collect(),
-            details,
-        });
+        let Some(record) = self.written(review, decision, (&request.kind.kind, &name), id, now) else { return };
+        recorder.record(record);
         let is_pod = request.kind.group.is_empty() && request.kind.kind == "Pod";
         let pod_uid = text("/metadata/uid");
         if !decision.is_allowed() || !is_pod || pod_uid.is_empty() {
             return;
         }
         for subject in review.subjects.iter().filter(|subject| subject.image.used.role != Role::Volume) {
-            let expectation = subject
-                .expectation
-                .known()
-                .and_then(|expectation| Document::pack(&dna::canonical_json(expectation.as_ref()).ok()?).ok());
+            let expectation = subject.expectation.known().and_then(|expectation| self.packed.document(expectation));
             recorder.record(Binding {
                 cluster: self.settings.cluster.clone(),
                 pod_uid: pod_uid.clone(),
@@ -359,6 +333,54 @@ impl Service {
                 at: now,
             });
         }
+    }
+
+    /// A decision as the ledger keeps it, about an object of this kind and name.
+    pub(crate) fn written(
+        &self,
+        review: &Review,
+        decision: &Decision,
+        (kind, name): (&str, &str),
+        id: Uuid,
+        now: Timestamp,
+    ) -> Option<lineage::Decision> {
+        let details = json!({
+            "reasons": decision.reasons, "unknown": decision.unknown, "exceptions": decision.exceptions,
+            "findings": findings(&review.subjects),
+        });
+        let Ok(details) = Document::pack(details.to_string().as_bytes()) else {
+            warn!("a decision is too large for the ledger");
+            return None;
+        };
+        let images = review.subjects.iter().map(|subject| DecisionImage {
+            name: subject.image.used.name.clone(),
+            reference: subject.image.used.reference.clone(),
+            digest: subject.resolved.known().map(|resolved| resolved.platform_digest.clone()),
+        });
+        Some(lineage::Decision {
+            id,
+            at: now,
+            cluster: self.settings.cluster.clone(),
+            namespace: review.request.namespace.clone(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            user: review.request.user_info.username.clone(),
+            operation: review.request.operation.clone(),
+            verdict: match decision.verdict {
+                Verdict::Allow => lineage::Verdict::Allow,
+                Verdict::Warn => lineage::Verdict::Warn,
+                Verdict::Deny => lineage::Verdict::Deny,
+            },
+            is_dry_run: false,
+            has_unknowns: !decision.unknown.is_empty(),
+            images: images.collect(),
+            rules: decision
+                .rules
+                .iter()
+                .map(|rule| lineage::RuleVersion { name: rule.rule.clone(), version: rule.version.to_string() })
+                .collect(),
+            details,
+        })
     }
 
     /// Sets the gauges, for whoever is about to read them.
@@ -500,14 +522,14 @@ fn findings(subjects: &[SubjectFacts]) -> BTreeMap<&str, &[dna::Finding]> {
 }
 
 /// The controller, as `Kind/name`.
-fn owner(object: &Value) -> Option<String> {
+pub(crate) fn owner(object: &Value) -> Option<String> {
     let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
     let controller = owners.iter().find(|owner| owner.get("controller").and_then(Value::as_bool) == Some(true))?;
     Some(format!("{}/{}", controller.get("kind")?.as_str()?, controller.get("name")?.as_str()?))
 }
 
 /// On pods that the kubelet runs from its own files: they run already, refusing them only hides them.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Labels of a namespace.
 pub const EXEMPT: &str = "mayfly.dev/exempt";

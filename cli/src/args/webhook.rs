@@ -95,6 +95,12 @@ pub(crate) struct Serving {
     /// MiB of compressed images that are analyzed at once
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub(crate) analysis_memory: u64,
+    /// Of so many attested DNAs that are used, one is worked out here too and compared; 0: none
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) sample_attested: u32,
+    /// Names this replica where one of several is elected to look after what runs
+    #[arg(long, value_name = "NAME", env = "HOSTNAME")]
+    pub(crate) replica: Option<String>,
     /// Seconds to go on serving after the signal to end
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) drain: u64,

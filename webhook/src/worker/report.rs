@@ -1,0 +1,291 @@
+//! What was decided of a workload that runs, as a PolicyReport beside it: other tools show and count these.
+//!
+//! Source: Kubernetes Policy WG, `wgpolicyk8s.io/v1alpha2`. One report for each workload, owned by it, so that it goes when the
+//! workload does; small, as the API server's store holds all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dna::Digest;
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams},
+};
+use policies::{Decision, Effect, Reason};
+use serde_json::{Value, json};
+
+use super::running::Workload;
+
+/// The report of a workload, whose pods were decided on one by one.
+pub(super) fn report(workload: &Workload, decisions: &[Decision]) -> Value {
+    let reasons: BTreeSet<&Reason> = decisions.iter().flat_map(|decision| &decision.reasons).collect();
+    let asked: BTreeSet<&str> =
+        decisions.iter().flat_map(|decision| &decision.rules).map(|rule| rule.rule.as_str()).collect();
+    let complained: BTreeSet<&str> = reasons.iter().map(|reason| reason.rule.as_str()).collect();
+    let mut counts: BTreeMap<&str, usize> = ["error", "fail", "pass", "skip", "warn"].map(|word| (word, 0)).into();
+    counts.insert("pass", asked.difference(&complained).count());
+    for reason in &reasons {
+        *counts.entry(outcome(reason)).or_default() += 1;
+    }
+    // The gravest first, as reasons are sorted.
+    let mut results: Vec<Value> = reasons.iter().take(MAX_RESULTS).map(|reason| result(reason)).collect();
+    let mut report = json!({
+        "apiVersion": "wgpolicyk8s.io/v1alpha2",
+        "kind": "PolicyReport",
+        "metadata": {
+            "name": name(workload),
+            "namespace": workload.namespace,
+            "labels": {"app.kubernetes.io/managed-by": "mayfly"},
+            "ownerReferences": [{
+                "apiVersion": workload.api_version, "kind": workload.kind, "name": workload.name, "uid": workload.uid,
+            }],
+        },
+        "scope": {
+            "apiVersion": workload.api_version, "kind": workload.kind, "name": workload.name,
+            "namespace": workload.namespace, "uid": workload.uid,
+        },
+        "summary": counts,
+        "results": results,
+    });
+    // Names in Kubernetes are at most 253 characters: without results it fits.
+    while report.to_string().len() > MAX_BYTES && results.pop().is_some() {
+        if let Some(kept) = report.get_mut("results") {
+            *kept = results.clone().into();
+        }
+    }
+    report
+}
+
+/// The report's name: of its workload's kind and name, cut and made unique where that is too long.
+fn name(workload: &Workload) -> String {
+    let full = format!("mayfly-{}-{}", workload.kind.to_lowercase(), workload.name);
+    match full.char_indices().nth(MAX_NAME) {
+        None => full,
+        Some((end, _)) => {
+            let hash: String = Digest::sha256(full.as_bytes()).hex().chars().take(8).collect();
+            let start = full.get(..end.saturating_sub(9)).unwrap_or("mayfly").trim_end_matches(['-', '.']);
+            format!("{start}-{hash}")
+        }
+    }
+}
+
+/// In a report's words. What is only recorded is a failure too: a report is where it is seen.
+fn outcome(reason: &Reason) -> &'static str {
+    match (&reason.unknown, reason.effect) {
+        (Some(_), _) => "error",
+        (None, Effect::Deny | Effect::Audit) => "fail",
+        (None, Effect::Warn) => "warn",
+    }
+}
+
+fn result(reason: &Reason) -> Value {
+    let clean = |text: &str, most: usize| -> String {
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+    };
+    let mut result = json!({
+        "source": "mayfly", "policy": clean(&reason.rule, 120), "rule": clean(&reason.code, 60),
+        "result": outcome(reason), "scored": true, "message": clean(&reason.text(), MAX_MESSAGE_CHARS),
+        "properties": {"effect": format!("{:?}", reason.effect)},
+    });
+    if let (Some(image), Some(fields)) = (&reason.image, result.get_mut("properties").and_then(Value::as_object_mut)) {
+        fields.insert("container".to_owned(), clean(&image.name, 63).into());
+        if let Some(digest) = &image.digest {
+            fields.insert("digest".to_owned(), digest.as_str().into());
+        }
+    }
+    result
+}
+
+/// Where reports are written.
+pub(super) struct Reports {
+    client: Client,
+    /// Whether the cluster has such objects, as far as it was asked.
+    is_there: Option<bool>,
+    /// What each report was written as.
+    written: BTreeMap<String, Digest>,
+    told: String,
+}
+
+impl Reports {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, is_there: None, written: BTreeMap::new(), told: String::new() }
+    }
+
+    /// Looks whether the cluster has such objects.
+    pub(super) async fn discover(&mut self) {
+        let is_there = match self.client.list_api_group_resources("wgpolicyk8s.io/v1alpha2").await {
+            Ok(list) => list.resources.iter().any(|resource| resource.kind == "PolicyReport"),
+            Err(kube::Error::Api(status)) if status.is_not_found() => false,
+            Err(error) => return tracing::debug!(%error, "whether there are PolicyReports is not known"),
+        };
+        if self.is_there != Some(is_there) {
+            match is_there {
+                true => tracing::info!("what is decided of running workloads is written to PolicyReports"),
+                false => tracing::info!("the cluster has no PolicyReports (wgpolicyk8s.io/v1alpha2): none are written"),
+            }
+        }
+        self.is_there = Some(is_there);
+        metrics::gauge!("mayfly_policy_reports_available").set(f64::from(u8::from(is_there)));
+    }
+
+    /// Writes a report where it says something new.
+    pub(super) async fn write(&mut self, report: &Value) {
+        if self.is_there != Some(true) {
+            return;
+        }
+        let text = |pointer: &str| report.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
+        let (key, digest) = (format!("{namespace}/{name}"), Digest::sha256(report.to_string().as_bytes()));
+        if self.written.get(&key) == Some(&digest) {
+            return;
+        }
+        let api = self.api(&namespace);
+        match api.patch(&name, &PatchParams::apply("mayfly").force(), &Patch::Apply(report)).await {
+            Ok(_) => {
+                metrics::counter!("mayfly_policy_reports_written_total").increment(1);
+                self.written.insert(key, digest);
+                self.told.clear();
+            }
+            Err(error) => {
+                metrics::counter!("mayfly_policy_reports_failed_total").increment(1);
+                let error = error.to_string();
+                if self.told != error {
+                    tracing::warn!(error, namespace, report = name, "a PolicyReport cannot be written");
+                }
+                self.told = error;
+            }
+        }
+    }
+
+    /// Removes the report of a workload of which nothing runs any more.
+    pub(super) async fn remove(&mut self, workload: &Workload) {
+        let key = format!("{}/{}", workload.namespace, name(workload));
+        if self.written.remove(&key).is_none() {
+            return;
+        }
+        let removed = self.api(&workload.namespace).delete(&name(workload), &DeleteParams::default()).await;
+        match removed {
+            Ok(_) => {}
+            // With its owner.
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) => tracing::debug!(%error, report = key, "a PolicyReport of what no longer runs stays"),
+        }
+    }
+
+    fn api(&self, namespace: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("wgpolicyk8s.io", "v1alpha2", "PolicyReport"));
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
+    /// Forgets the reports of workloads that are gone.
+    pub(super) fn keep(&mut self, workloads: &BTreeSet<Workload>) {
+        let names: BTreeSet<String> =
+            workloads.iter().map(|workload| format!("{}/{}", workload.namespace, name(workload))).collect();
+        self.written.retain(|key, _| names.contains(key));
+    }
+}
+
+/// Of a report, as JSON.
+const MAX_BYTES: usize = 2 << 10;
+const MAX_RESULTS: usize = 10;
+const MAX_MESSAGE_CHARS: usize = 240;
+/// A name's limit in Kubernetes.
+const MAX_NAME: usize = 253;
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
+mod tests {
+    use policies::{RuleVersion, Verdict};
+
+    use super::*;
+    use crate::worker::fake::Fake;
+
+    fn workload(name: &str) -> Workload {
+        Workload {
+            namespace: "shop".to_owned(),
+            api_version: "apps/v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: name.to_owned(),
+            uid: "d-1".to_owned(),
+        }
+    }
+
+    fn reason(effect: Effect, code: &str, found: &str) -> Reason {
+        Reason {
+            effect,
+            rule: "baseline".to_owned(),
+            check: None,
+            code: code.to_owned(),
+            image: None,
+            expected: String::new(),
+            found: found.to_owned(),
+            tried: Vec::new(),
+            remedy: String::new(),
+            unknown: None,
+        }
+    }
+
+    fn decision(reasons: Vec<Reason>) -> Decision {
+        let rule = |name: &str| RuleVersion { rule: name.to_owned(), version: Digest::sha256(name.as_bytes()) };
+        Decision {
+            verdict: Verdict::Deny,
+            reasons,
+            unknown: Vec::new(),
+            exceptions: Vec::new(),
+            rules: vec![rule("baseline"), rule("restricted")],
+            retry_seconds: None,
+        }
+    }
+
+    #[test]
+    fn a_report_counts_and_names_what_is_wrong_the_gravest_first() {
+        let unknown = Reason { unknown: Some("registry".to_owned()), ..reason(Effect::Deny, "IMG_UNSIGNED", "?") };
+        let one = decision(vec![reason(Effect::Audit, "PRIVILEGED", "it is"), reason(Effect::Warn, "TAG", "a tag")]);
+        let other = decision(vec![unknown, reason(Effect::Audit, "PRIVILEGED", "it is")]);
+        let report = report(&workload("web"), &[one, other]);
+        assert_eq!(report["summary"], json!({"pass": 1, "fail": 1, "warn": 1, "error": 1, "skip": 0}));
+        assert_eq!(report["results"][0]["rule"], "IMG_UNSIGNED");
+        assert_eq!(report["metadata"]["name"], "mayfly-deployment-web");
+        assert_eq!(report["metadata"]["ownerReferences"][0]["uid"], "d-1");
+    }
+
+    #[test]
+    fn a_report_is_small_whatever_is_wrong_and_whatever_it_is_called() {
+        let many = (0..500).map(|at| reason(Effect::Deny, &format!("CODE_{at}"), &"ü\u{7}".repeat(5_000))).collect();
+        let report = report(&workload(&"n".repeat(253)), &[decision(many)]);
+        assert!(report.to_string().len() <= MAX_BYTES, "{}", report.to_string().len());
+        assert_eq!(report["summary"]["fail"], 500);
+        assert!(!report["results"].as_array().expect("results").is_empty());
+        assert!(!report.to_string().contains("\\u0007"));
+        let other = name(&workload(&format!("{}x", "n".repeat(252))));
+        assert!(other.len() <= MAX_NAME && report["metadata"]["name"] != other);
+    }
+
+    #[tokio::test]
+    async fn reports_are_written_where_there_are_such_objects_and_once() {
+        let fake = Fake::default();
+        let mut reports = Reports::new(fake.client());
+        let report = report(&workload("web"), &[decision(Vec::new())]);
+        let path = "/apis/wgpolicyk8s.io/v1alpha2/namespaces/shop/policyreports/mayfly-deployment-web";
+        let writes =
+            || fake.state().asked.iter().filter(|asked| asked.starts_with("PATCH")).cloned().collect::<Vec<_>>();
+        reports.discover().await;
+        reports.write(&report).await;
+        assert_eq!(writes().len(), 0);
+
+        let resource = json!({"name": "policyreports", "singularName": "", "namespaced": true, "kind": "PolicyReport",
+            "verbs": ["patch"]});
+        let list = json!({"groupVersion": "wgpolicyk8s.io/v1alpha2", "resources": [resource]});
+        fake.put("/apis/wgpolicyk8s.io/v1alpha2", list);
+        reports.discover().await;
+        reports.write(&report).await;
+        reports.write(&report).await;
+        let asked = writes();
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        assert!(asked[0].contains("fieldManager=mayfly"), "{asked:?}");
+        assert_eq!(fake.state().objects[path]["summary"]["pass"], 2);
+        // The workload is gone, and its report with it: one of the same name is written anew.
+        reports.keep(&BTreeSet::new());
+        reports.write(&report).await;
+        assert_eq!(writes().len(), 2);
+    }
+}
