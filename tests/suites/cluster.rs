@@ -18,7 +18,8 @@ use tests::{Cluster, Inside, mayfly_path, run};
 type Scenario = fn(&World);
 
 /// What is tried, in this order.
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
+    ("pods_that_ran_before_are_covered_without_a_restart", pods_that_ran_before_are_covered_without_a_restart),
     ("a_pod_that_fits_is_admitted_and_runs", a_pod_that_fits_is_admitted_and_runs),
     (
         "what_would_not_start_is_refused_where_it_is_enforced_and_does_not_start_where_it_is_not",
@@ -76,6 +77,12 @@ impl World {
         fs::create_dir_all(folder.join("rules")).expect("a folder");
         fs::write(folder.join("rules/rules.yaml"), RULES).expect("written");
         let world = Self { cluster, webhook: Mutex::new(None) };
+        world.namespace("before", false);
+        let sleepers =
+            (0..BEFORE).map(|n| pod("before", &format!("p{n}"), &json!({"containers": [sleeping(BUSYBOX)]})));
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": sleepers.collect::<Vec<_>>()});
+        world.cluster.kubectl_with(&["create"], &list).ok();
+        world.all_run("before", BEFORE);
         world.up();
         world.register("Fail");
         world
@@ -168,11 +175,10 @@ impl World {
         }
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric, with its labels; 0 before it has one.
     fn metric(&self, name: &str) -> f64 {
         let all = self.status("metrics");
-        let line = all.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-        line.unwrap_or_else(|| panic!("no metric {name}"))
+        all.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
     }
 
     /// Requests to registries so far.
@@ -180,6 +186,19 @@ impl World {
         let all = self.status("metrics");
         let lines = all.lines().filter(|line| line.starts_with("mayfly_registry_requests"));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until so many pods of a namespace run.
+    fn all_run(&self, namespace: &str, count: usize) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let running = || {
+            let list = self.cluster.kubectl(["get", "pods", "-n", namespace, "-o", "json"]).ok().json();
+            list["items"].as_array().expect("pods").iter().filter(|pod| is_running(pod)).count()
+        };
+        while running() < count {
+            assert!(Instant::now() < deadline, "{} of {count} pods run in {namespace}", running());
+            thread::sleep(Duration::from_millis(500));
+        }
     }
 
     fn refused(&self, object: &Value) -> String {
@@ -397,12 +416,22 @@ fn many_pods_of_an_image_that_was_never_seen_cost_one_look(world: &World) {
     let asked = world.requests() - before;
     println!("30 pods of a new image: {asked} requests to the registry");
     assert!(asked <= 12.0, "{asked} requests");
-    let all = |list: &Value| list["items"].as_array().expect("pods").iter().filter(|pod| is_running(pod)).count() == 30;
+    world.all_run("burst", 30);
+}
+
+/// Pods that run before the webhook does.
+const BEFORE: usize = 30;
+
+fn pods_that_ran_before_are_covered_without_a_restart(world: &World) {
     let deadline = Instant::now() + Duration::from_secs(90);
-    while !all(&world.cluster.kubectl(["get", "pods", "-n", "burst", "-o", "json"]).ok().json()) {
-        assert!(Instant::now() < deadline, "30 pods do not run");
+    let covered = || world.metric("mayfly_pods{state=\"covered\"}");
+    while covered() < 30.0 {
+        assert!(Instant::now() < deadline, "{} of {BEFORE} pods are covered", covered());
         thread::sleep(Duration::from_millis(500));
     }
+    let pods = world.cluster.kubectl(["get", "pods", "-n", "before", "-o", "json"]).ok().json();
+    let restarted = |pod: &&Value| pod.pointer("/status/containerStatuses/0/restartCount") != Some(&json!(0));
+    assert_eq!(pods["items"].as_array().expect("pods").iter().filter(restarted).count(), 0);
 }
 
 /// An image of one program, with content of its own.
