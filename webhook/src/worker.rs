@@ -10,11 +10,13 @@
 //! Two things are done at once. Whoever loses the election stops where he is: what he wrote twice counts once.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
+use dna::Platform;
 use futures_util::future;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -36,6 +38,8 @@ mod facts;
 mod fake;
 mod report;
 mod running;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use ahead::{Template, listen, run as run_ahead};
 
@@ -65,6 +69,8 @@ pub(crate) struct Worker {
     cluster: Option<Cluster>,
     reports: Option<tokio::sync::Mutex<Reports>>,
     board: Mutex<Board>,
+    /// The platform of each node, as of the last look.
+    nodes: ArcSwap<BTreeMap<String, Platform>>,
     /// There is something to be done.
     filled: Notify,
     /// Nobody can tell which images are looked at more closely.
@@ -81,6 +87,7 @@ impl Worker {
             cluster: client.clone().map(Cluster::new),
             reports: client.map(|client| tokio::sync::Mutex::new(Reports::new(client))),
             board: Mutex::default(),
+            nodes: ArcSwap::default(),
             filled: Notify::new(),
             salt: uuid::Uuid::now_v7(),
         }
@@ -113,6 +120,8 @@ impl Worker {
 
     async fn work(&self) {
         future::join4(self.keep_looking(), self.keep_doing(false), self.keep_doing(true), self.keep_tidy()).await;
+        // Without a cluster and a ledger there is nothing to do, which is no reason to begin again.
+        future::pending().await
     }
 
     /// Looks at all pods, again and again. A look that fails leaves everything as it is.
@@ -145,6 +154,10 @@ impl Worker {
             time: Timestamp::now(),
             now: Instant::now(),
         };
+        match cluster.nodes().await {
+            Ok(nodes) => self.nodes.store(Arc::new(nodes)),
+            Err(error) => debug!(%error, "the nodes' platforms are not known anew"),
+        }
         self.board().begin();
         cluster.pods(|pod| self.board().see(&pod, scope)).await?;
         let gone = self.board().end();

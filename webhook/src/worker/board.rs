@@ -121,16 +121,16 @@ impl Board {
             return;
         }
         let (named, face, variant) = (pod.named(), pod.face(), pod.variant());
-        self.seen.running.insert(named.uid.clone());
+        self.seen.running.insert(named.bound.clone());
         self.seen.names.insert((named.namespace.clone(), named.name.clone()), variant.clone());
         let is_due =
             |retries: &HashMap<String, Retry>, key: &str| retries.get(key).is_none_or(|retry| scope.now >= retry.at);
         if scope.binds
             && !pod.is_new(scope.time)
-            && self.covered.get(&named.uid) != Some(&face)
-            && is_due(&self.retries, &named.uid)
+            && self.covered.get(&named.bound) != Some(&face)
+            && is_due(&self.retries, &named.bound)
             && self.covers.len() < MAX_WAITING
-            && self.pending.insert(named.uid.clone())
+            && self.pending.insert(named.bound.clone())
         {
             self.covers.push_back((named.clone(), face));
         }
@@ -182,13 +182,13 @@ impl Board {
 
     /// A pod was bound, or not.
     pub(super) fn covered(&mut self, named: &Named, face: Digest, is_covered: bool, now: Instant) {
-        self.pending.remove(&named.uid);
+        self.pending.remove(&named.bound);
         match is_covered {
             true => {
-                self.retries.remove(&named.uid);
-                self.covered.insert(named.uid.clone(), face);
+                self.retries.remove(&named.bound);
+                self.covered.insert(named.bound.clone(), face);
             }
-            false => self.retry(&named.uid, now),
+            false => self.retry(&named.bound, now),
         }
     }
 
@@ -219,6 +219,12 @@ impl Board {
     /// All workloads that were decided on.
     pub(super) fn workloads(&self) -> BTreeSet<Workload> {
         self.variants.values().filter_map(|state| Some(state.decided.as_ref()?.workload.clone())).collect()
+    }
+
+    /// How many variants were decided by these rules.
+    #[cfg(test)]
+    pub(super) fn decided_by(&self, book: &Digest) -> usize {
+        self.variants.values().filter(|state| state.decided.as_ref().is_some_and(|it| it.book == *book)).count()
     }
 
     /// Whether a decision of an earlier time stands no longer: everything that runs of its object was decided since, with all

@@ -22,7 +22,7 @@ impl Worker {
     /// Binds those containers of a pod that nobody bound. An error says why some stay unbound.
     pub(super) async fn cover(&self, cluster: &Cluster, named: &Named) -> Result<(), String> {
         let (Some(ledger), Some(recorder)) = (&self.ledger, &self.service.recorder) else { return Ok(()) };
-        let rows = ledger.bindings_of_pod(&self.service.settings.cluster, &named.uid).await;
+        let rows = ledger.bindings_of_pod(&self.service.settings.cluster, &named.bound).await;
         let rows = rows.map_err(|error| error.to_string())?;
         let Some(asked) = self.asked(cluster, named).await? else { return Ok(()) };
         let open = open(&asked.pod.containers(), &rows);
@@ -65,7 +65,7 @@ impl Worker {
         }
         Some(Binding {
             cluster: self.service.settings.cluster.clone(),
-            pod_uid: named.uid.clone(),
+            pod_uid: named.bound.clone(),
             container: facts.image.used.name.clone(),
             namespace: named.namespace.clone(),
             pod: named.name.clone(),

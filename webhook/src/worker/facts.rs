@@ -1,7 +1,7 @@
 //! What is known of the images that a pod runs: by the digests that the kubelet pulled, for the platform of its node.
 
 use std::{
-    collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,17 +19,14 @@ use crate::rulebook::Rulebook;
 pub(super) struct Asked {
     pub(super) pod: Running,
     pub(super) review: Review,
-    pub(super) book: std::sync::Arc<Rulebook>,
+    pub(super) book: Arc<Rulebook>,
     pub(super) needs: Needs,
-    /// Platforms of all nodes, by name.
-    nodes: BTreeMap<String, dna::Platform>,
 }
 
 impl Worker {
     /// A pod as it is, with what the rules for it need; none where it is gone or at its end.
     pub(super) async fn asked(&self, cluster: &Cluster, named: &Named) -> Result<Option<Asked>, String> {
-        let told = |error: kube::Error| error.to_string();
-        let found = cluster.pod(named).await.map_err(told)?;
+        let found = cluster.pod(named).await.map_err(|error| error.to_string())?;
         let Some(pod) = found.filter(|pod| !pod.has_ended()) else { return Ok(None) };
         let book = self.service.rulebook.load_full().ok_or("the rules are not read yet")?;
         let namespace = self.service.cluster.namespace(&named.namespace, Instant::now() + STEP).await;
@@ -42,15 +39,14 @@ impl Worker {
             let named = crate::gather::name(&image);
             matching.iter().for_each(|matching| matching.needs(&named, &review, &mut needs));
         }
-        let nodes = cluster.nodes().await.map_err(told)?;
-        Ok(Some(Asked { pod, review, book, needs, nodes }))
+        Ok(Some(Asked { pod, review, book, needs }))
     }
 
     /// Facts of each image of the pod, under the names that the pod has for them.
     pub(super) async fn facts(&self, asked: &Asked, needs: &Needs) -> Result<Vec<SubjectFacts>, String> {
         let written = spec(&asked.pod)?;
         let mut spec = written.clone();
-        if let Some(node) = asked.nodes.get(asked.pod.node()) {
+        if let Some(node) = self.nodes.load().get(asked.pod.node()) {
             spec.operating_systems = Some([node.os().to_owned()].into());
             spec.architectures = Some([node.architecture().to_owned()].into());
         }

@@ -91,6 +91,10 @@ impl State {
                 }
                 Some(_) => (200, self.put(path, body)),
             },
+            Method::DELETE => match self.objects.remove(path) {
+                None => failure(404),
+                Some(found) => (200, found),
+            },
             // Server-side apply of the whole object.
             Method::PATCH => (200, self.put(path, body)),
             _ => match self.objects.get(path).cloned() {

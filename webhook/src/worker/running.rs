@@ -24,7 +24,11 @@ pub(super) struct Running {
 pub(super) struct Named {
     pub(super) namespace: String,
     pub(super) name: String,
+    /// The API server's.
     pub(super) uid: String,
+    /// What the kubelet and the container runtime know the pod by, under which it is bound. Of a mirror pod it is that of the pod
+    /// in the kubelet's own file. Source: kubelet, `pkg/kubelet/config/common.go`, `applyDefaults`; `pod/mirror_client.go`.
+    pub(super) bound: String,
 }
 
 /// An object that pods belong to; of a pod that belongs to none, the pod.
@@ -53,7 +57,9 @@ impl Running {
 
     pub(super) fn named(&self) -> Named {
         let text = |field: &str| self.text(field).to_owned();
-        Named { namespace: text("/metadata/namespace"), name: text("/metadata/name"), uid: text("/metadata/uid") }
+        let (namespace, name, uid) = (text("/metadata/namespace"), text("/metadata/name"), text("/metadata/uid"));
+        let bound = self.mirrors().filter(|own| !own.is_empty()).map_or_else(|| uid.clone(), str::to_owned);
+        Named { namespace, name, uid, bound }
     }
 
     /// Whether none of its containers will run again.
@@ -63,7 +69,15 @@ impl Running {
 
     /// Whether the kubelet runs it from a file of its own.
     pub(super) fn is_mirror(&self) -> bool {
-        self.object.pointer("/metadata/annotations").and_then(|all| all.get(crate::service::MIRROR)).is_some()
+        self.mirrors().is_some()
+    }
+
+    /// The uid of the kubelet's own pod.
+    fn mirrors(&self) -> Option<&str> {
+        self.object
+            .pointer("/metadata/annotations")?
+            .get(crate::service::MIRROR)
+            .map(|own| own.as_str().unwrap_or_default())
     }
 
     /// The node it was given to; empty where it was not yet.
@@ -209,7 +223,7 @@ impl Cluster {
 
     /// What a pod belongs to: its controller, or of a ReplicaSet or Job the one who made that.
     pub(super) async fn workload(&self, pod: &Running) -> Workload {
-        let Named { namespace, name, uid } = pod.named();
+        let Named { namespace, name, uid, .. } = pod.named();
         let itself = || Workload { namespace, api_version: "v1".to_owned(), kind: "Pod".to_owned(), name, uid };
         // A mirror pod is its node's, which is no workload.
         let Some(controller) = pod.controller().filter(|controller| controller.kind != "Node") else { return itself() };
@@ -284,6 +298,17 @@ mod tests {
         let mut revised = pod("a", &made, "i");
         revised["metadata"]["labels"] = json!({"controller-revision-hash": "2"});
         assert_ne!(Running::new(revised).variant(), variant("a", &made, "i"));
+    }
+
+    #[test]
+    fn a_mirror_pod_is_bound_under_the_name_that_its_containers_have() {
+        let mut mirror = pod("etcd-node-1", &owner("v1", "Node", "node-1"), "i");
+        assert_eq!(Running::new(mirror.clone()).named().bound, "uid-etcd-node-1");
+        mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "0f1e"});
+        let mirror = Running::new(mirror);
+        let named = mirror.named();
+        assert!(mirror.is_mirror());
+        assert_eq!((named.uid.as_str(), named.bound.as_str()), ("uid-etcd-node-1", "0f1e"));
     }
 
     #[tokio::test]
