@@ -77,6 +77,7 @@ impl World {
         fs::create_dir_all(folder.join("rules")).expect("a folder");
         fs::write(folder.join("rules/rules.yaml"), RULES).expect("written");
         let world = Self { cluster, webhook: Mutex::new(None) };
+        world.namespace("mayfly-system", false);
         world.namespace("before", false);
         let sleepers =
             (0..BEFORE).map(|n| pod("before", &format!("p{n}"), &json!({"containers": [sleeping(BUSYBOX)]})));
