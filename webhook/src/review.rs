@@ -241,7 +241,7 @@ impl Response {
     }
 }
 
-/// When an answer must be given: half of the time the API server waits, or all of it but [`MARGIN`], whichever is later.
+/// When an answer must be given: half of the time the API server waits, or all of it but 1.2 s, whichever is later.
 ///
 /// The API server tells in whole seconds, rounded up, so that up to a second of what it says may not be there.
 pub fn deadline(now: Instant, query: Option<&str>) -> Instant {
