@@ -296,6 +296,7 @@ const LAST_RETRY: Duration = Duration::from_secs(3600);
 const DECIDE_AGAIN: SignedDuration = SignedDuration::from_hours(12);
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use policies::Verdict;
     use serde_json::{Value, json};

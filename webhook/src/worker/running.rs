@@ -259,6 +259,7 @@ const MAX_MAKERS: u64 = 20_000;
 const MAKER_HOLDS: std::time::Duration = std::time::Duration::from_secs(600);
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use serde_json::json;
 
