@@ -227,7 +227,7 @@ mod tests {
             &none,
         );
         assert_eq!(inline.argv, ["sh", "-c", "exec tool"]);
-        assert_eq!(programs(&inline), ["/bin/sh", "/usr/bin/tool"]);
+        assert_eq!(programs(&inline), ["/usr/bin/sh", "/usr/bin/tool"]);
         let missing = bound(json!({"command": ["nothing"]}), json!([]), &none);
         assert_eq!(missing.effect(), dna::Effect::Fails);
         let probed = bound(

@@ -1,7 +1,7 @@
 //! Predictions against a real kubelet: pods of real images with different security contexts, each run and each asked about.
 //!
 //! Said to fail must fail, said to come up must run; "may fail" is counted. `FIT_IMAGES` names how many images are taken (default
-//! all), `FIT_CASES` how many cases of each; docs/admission-accuracy.md has the results of all.
+//! all), `FIT_CASES` how many cases of each; docs/expect.md has the results of all.
 
 use std::{
     collections::BTreeMap,
