@@ -99,7 +99,7 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "N", default_value_t = 20)]
     pub(crate) sample_attested: u32,
     /// Names this replica where one of several is elected to look after what runs
-    #[arg(long, value_name = "NAME", env = "HOSTNAME")]
+    #[arg(long, value_name = "NAME", env = "HOSTNAME", hide_env_values = true)]
     pub(crate) replica: Option<String>,
     /// Seconds to go on serving after the signal to end
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
