@@ -168,5 +168,5 @@ fn outcomes(cluster: &Cluster, pods: &[(String, Value)]) -> Vec<Option<String>> 
 
 /// Pods at once: a machine of two cores starts so many in time.
 const BATCH: usize = 8;
-const STAYS: Duration = Duration::from_secs(14);
+const STAYS: Duration = Duration::from_secs(25);
 const LONGEST: Duration = Duration::from_secs(60);
