@@ -13,7 +13,8 @@ address=10.99.0.1
 
 build() {
   mkdir -p "$bin"
-  local work; work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
   if [ ! -x "$bin/kubelet" ]; then
     cd "$work"
     go mod download "k8s.io/kubernetes@$kubernetes"
