@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use dna::FileCapabilities;
+use dna::{CAPABILITIES, FileCapabilities};
 
 /// Reads the attribute's value; none where its revision or length is not one the kernel takes.
 pub fn read_capabilities(value: &[u8]) -> Option<FileCapabilities> {
@@ -31,61 +31,16 @@ pub fn read_capabilities(value: &[u8]) -> Option<FileCapabilities> {
 /// The names of all capabilities that we know.
 #[cfg(test)]
 pub(crate) fn all() -> impl Iterator<Item = String> {
-    NAMES.iter().map(|name| format!("CAP_{name}"))
+    CAPABILITIES.iter().map(|name| format!("CAP_{name}"))
 }
 
 fn names(bits: u64) -> BTreeSet<String> {
     let name = |bit: u32| {
-        let known = usize::try_from(bit).ok().and_then(|bit| NAMES.get(bit));
+        let known = usize::try_from(bit).ok().and_then(|bit| CAPABILITIES.get(bit));
         known.map_or_else(|| format!("CAP_{bit}"), |name| format!("CAP_{name}"))
     };
     (0..64).filter(|bit| bits >> bit & 1 == 1).map(name).collect()
 }
-
-/// Bits 0 to 40, Linux 6.12.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 #[cfg(test)]
 mod tests {

@@ -49,7 +49,7 @@ fn rules(paths: &[PathBuf]) -> anyhow::Result<policies::Rules> {
 fn test(args: &args::Test) -> anyhow::Result<()> {
     let rules = rules(&args.rules)?;
     let (mut text, mut failed, mut results) = (String::new(), 0, Vec::new());
-    for file in yaml_files(&args.cases)? {
+    for file in rulebook::yaml_files(&args.cases).map_err(anyhow::Error::msg)? {
         let shown = file.display().to_string();
         let cases = String::from_utf8(output::read(&file)?).with_context(|| format!("{shown} is not UTF-8"))?;
         for result in policies::cases::run(&rules, &cases).with_context(|| format!("{shown} holds no cases"))? {
@@ -74,26 +74,6 @@ fn test(args: &args::Test) -> anyhow::Result<()> {
         return Err(Refused(format!("{failed} of {} cases failed", results.len())).into());
     }
     Ok(())
-}
-
-/// The files themselves, and those of folders.
-fn yaml_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let reading = || format!("cannot read {}", path.display());
-        let mut inside: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(path).with_context(reading)? {
-            inside.push(entry.with_context(reading)?.path());
-        }
-        inside.retain(|file| file.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json"));
-        inside.sort();
-        files.extend(inside);
-    }
-    Ok(files)
 }
 
 /// What became of one object.

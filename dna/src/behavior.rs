@@ -30,6 +30,34 @@ pub struct Behavior {
     pub completeness: Completenesses,
 }
 
+impl Behavior {
+    /// The same without what it rests on.
+    #[must_use]
+    pub fn without_evidence(&self) -> Self {
+        fn bare<T: Clone>(items: &[Known<T>]) -> Vec<Known<T>> {
+            let bare = |item: &Known<T>| Known {
+                what: item.what.clone(),
+                confidence: item.confidence,
+                probability: item.probability,
+                when: item.when.clone(),
+                evidence: Vec::new(),
+            };
+            items.iter().map(bare).collect()
+        }
+        Self {
+            exec: bare(&self.exec),
+            load: bare(&self.load),
+            syscalls: bare(&self.syscalls),
+            capabilities: bare(&self.capabilities),
+            listen: bare(&self.listen),
+            connect: bare(&self.connect),
+            write: bare(&self.write),
+            read: bare(&self.read),
+            completeness: self.completeness.clone(),
+        }
+    }
+}
+
 /// An item of a dimension with why we believe it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Known<T> {

@@ -115,7 +115,7 @@ pub fn expect(
         no_new_privileges: bound.no_new_privileges(),
         host: spec.host,
         read_only_root: spec.security.read_only_root,
-        behavior: without_evidence(bound.behavior),
+        behavior: bound.behavior.without_evidence(),
         granted: bound.granted,
         writable: bound.writable,
         beside,
@@ -171,23 +171,6 @@ fn behavior(dna: &Dna, spec: &ContainerSpec, runtime: &RuntimeFacts, uid: Option
         read: keep(&all.read, may),
         completeness: all.completeness.clone(),
     }
-}
-
-fn without_evidence(mut behavior: Behavior) -> Behavior {
-    fn clear<T>(items: &mut [Known<T>]) {
-        for item in items {
-            item.evidence = Vec::new();
-        }
-    }
-    clear(&mut behavior.exec);
-    clear(&mut behavior.load);
-    clear(&mut behavior.syscalls);
-    clear(&mut behavior.capabilities);
-    clear(&mut behavior.listen);
-    clear(&mut behavior.connect);
-    clear(&mut behavior.write);
-    clear(&mut behavior.read);
-    behavior
 }
 
 /// Whether an item is expected in normal operation.

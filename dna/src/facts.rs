@@ -70,6 +70,15 @@ impl<T> Fact<T> {
         }
     }
 
+    /// The same absence or ignorance of something that follows from the fact; of a known one, that nobody looked.
+    pub fn missing<U>(&self) -> Fact<U> {
+        match self {
+            Self::Known(_) => Fact::not_asked(),
+            Self::Absent { tried } => Fact::Absent { tried: tried.clone() },
+            Self::Unknown { cause, detail, .. } => Fact::unknown(*cause, detail.clone()),
+        }
+    }
+
     /// The same answer about something that follows from the fact.
     pub fn map<U>(self, mut of: impl FnMut(T) -> U) -> Fact<U> {
         match self {

@@ -68,7 +68,7 @@ pub use probability::Probability;
 pub use program::{
     Elf, FileCapabilities, Hardening, Kind, Language, Linkage, Needed, Packing, Program, Relro, Run, Script, Tristate,
 };
-pub use runtime::RuntimeFacts;
+pub use runtime::{CAPABILITIES, RuntimeFacts};
 pub use secret::{REDACTED, is_secret_name, redact, redact_argv};
 pub use start::{EnvVar, ExposedPort, Healthcheck, Start};
 pub use unknown::{Subject, Unknown};

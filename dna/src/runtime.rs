@@ -73,8 +73,8 @@ impl RuntimeFacts {
     }
 }
 
-/// Every capability, `CAP_` in front of each. Source: Linux, `include/uapi/linux/capability.h`.
-pub(crate) const CAPABILITIES: [&str; 41] = [
+/// Every capability by its bit, 0 to 40, without `CAP_`. Source: Linux 6.12, `include/uapi/linux/capability.h`.
+pub const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

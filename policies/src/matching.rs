@@ -51,6 +51,14 @@ pub struct Needs {
     pub platforms: BTreeSet<String>,
 }
 
+impl Needs {
+    /// Whether signatures or attestations are to be looked for.
+    #[must_use]
+    pub fn who_vouches(&self) -> bool {
+        self.signatures || !self.attestations.is_empty() || !self.dna_signers.is_empty()
+    }
+}
+
 impl Rules {
     /// Where the rules look for the pod in an object; none where nobody does.
     #[must_use]

@@ -148,8 +148,7 @@ impl Gatherer {
         };
         let images = match self.resolve(&place, &reference, deadline).await {
             Fact::Known(images) => images,
-            Fact::Absent { tried } => return unresolved(image, Fact::Absent { tried }),
-            Fact::Unknown { cause, detail, .. } => return unresolved(image, Fact::unknown(cause, detail)),
+            other => return unresolved(image, other.missing()),
         };
         let chosen: Vec<&Member> = images.chosen(pod.platforms).collect();
         if chosen.is_empty() {
@@ -195,8 +194,7 @@ impl Gatherer {
         }
         match image {
             Fact::Known(image) => facts.resolved = Fact::Known(images.resolved(&image)),
-            Fact::Absent { tried } => return unknown(facts.image, Fact::Absent { tried }, wanted),
-            Fact::Unknown { cause, detail, .. } => return unknown(facts.image, Fact::unknown(cause, detail), wanted),
+            other => return unknown(facts.image, other.missing(), wanted),
         }
         facts
     }
@@ -211,8 +209,7 @@ impl Gatherer {
                 let asked = place.clone();
                 match self.tags.get(key, deadline, move || async move { resolve::tag(&asked, &tag).await }).await {
                     Fact::Known(digest) => digest.as_ref().clone(),
-                    Fact::Absent { tried } => return Fact::Absent { tried },
-                    Fact::Unknown { cause, detail, .. } => return Fact::unknown(cause, detail),
+                    other => return other.missing(),
                 }
             }
         };
@@ -226,8 +223,7 @@ impl Gatherer {
         let images = self.images.get(key, deadline, move || async move { resolve::images(&asked, &digest).await });
         match future::join(may_read, images).await {
             (Fact::Known(_), images) => images,
-            (Fact::Absent { tried }, _) => Fact::Absent { tried },
-            (Fact::Unknown { cause, detail, .. }, _) => Fact::unknown(cause, detail),
+            (refused, _) => refused.missing(),
         }
     }
 
@@ -281,20 +277,13 @@ fn anywhere(text: &str) -> ImageUse {
 
 /// Of an image that is not resolved, everything that was asked is as unknown as its digest.
 fn unknown(image: NamedImage, resolved: Fact<Resolved>, wanted: &Wanted) -> SubjectFacts {
-    fn same<T>(resolved: &Fact<Resolved>) -> Fact<T> {
-        match resolved {
-            Fact::Absent { tried } => Fact::Absent { tried: tried.clone() },
-            Fact::Unknown { cause, detail, .. } => Fact::unknown(*cause, detail.clone()),
-            Fact::Known(_) => Fact::not_asked(),
-        }
-    }
     let mut facts = blank(image);
     if let Some(signers) = &wanted.signers {
         facts.signers.clone_from(&signers.ids);
-        (facts.signatures, facts.attestations) = (same(&resolved), same(&resolved));
+        (facts.signatures, facts.attestations) = (resolved.missing(), resolved.missing());
     }
     if wanted.dna.is_some() {
-        facts.dna = same(&resolved);
+        facts.dna = resolved.missing();
     }
     SubjectFacts { resolved, ..facts }
 }

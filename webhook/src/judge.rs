@@ -1,12 +1,12 @@
 //! One object judged without an API server: the same steps as a review, for whoever has a manifest.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
 use dna::PodSpec;
 use jiff::Timestamp;
-use policies::{Decision, Needs, Review};
+use policies::{Decision, Review};
 
-use crate::service::Service;
+use crate::{rulebook, service::Service};
 
 /// What became of an object.
 #[derive(Debug)]
@@ -30,12 +30,7 @@ impl Service {
             return Ok(Judged::NotAsked);
         }
         let spec = PodSpec::read(spec).map_err(|error| error.to_string())?;
-        let images: BTreeSet<_> = spec.images().collect();
-        let mut needs = Needs::default();
-        for image in &images {
-            let named = crate::gather::name(image);
-            matching.iter().for_each(|matching| matching.needs(&named, &review, &mut needs));
-        }
+        let needs = rulebook::needs(&matching, &spec, &review);
         let namespace = review.request.namespace.clone();
         review.subjects = self.gather(&namespace, &spec, &needs, &book, deadline).await?;
         let decision = policies::decide(&review, &book.rules, Timestamp::now());

@@ -3,14 +3,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use dna::{Cause, Digest, Gap};
+use dna::{Cause, Digest, Gap, PodSpec};
 use jiff::{SignedDuration, Timestamp};
 use policies::{
-    AcceptedSigner, Material, Rules,
+    AcceptedSigner, Matching, Material, Needs, Review, Rules,
     kinds::{Evidence, Identity, ObjectRef},
 };
 use serde_json::Value;
@@ -171,28 +172,51 @@ fn identity(identity: &Identity) -> Result<trust::Identity, String> {
     })
 }
 
+/// What these rules must know of the images of a pod.
+#[must_use]
+pub fn needs(matching: &[Matching<'_>], spec: &PodSpec, review: &Review) -> Needs {
+    let mut needs = Needs::default();
+    for image in spec.images() {
+        let named = crate::gather::name(&image);
+        matching.iter().for_each(|matching| matching.needs(&named, review, &mut needs));
+    }
+    needs
+}
+
 /// Reads rule files: every file of the folders, and the files that are named.
 ///
 /// # Errors
 /// What does not load, a line each: files are loaded whole or not at all.
-pub fn from_files(paths: &[std::path::PathBuf]) -> Result<Rules, Vec<String>> {
-    let mut texts = Vec::new();
-    let failed = |path: &std::path::Path, error: std::io::Error| vec![format!("{}: {error}", path.display())];
-    for path in paths {
-        let mut files = vec![path.clone()];
-        if path.is_dir() {
-            let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            files = entries.map_err(|error| failed(path, error))?.into_iter().map(|entry| entry.path()).collect();
-            files.retain(|file| file.extension().is_some_and(|name| name == "yaml" || name == "yml" || name == "json"));
-            files.sort();
-        }
-        for file in files {
-            let text = std::fs::read_to_string(&file).map_err(|error| failed(&file, error))?;
-            texts.push((file.display().to_string(), text));
-        }
-    }
+pub fn from_files(paths: &[PathBuf]) -> Result<Rules, Vec<String>> {
+    let read = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok((file.display().to_string(), text))
+    };
+    let texts: Result<Vec<_>, String> = yaml_files(paths).and_then(|files| files.into_iter().map(read).collect());
+    let texts = texts.map_err(|error| vec![error])?;
     let named = texts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
     policies::load(named).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+/// The files that are named, and of folders those whose names end as YAML's or JSON's do, sorted.
+///
+/// # Errors
+/// The folder that cannot be read, and why.
+pub fn yaml_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = entries.map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+        inside.retain(|file| file.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json"));
+        inside.sort();
+        files.extend(inside);
+    }
+    Ok(files)
 }
 
 /// Rules among objects read from a cluster; what does not load is told.

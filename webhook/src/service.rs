@@ -26,7 +26,7 @@ use crate::{
     gather::{Gatherer, Origins, Pod, Wanted},
     packed::Packed,
     review::{self, Request, Response, Status},
-    rulebook::Rulebook,
+    rulebook::{self, Rulebook},
     worker::Template,
 };
 
@@ -156,11 +156,7 @@ impl Service {
         if book.rules.unchanged(&review, &matching, &images, &old_images) {
             return (Response::allow(uid), Told::Passed("unchanged"));
         }
-        let mut needs = Needs::default();
-        for image in &images {
-            let named = crate::gather::name(image);
-            matching.iter().for_each(|matching| matching.needs(&named, &review, &mut needs));
-        }
+        let needs = rulebook::needs(&matching, &spec, &review);
         review.subjects = match self.gather(&request.namespace, &spec, &needs, &book, deadline).await {
             Ok(subjects) => subjects,
             Err(why) => return (Response::deny(uid, Status::later(why, 2)), Told::Failed("cluster")),
@@ -260,9 +256,8 @@ impl Service {
         let mut ids: BTreeSet<String> = needs.signers.clone();
         ids.extend(needs.dna_signers.iter().cloned());
         let (signers, gaps) = book.signers(&ids);
-        let wants_signers = needs.signatures || !needs.attestations.is_empty() || !needs.dna_signers.is_empty();
         let wanted = Wanted {
-            signers: wants_signers.then_some(signers),
+            signers: needs.who_vouches().then_some(signers),
             dna: needs.dna.then(|| Origins {
                 attested: needs.dna_signers.clone(),
                 threshold: 1,

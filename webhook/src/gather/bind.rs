@@ -34,29 +34,24 @@ impl Bindings {
         maps: &ConfigMaps,
         deadline: Instant,
     ) -> Fact<Arc<Expectation>> {
-        let dna = match fact {
-            Fact::Known(fact) => fact,
-            Fact::Absent { tried } => return Fact::Absent { tried: tried.clone() },
-            Fact::Unknown { cause, detail, .. } => return Fact::unknown(*cause, detail.clone()),
-        };
+        let Fact::Known(dna) = fact else { return fact.missing() };
         let key = (dna.digest.clone(), said(spec, maps));
         // Most are known already; the whole DNA is read for others only.
-        let whole = async { known.whole(&dna.digest, deadline).await };
-        let (runtime, limits) = (Arc::clone(&self.runtime), Arc::clone(&self.limits));
-        let (spec, digest) = (spec.clone(), dna.digest.clone());
-        let maps: ConfigMaps =
-            analyzer::config_maps(&spec).filter_map(|name| Some((name.to_owned(), maps.get(name)?.clone()))).collect();
         if let Some(kept) = self.kept.peek(&key).await {
             return kept;
         }
-        let whole = match whole.await {
+        let digest = dna.digest.clone();
+        let whole = match known.whole(&digest, deadline).await {
             Fact::Known(whole) => whole,
             Fact::Absent { tried } => {
                 let why = format!("the DNA {digest} is no longer in {}", tried.join(", "));
                 return Fact::unknown(Cause::Ledger, why);
             }
-            Fact::Unknown { cause, detail, .. } => return Fact::unknown(cause, detail),
+            other => return other.missing(),
         };
+        let (runtime, limits, spec) = (Arc::clone(&self.runtime), Arc::clone(&self.limits), spec.clone());
+        let maps: ConfigMaps =
+            analyzer::config_maps(&spec).filter_map(|name| Some((name.to_owned(), maps.get(name)?.clone()))).collect();
         let make = move || async move {
             let bound =
                 tokio::task::spawn_blocking(move || analyzer::bind(&whole, &digest, &spec, &maps, &runtime, &limits));

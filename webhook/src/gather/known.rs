@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dna::{Behavior, Cause, Digest, Dna, DnaFact, DnaSource, Fact, Known as Item};
+use dna::{Cause, Digest, Dna, DnaFact, DnaSource, Fact};
 use jiff::Timestamp;
 use lineage::{Ledger, Origin, SubjectDna};
 use oci::registry::Lookup;
@@ -87,13 +87,8 @@ impl Known {
             None => image.digest.to_string(),
         };
         let key = (name, origins.clone());
-        if image.bytes > origins.inline_bytes && attested.is_none() {
-            let kept = self.facts.get(key.clone(), deadline.min(Instant::now() + LOOK), {
-                let step = step.clone();
-                move || async move { step.run(None).await }
-            });
-            return waited(kept.await, &self.analyzer, image);
-        }
+        let is_behind = image.bytes > origins.inline_bytes && attested.is_none();
+        let deadline = if is_behind { deadline.min(Instant::now() + LOOK) } else { deadline };
         let found = self.facts.get(key, deadline, move || async move { step.run(attested).await }).await;
         waited(found, &self.analyzer, image)
     }
@@ -255,25 +250,11 @@ impl Step {
 
 /// Without programs, accounts, folders and evidence.
 fn abridged(dna: &Dna) -> Dna {
-    fn clear<T: Clone>(items: &[Item<T>]) -> Vec<Item<T>> {
-        items.iter().map(|item| Item { evidence: Vec::new(), ..item.clone() }).collect()
-    }
-    let all = &dna.behavior;
     Dna {
         programs: Vec::new(),
         accounts: dna::Accounts::default(),
         folders: Vec::new(),
-        behavior: Behavior {
-            exec: clear(&all.exec),
-            load: clear(&all.load),
-            syscalls: clear(&all.syscalls),
-            capabilities: clear(&all.capabilities),
-            listen: clear(&all.listen),
-            connect: clear(&all.connect),
-            write: clear(&all.write),
-            read: clear(&all.read),
-            completeness: all.completeness.clone(),
-        },
+        behavior: dna.behavior.without_evidence(),
         schema: dna.schema.clone(),
         analyzer: dna.analyzer.clone(),
         image: dna.image.clone(),

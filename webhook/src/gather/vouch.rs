@@ -68,14 +68,7 @@ pub(super) fn tell(vouched: &Fact<Arc<Vouched>>, facts: &mut SubjectFacts) {
             (facts.signatures, facts.attestations) = (signatures, attestations);
             (facts.gaps, facts.refusals) = (gaps, refusals);
         }
-        Fact::Absent { tried } => {
-            facts.signatures = Fact::Absent { tried: tried.clone() };
-            facts.attestations = Fact::Absent { tried: tried.clone() };
-        }
-        Fact::Unknown { cause, detail, .. } => {
-            facts.signatures = Fact::unknown(*cause, detail.clone());
-            facts.attestations = Fact::unknown(*cause, detail.clone());
-        }
+        other => (facts.signatures, facts.attestations) = (other.missing(), other.missing()),
     }
 }
 

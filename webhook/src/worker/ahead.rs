@@ -74,12 +74,7 @@ async fn look(service: &Service, template: &Template) -> Result<(), String> {
     let review = super::asked(&template.pod, namespace.as_ref().clone(), false);
     let spec = template.pod.get("spec").ok_or("it has no spec")?;
     let spec = PodSpec::read(spec).map_err(|error| error.to_string())?;
-    let mut needs = Needs::default();
-    let matching = book.rules.matching(&review);
-    for image in spec.images() {
-        let named = crate::gather::name(&image);
-        matching.iter().for_each(|matching| matching.needs(&named, &review, &mut needs));
-    }
+    let mut needs = crate::rulebook::needs(&book.rules.matching(&review), &spec, &review);
     // What is bound to running pods is worked out anyway.
     if service.recorder.is_some() {
         (needs.digest, needs.dna) = (true, true);

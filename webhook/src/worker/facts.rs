@@ -13,7 +13,7 @@ use super::{
     Worker,
     running::{Cluster, Named, Running, pulled},
 };
-use crate::rulebook::Rulebook;
+use crate::rulebook::{self, Rulebook};
 
 /// A pod to be asked about, and the rules for it.
 pub(super) struct Asked {
@@ -33,12 +33,7 @@ impl Worker {
         let namespace = namespace.map_err(|error| error.to_string())?;
         let audit_only = pod.is_mirror() || self.is_exempt(&named.namespace, &namespace);
         let review = super::asked(&pod.object, namespace.as_ref().clone(), audit_only);
-        let mut needs = Needs::default();
-        let matching = book.rules.matching(&review);
-        for image in spec(&pod)?.images() {
-            let named = crate::gather::name(&image);
-            matching.iter().for_each(|matching| matching.needs(&named, &review, &mut needs));
-        }
+        let needs = rulebook::needs(&book.rules.matching(&review), &spec(&pod)?, &review);
         Ok(Some(Asked { pod, review, book, needs }))
     }
 
@@ -64,8 +59,7 @@ impl Worker {
             Fact::Absent { .. } => true,
             Fact::Unknown { .. } => false,
         };
-        let wants_signers = needs.signatures || !needs.attestations.is_empty() || !needs.dna_signers.is_empty();
-        if wants_signers && spec != asked_as_written && subjects.iter().any(is_lone) {
+        if needs.who_vouches() && spec != asked_as_written && subjects.iter().any(is_lone) {
             let others = self.gathered(asked, &asked_as_written, needs).await?;
             for facts in subjects.iter_mut().filter(|facts| is_lone(facts)) {
                 let same = others.iter().find(|other| same_image(other, facts));
