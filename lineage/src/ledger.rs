@@ -7,14 +7,14 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use sqlx::{
-    Connection as _, PgConnection, PgPool, Postgres, Sqlite, SqlitePool,
-    migrate::{MigrateError, Migrator},
+    Connection as _, PgConnection, PgPool, Postgres, SqlStr, Sqlite, SqlitePool,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
     pool::PoolOptions,
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
@@ -280,7 +280,17 @@ fn advice(error: &MigrateError) -> &'static str {
 const TLS_ADVICE: &str = "its TLS is not there or not trusted; name its authority by sslrootcert=FILE, or, where the network is trusted, \
      sslmode=disable";
 
-static MIGRATOR: Migrator = sqlx::migrate!();
+/// Named here, as the macro that reads the folder builds both stores a second time for the compiler's use.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let migration = |version, name: &'static str, sql: &'static str| {
+        Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "dna", include_str!("../migrations/0001_dna.sql")),
+        migration(2, "admission", include_str!("../migrations/0002_admission.sql")),
+        migration(3, "work", include_str!("../migrations/0003_work.sql")),
+    ])
+});
 
 const SESSION: &str =
     "SET statement_timeout = '10s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '30s'";
