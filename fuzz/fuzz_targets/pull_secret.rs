@@ -4,13 +4,16 @@
 use libfuzzer_sys::fuzz_target;
 use oci::registry::PullSecret;
 
+/// Stands for what is secret; no message of ours has it.
+const SECRET: &str = "hunter2-horse-battery";
+
 fuzz_target!(|bytes: &[u8]| {
+    let marked = |byte: &u8| if *byte == b'~' { SECRET.as_bytes().to_vec() } else { vec![*byte] };
+    let bytes: Vec<u8> = bytes.iter().flat_map(marked).collect();
     for legacy in [false, true] {
-        if let Err(error) = PullSecret::parse(bytes, legacy, "fuzz") {
+        if let Err(error) = PullSecret::parse(&bytes, legacy, "fuzz") {
             let shown = format!("{error} {error:?}");
-            // Long enough not to be part of any message.
-            let lines = bytes.split(|byte| *byte == b'"').filter(|part| part.len() > 16);
-            assert!(lines.filter_map(|part| std::str::from_utf8(part).ok()).all(|part| !shown.contains(part)));
+            assert!(!shown.contains(SECRET), "{shown}");
         }
     }
 });
