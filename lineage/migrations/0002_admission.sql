@@ -8,11 +8,12 @@ CREATE TABLE expectations (
 );
 CREATE INDEX expectations_stored_at ON expectations (stored_at);
 
--- at: when it was admitted; written_at: when the ledger learned of it.
+-- platform: empty where it is not known. at: when it was admitted; written_at: when the ledger learned of it.
 CREATE TABLE bindings (
     cluster TEXT NOT NULL,
     pod_uid TEXT NOT NULL,
     container TEXT NOT NULL,
+    platform TEXT NOT NULL,
     namespace TEXT NOT NULL,
     pod TEXT NOT NULL,
     owner TEXT,
@@ -22,7 +23,7 @@ CREATE TABLE bindings (
     decision TEXT,
     at BIGINT NOT NULL,
     written_at BIGINT NOT NULL,
-    PRIMARY KEY (cluster, pod_uid, container)
+    PRIMARY KEY (cluster, pod_uid, container, platform)
 );
 CREATE INDEX bindings_digest ON bindings (digest);
 CREATE INDEX bindings_expectation ON bindings (expectation);

@@ -22,6 +22,8 @@ pub struct BindingRow {
     pub pod_uid: String,
     /// The container's name.
     pub container: String,
+    /// The platform whose image it is; empty: not known.
+    pub platform: String,
     /// The pod's namespace.
     pub namespace: String,
     /// The pod's name; empty where the API server was yet to make one.
@@ -48,23 +50,29 @@ pub struct Since {
     written_at: Timestamp,
     pod_uid: String,
     container: String,
+    platform: String,
 }
 
 impl Since {
     /// From a time on.
     pub fn time(written_at: Timestamp) -> Self {
-        Self { written_at, pod_uid: String::new(), container: String::new() }
+        Self { written_at, pod_uid: String::new(), container: String::new(), platform: String::new() }
     }
 }
 
 impl From<&BindingRow> for Since {
     fn from(row: &BindingRow) -> Self {
-        Self { written_at: row.written_at, pod_uid: row.pod_uid.clone(), container: row.container.clone() }
+        Self {
+            written_at: row.written_at,
+            pod_uid: row.pod_uid.clone(),
+            container: row.container.clone(),
+            platform: row.platform.clone(),
+        }
     }
 }
 
 impl Ledger {
-    /// The bindings of a pod, by container.
+    /// The bindings of a pod, by container and platform.
     ///
     /// # Errors
     /// [`Error::Damaged`], [`Error::Deadline`], [`Error::Store`].
@@ -88,13 +96,14 @@ impl Ledger {
         after: Option<&BindingRow>,
         limit: u32,
     ) -> Result<Vec<BindingRow>, Error> {
-        let (cluster, pod, container) =
-            after.map_or(("", "", ""), |row| (&*row.cluster, &*row.pod_uid, &*row.container));
+        let (cluster, pod, container, platform) =
+            after.map_or(("", "", "", ""), |row| (&*row.cluster, &*row.pod_uid, &*row.container, &*row.platform));
         let rows = read!(self, "reading the bindings to a digest", |db| sqlx::query_as(SELECT_TO_DIGEST)
             .bind(digest.as_str())
             .bind(cluster)
             .bind(pod)
             .bind(container)
+            .bind(platform)
             .bind(page(limit))
             .fetch_all(db)
             .await)?;
@@ -113,6 +122,7 @@ impl Ledger {
             .bind(millis(since.written_at))
             .bind(&since.pod_uid)
             .bind(&since.container)
+            .bind(&since.platform)
             .bind(page(limit))
             .fetch_all(db)
             .await)?;
@@ -190,22 +200,25 @@ impl Ledger {
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT cluster, pod_uid, container, namespace, pod, owner, image, digest, expectation, decision, at,
+            "SELECT cluster, pod_uid, container, platform, namespace, pod, owner, image, digest, expectation, decision, at,
              written_at FROM bindings WHERE ",
             $rest
         )
     };
 }
 
-const SELECT_OF_POD: &str = select!("cluster = $1 AND pod_uid = $2 ORDER BY container LIMIT $3");
+const SELECT_OF_POD: &str = select!("cluster = $1 AND pod_uid = $2 ORDER BY container, platform LIMIT $3");
 const SELECT_TO_DIGEST: &str = select!(
-    "digest = $1 AND (cluster, pod_uid, container) > ($2, $3, $4) ORDER BY cluster, pod_uid, container LIMIT $5"
+    "digest = $1 AND (cluster, pod_uid, container, platform) > ($2, $3, $4, $5)
+     ORDER BY cluster, pod_uid, container, platform LIMIT $6"
 );
 const SELECT_SINCE: &str = select!(
-    "cluster = $1 AND (written_at, pod_uid, container) > ($2, $3, $4) ORDER BY written_at, pod_uid, container LIMIT $5"
+    "cluster = $1 AND (written_at, pod_uid, container, platform) > ($2, $3, $4, $5)
+     ORDER BY written_at, pod_uid, container, platform LIMIT $6"
 );
 
 type Flat = (
+    String,
     String,
     String,
     String,
@@ -221,13 +234,27 @@ type Flat = (
 );
 
 fn row(flat: Flat) -> Result<BindingRow, Error> {
-    let (cluster, pod_uid, container, namespace, pod, owner, image, verified, expectation, decision, at, written_at) =
-        flat;
+    let (
+        cluster,
+        pod_uid,
+        container,
+        platform,
+        namespace,
+        pod,
+        owner,
+        image,
+        verified,
+        expectation,
+        decision,
+        at,
+        written_at,
+    ) = flat;
     let decision = decision.map(|text| id(&text)).transpose()?;
     Ok(BindingRow {
         cluster,
         pod_uid,
         container,
+        platform,
         namespace,
         pod,
         owner,

@@ -16,6 +16,8 @@ pub struct Binding {
     pub pod_uid: String,
     /// The container's name.
     pub container: String,
+    /// The platform whose image it is, `linux/amd64`: where a pod may land on several, each has a binding. Empty: not known.
+    pub platform: String,
     /// The pod's namespace.
     pub namespace: String,
     /// The pod's name; empty where the API server was yet to make one.
@@ -132,7 +134,14 @@ impl Record {
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = match self {
             Self::Binding(binding) => {
-                let texts = [&binding.cluster, &binding.pod_uid, &binding.container, &binding.namespace, &binding.pod];
+                let texts = [
+                    &binding.cluster,
+                    &binding.pod_uid,
+                    &binding.container,
+                    &binding.platform,
+                    &binding.namespace,
+                    &binding.pod,
+                ];
                 let texts = texts.iter().map(|text| text.len()).sum::<usize>() + binding.image.len();
                 texts + binding.expectation.as_ref().map_or(0, |document| document.packed().len()) + ROW_BYTES
             }

@@ -155,8 +155,8 @@ const FACTS: Table = Table {
 const BINDINGS: Table = Table {
     name: "bindings",
     cutoff: "SELECT at FROM bindings ORDER BY at DESC LIMIT 1 OFFSET $1",
-    delete: "DELETE FROM bindings WHERE (cluster, pod_uid, container) IN
-             (SELECT cluster, pod_uid, container FROM bindings WHERE at <= $1 ORDER BY at LIMIT $2)",
+    delete: "DELETE FROM bindings WHERE (cluster, pod_uid, container, platform) IN
+             (SELECT cluster, pod_uid, container, platform FROM bindings WHERE at <= $1 ORDER BY at LIMIT $2)",
 };
 const DECISIONS: Table = Table {
     name: "decisions",

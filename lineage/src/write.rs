@@ -13,7 +13,7 @@ use crate::{
 
 impl Ledger {
     /// Writes records in one transaction: all of them are there, or none. A record that is there already changes nothing: of
-    /// two bindings of one container the later admission holds, a decision is written once. Dry runs are left out.
+    /// two bindings of one container for one platform the later admission holds, a decision is written once. Dry runs are left out.
     ///
     /// # Errors
     /// [`Error::Deadline`], [`Error::Store`]; then nothing was written, or, where the connection was lost during the commit,
@@ -37,11 +37,12 @@ impl Ledger {
             }
             for rows in chunks(&rows.bindings) {
                 let mut query = QueryBuilder::<Db>::new(
-                    "INSERT INTO bindings (cluster, pod_uid, container, namespace, pod, owner, image, digest, expectation,
+                    "INSERT INTO bindings (cluster, pod_uid, container, platform, namespace, pod, owner, image, digest, expectation,
                      decision, at, written_at) ",
                 );
-                query.push_values(rows, |mut row, ((cluster, pod_uid, container), binding)| {
+                query.push_values(rows, |mut row, ([cluster, pod_uid, container, platform], binding)| {
                     row.push_bind(cluster.as_str()).push_bind(pod_uid.as_str()).push_bind(container.as_str());
+                    row.push_bind(platform.as_str());
                     row.push_bind(clip(&binding.namespace)).push_bind(clip(&binding.pod));
                     row.push_bind(binding.owner.as_deref().map(clip)).push_bind(clip(&binding.image));
                     row.push_bind(binding.digest.as_ref().map(Digest::as_str));
@@ -50,7 +51,7 @@ impl Ledger {
                     row.push_bind(millis(binding.at)).push_bind(millis(now));
                 });
                 query.push(
-                    " ON CONFLICT (cluster, pod_uid, container) DO UPDATE
+                    " ON CONFLICT (cluster, pod_uid, container, platform) DO UPDATE
                       SET namespace = excluded.namespace, pod = excluded.pod, owner = excluded.owner,
                           image = excluded.image, digest = excluded.digest, expectation = excluded.expectation,
                           decision = excluded.decision, at = excluded.at, written_at = excluded.written_at
@@ -96,7 +97,7 @@ impl Ledger {
 #[derive(Default)]
 struct Rows<'a> {
     expectations: Vec<(&'a Digest, &'a Document)>,
-    bindings: Vec<((String, String, String), &'a Binding)>,
+    bindings: Vec<([String; 4], &'a Binding)>,
     decisions: Vec<(String, &'a Decision)>,
     images: Vec<(&'a Digest, String)>,
 }
@@ -110,7 +111,8 @@ impl<'a> Rows<'a> {
             match record {
                 Record::Binding(binding) => {
                     expectations.extend(binding.expectation.iter().map(|document| (document.digest(), document)));
-                    let key = (clip(&binding.cluster), clip(&binding.pod_uid), clip(&binding.container));
+                    let key = [&binding.cluster, &binding.pod_uid, &binding.container, &binding.platform]
+                        .map(|text| clip(text));
                     if bindings.get(&key).is_none_or(|earlier| earlier.at < binding.at) {
                         bindings.insert(key, binding);
                     }

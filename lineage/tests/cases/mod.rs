@@ -79,6 +79,7 @@ pub(crate) fn binding(pod_uid: &str, second: i64) -> Binding {
         cluster: "east".into(),
         pod_uid: pod_uid.into(),
         container: "c".into(),
+        platform: "linux/amd64".into(),
         namespace: "shop".into(),
         pod: format!("web-{pod_uid}"),
         owner: Some("ReplicaSet/web".into()),
@@ -221,6 +222,11 @@ pub(crate) async fn bindings_are_listed_by_pod_digest_and_time(url: &str) {
     let ledger = open(url).await;
     let records: Vec<Record> = (0..600).map(|n| binding(&format!("p{n:03}"), n).into()).collect();
     ledger.write(&records, at(1000)).await.expect("written");
+    let other = Binding { platform: "linux/arm64".into(), digest: Some(digest("arm")), ..binding("both", 1) };
+    ledger.write(&[binding("both", 1).into(), other.into()], at(900)).await.expect("written");
+    let both = ledger.bindings_of_pod("east", "both").await.expect("read");
+    assert_eq!(both.iter().map(|row| &*row.platform).collect::<Vec<_>>(), ["linux/amd64", "linux/arm64"]);
+    ledger.remove_pods("east", &["both".to_owned()]).await.expect("removed");
     let side = Binding { container: "side".into(), digest: Some(digest("side")), ..binding("p007", 7) };
     ledger.write(&[side.into()], at(1001)).await.expect("written");
 
