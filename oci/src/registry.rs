@@ -9,6 +9,7 @@ mod credentials;
 mod daemon;
 mod hosts;
 mod keyring;
+mod pace;
 mod push;
 mod referrers;
 mod repository;
@@ -39,6 +40,7 @@ pub use self::{
     credentials::Credentials,
     hosts::{Connections, Host, Hosts, Mirror},
     keyring::PullSecret,
+    pace::Pace,
     push::{Deletion, Pushed},
     referrers::{Referrers, referrers_tag},
     repository::{Lookup, Repository},
@@ -66,6 +68,8 @@ pub struct Settings {
     pub plain_http: bool,
     /// PEM certificates of authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// The same, as text.
+    pub ca_pem: Option<String>,
     /// PEM files with a certificate and its key to be shown to registries that ask for one.
     pub client: Option<(PathBuf, PathBuf)>,
     /// The proxy to go through; empty: none; not given: as the environment says.
@@ -101,6 +105,8 @@ pub struct Settings {
     pub connections: Connections,
     /// Counts what is asked.
     pub requests: Requests,
+    /// Bounds how much is asked.
+    pub pace: Option<Pace>,
 }
 
 impl Default for Settings {
@@ -108,6 +114,7 @@ impl Default for Settings {
         Self {
             plain_http: false,
             ca_file: None,
+            ca_pem: None,
             client: None,
             proxy: None,
             hosts: Hosts::default(),
@@ -125,6 +132,7 @@ impl Default for Settings {
             cache: None,
             connections: Connections::default(),
             requests: Requests::default(),
+            pace: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use sha2::Digest as _;
 
-use super::{Settings, transport};
+use super::{Pace, Settings, transport};
 use crate::{Error, Reference};
 
 /// What differs for some registries from [`Settings`].
@@ -32,6 +32,9 @@ pub struct Hosts {
 pub struct Host {
     /// PEM file with authorities to trust beside the system's.
     pub ca: Option<PathBuf>,
+    /// The same, as text.
+    #[serde(skip)]
+    pub ca_pem: Option<String>,
     /// PEM files with the certificate, and the key, to be shown to the registry.
     pub client: Option<(PathBuf, PathBuf)>,
     /// HTTP without TLS: see [`Settings::plain_http`].
@@ -47,6 +50,9 @@ pub struct Host {
     /// Whether mirrors are asked what tags and lists of referrers hold. Without, they are asked for what has a digest only,
     /// which no mirror can change: a mirror may be old, or somebody else's.
     pub mirror_tags: bool,
+    /// Bounds how much is asked.
+    #[serde(skip)]
+    pub pace: Option<Pace>,
 }
 
 /// Another registry that has the same repositories, below a path or not: `mirror.corp.io`, `harbor.corp.io/docker-hub`. How it
@@ -125,6 +131,8 @@ impl Settings {
         let seconds = |seconds: Option<u64>, usual| seconds.map_or(usual, Duration::from_secs);
         Self {
             plain_http: self.plain_http || host.plain_http,
+            ca_pem: host.ca_pem.clone().or_else(|| self.ca_pem.clone()),
+            pace: host.pace.clone().or_else(|| self.pace.clone()),
             ca_file: host.ca.clone().or_else(|| self.ca_file.clone()),
             client: host.client.clone().or_else(|| self.client.clone()),
             proxy: host.proxy.clone().or_else(|| self.proxy.clone()),

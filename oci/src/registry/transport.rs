@@ -110,7 +110,8 @@ impl Files {
     /// # Errors
     /// [`Error::Io`] for a file that cannot be read.
     pub(super) fn read(settings: &Settings) -> Result<Self, Error> {
-        let ca = settings.ca_file.as_deref().map(pem).transpose()?.unwrap_or_default();
+        let mut ca = settings.ca_file.as_deref().map(pem).transpose()?.unwrap_or_default();
+        ca.extend(settings.ca_pem.iter().flat_map(|text| [b"\n", text.as_bytes()].concat()));
         let client = settings.client.as_ref().map(|(certificate, key)| {
             let newline = b"\n".to_vec();
             Ok::<_, Error>([pem(certificate)?, newline, pem(key)?].concat())
@@ -147,9 +148,9 @@ impl Clients {
 }
 
 fn client(settings: &Settings, files: &Files, shown: bool) -> Result<Client, Error> {
-    let certificates = match &settings.ca_file {
-        Some(path) => certificates(&files.ca, path)?,
-        None => Vec::new(),
+    let certificates = match (&settings.ca_file, &settings.ca_pem) {
+        (None, None) => Vec::new(),
+        (path, _) => certificates(&files.ca, path.as_deref().unwrap_or(Path::new("the registry's authorities")))?,
     };
     let builder = || {
         let builder = builder(settings)?;
@@ -217,7 +218,14 @@ pub(super) async fn send(
     let settings = patience.settings;
     let mut attempt = 0;
     loop {
-        let answer = patience.wait(what, exchange(clients, call, what, settings)).await;
+        let asking = async {
+            let _turn = match &settings.pace {
+                Some(pace) => pace.turn().await,
+                None => None,
+            };
+            exchange(clients, call, what, settings).await
+        };
+        let answer = patience.wait(what, asking).await;
         let outcome = answer.as_ref().map_or(Outcome::Failed, |response| Outcome::of(response.status().as_u16()));
         settings.requests.count(call.kind, outcome);
         let (error, wait) = match answer {
