@@ -29,6 +29,7 @@
 //! assert_eq!(decide(&review, &rules, jiff::Timestamp::UNIX_EPOCH).verdict, Verdict::Deny);
 //! ```
 
+pub mod admission;
 pub mod cases;
 pub mod cel;
 mod decide;
@@ -40,7 +41,7 @@ mod matching;
 mod review;
 mod rules;
 mod shipped;
-mod worker;
+mod watch;
 
 pub use decide::{ENFORCE_LABEL, decide};
 pub use decision::{About, AdmittedUnknown, Decision, Effect, Reason, RuleVersion, UsedException, Verdict};
@@ -49,4 +50,4 @@ pub use matching::{Matching, Needs, readable};
 pub use review::{GroupVersionKind, GroupVersionResource, Request, Review, UserInfo};
 pub use rules::{AcceptedSigner, Material, Rule, Rules};
 pub use shipped::shipped;
-pub use worker::Worker;
+pub use watch::Watch;

@@ -54,7 +54,7 @@ pub struct Request {
 
 /// A kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase")]
 pub struct GroupVersionKind {
     /// `apps`; empty of the core group.
     pub group: String,
@@ -66,7 +66,7 @@ pub struct GroupVersionKind {
 
 /// A resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase")]
 pub struct GroupVersionResource {
     /// `apps`; empty of the core group.
     pub group: String,
@@ -78,7 +78,7 @@ pub struct GroupVersionResource {
 
 /// Who asks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase")]
 pub struct UserInfo {
     /// The user's name.
     pub username: String,
@@ -102,7 +102,8 @@ impl Review {
     }
 
     /// Whether it is about a pod itself, not about a template.
-    pub(crate) fn is_pod(&self) -> bool {
+    #[must_use]
+    pub fn is_pod(&self) -> bool {
         self.request.kind.group.is_empty() && self.request.kind.kind == "Pod"
     }
 }

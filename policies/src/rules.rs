@@ -166,6 +166,13 @@ impl Rules {
         &self.trusts
     }
 
+    /// Each exception, with all that it says.
+    pub fn exceptions(&self) -> impl Iterator<Item = String> + '_ {
+        self.exceptions
+            .iter()
+            .map(|one| format!("{} {}", one.name, serde_json::to_string(&one.spec).unwrap_or_default()))
+    }
+
     /// How registries are reached, by name.
     #[must_use]
     pub fn access(&self) -> &[(String, RegistryAccessSpec)] {
@@ -208,10 +215,10 @@ impl Rules {
     }
 
     /// Takes a rule out of evaluation: what it would decide is an error from now on, which denies where it is in force. Whether there
-    /// is such a rule.
+    /// is such a rule and it was not taken out before.
     pub fn disable(&self, rule: &str) -> bool {
         let found = self.rules.iter().find(|known| known.id() == rule);
-        found.inspect(|rule| rule.disabled.store(true, Ordering::Relaxed)).is_some()
+        found.is_some_and(|rule| !rule.disabled.swap(true, Ordering::Relaxed))
     }
 
     /// Rules that were taken out of evaluation.

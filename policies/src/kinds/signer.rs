@@ -151,12 +151,15 @@ pub struct SignerTrustSpec {
 }
 
 /// Where a trust root is renewed from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Refresh {
     /// The TUF repository: `https://tuf.example.com`.
     #[schemars(length(max = 512))]
     pub tuf: String,
+    /// The `root.json` of it that trust begins with: JSON text.
+    #[schemars(length(min = 2, max = 131_072))]
+    pub root: String,
     /// How often: `24h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
