@@ -45,7 +45,6 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Keys(trust::Keys),
     /// Write the current trust root of a Sigstore instance, for `verify --trusted-root`
-    #[cfg(feature = "tuf")]
     TrustRoot(trust::TrustRoot),
     /// Rules for admission: test them, hold manifests against them
     #[command(subcommand)]

@@ -13,13 +13,13 @@ mod fixture;
 mod html;
 mod human;
 mod keys;
+mod logs;
 mod output;
 mod policy;
 mod profile;
 mod question;
 mod remote;
 mod text;
-#[cfg(feature = "tuf")]
 mod trust_root;
 mod verify;
 mod webhook;
@@ -39,16 +39,12 @@ const COULD_NOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
-        .init();
     // The one place that chooses the cryptography of every connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // The servers say how theirs is written.
+    if !matches!(args.command, Command::Webhook(_) | Command::Serve(_)) {
+        logs::start(logs::Format::Text, tracing_subscriber::filter::LevelFilter::WARN, None);
+    }
     match run(args.command) {
         Ok(()) => ExitCode::from(FINE),
         Err(error)
@@ -79,7 +75,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Attest(args) => attest::attest(&args),
         Command::Sign(args) => attest::sign(&args),
         Command::Keys(args) => keys::run(&args),
-        #[cfg(feature = "tuf")]
         Command::TrustRoot(args) => trust_root::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::webhook(&args),

@@ -127,7 +127,7 @@ fn service(args: &args::Check, documents: &[Value]) -> anyhow::Result<Service> {
     registry.cache = folder.map(|folder| oci::Cache::new(folder, oci::Cache::DEFAULT_BYTES));
     let runtime = runtime(args.runtime.as_deref())?;
     let analyzer = Arc::new(Analyzer::new(limits.clone(), registry.cache.clone(), MEMORY)?);
-    let settings = gather::Settings { registry, runtime, limits, memory_bytes: MEMORY };
+    let settings = gather::Settings { registry, runtime, limits, memory_bytes: MEMORY, seal: None };
     let gatherer = Arc::new(Gatherer::new(settings, analyzer, None));
     let cluster = Cluster::of_files(Given { namespaces: BTreeMap::new(), config_maps: config_maps(documents) });
     let settings = service::Settings {

@@ -5,23 +5,34 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 use dna::Limits;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+use webhook::{gather::Seal, traces::Traces};
 
-use crate::{args::webhook as args, output, remote};
+use crate::{args::webhook as args, logs, output, remote};
 
 pub(crate) fn webhook(args: &args::Webhook) -> anyhow::Result<()> {
-    let config = config(&args.serving, args.ledger.clone(), args.spool.clone(), args.cache.clone())?;
-    run(config)
+    let mut config = config(&args.serving, args.ledger.clone(), args.spool.clone(), args.cache.clone())?;
+    config.seal = args.seal_key.as_deref().map(Seal::read).transpose()?;
+    run(&args.serving, config)
 }
 
 pub(crate) fn serve(args: &args::Serve) -> anyhow::Result<()> {
     let data = &args.data;
     let ledger = format!("sqlite:{}", data.join("ledger.db").display());
-    run(config(&args.serving, Some(ledger), data.join("spool"), Some(data.join("cache")))?)
+    std::fs::create_dir_all(data).with_context(|| format!("cannot make the folder {}", data.display()))?;
+    let mut config = config(&args.serving, Some(ledger), data.join("spool"), Some(data.join("cache")))?;
+    config.seal = Some(Seal::kept_in(&data.join("seal.key"))?);
+    run(&args.serving, config)
 }
 
-fn run(config: webhook::Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+fn run(args: &args::Serving, config: webhook::Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build();
     let runtime = runtime.context("cannot start the network runtime")?;
+    let traces = {
+        let _inside = runtime.enter();
+        args.otlp_endpoint.as_deref().map(|endpoint| Traces::start(endpoint, &args.cluster)).transpose()?
+    };
+    logs::start(args.log_format, LevelFilter::INFO, traces.as_ref());
     let done = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
@@ -34,6 +45,9 @@ fn run(config: webhook::Config) -> anyhow::Result<()> {
         let ready = |address| output::say(&format!("serving reviews on {address}"));
         webhook::run(config, ready, ended).await.map_err(anyhow::Error::from)
     });
+    if let Some(traces) = traces {
+        traces.end();
+    }
     runtime.shutdown_timeout(Duration::from_secs(5));
     done
 }
@@ -70,11 +84,13 @@ fn config(
         in_cluster: !args.no_cluster,
         may: webhook::cluster::Permissions { secrets: args.read_secrets, config_maps: args.read_config_maps },
         ledger,
+        roots: spool.with_file_name("trust"),
         spool,
         registry: remote::settings(&args.registry)?,
         cache: cache.map(|folder| oci::Cache::new(folder, MAX_CACHE_BYTES)),
         runtime,
         limits: Limits::default(),
+        seal: None,
         facts_bytes: args.facts_memory * MIB,
         analysis_bytes: args.analysis_memory * MIB,
         service: webhook::service::Settings {
@@ -88,6 +104,9 @@ fn config(
         drain: Duration::from_secs(args.drain),
     })
 }
+
+/// Expressions are evaluated on the threads that serve, by their nesting, which is bounded.
+const STACK_BYTES: usize = 8 << 20;
 
 /// Layers that a server keeps.
 const MAX_CACHE_BYTES: u64 = 10 << 30;

@@ -1,7 +1,5 @@
 //! `mayfly trust-root` against a TUF repository on loopback, made and signed here. Source: The Update Framework, specification
 //! 1.0, "Document formats".
-#![cfg(feature = "tuf")]
-
 use std::{
     collections::BTreeMap,
     fs,

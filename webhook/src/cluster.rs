@@ -19,7 +19,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use moka::future::Cache;
-use oci::registry::{Credentials, PullSecret};
+use oci::registry::PullSecret;
 use serde_json::Value;
 
 use crate::gather::Keyring;
@@ -199,22 +199,36 @@ impl Cluster {
         if !self.may.secrets || self.client.is_none() {
             return Ok(Keyring::of_everyone());
         }
-        let mut names = pod.pull_secrets.clone();
-        names.extend(self.secrets_of(namespace, &pod.service_account, deadline).await?);
-        let (mut secrets, mut known) = (Vec::new(), Vec::new());
+        let of_account = self.secrets_of(namespace, &pod.service_account, deadline).await?;
+        let (of_pod, of_account) = futures_util::future::join(
+            self.pull_secrets(namespace, &pod.pull_secrets, deadline),
+            self.pull_secrets(namespace, &of_account, deadline),
+        )
+        .await;
+        let (of_pod, mut of_account) = (of_pod?, of_account?);
+        of_account.retain(|secret| !of_pod.contains(secret));
+        if of_pod.is_empty() && of_account.is_empty() {
+            return Ok(Keyring::of_everyone());
+        }
+        let fingerprints: Vec<_> = of_pod.iter().chain(&of_account).map(PullSecret::fingerprint).collect();
+        Ok(Keyring { identity: Digest::sha256(&fingerprints.concat()), pod: of_pod, account: of_account })
+    }
+
+    async fn pull_secrets(
+        &self,
+        namespace: &str,
+        names: &[String],
+        deadline: Instant,
+    ) -> Result<Vec<PullSecret>, Unanswered> {
+        let mut secrets = Vec::new();
         for name in names.iter().filter(|name| !name.is_empty()) {
             if let Some(secret) = self.secret(namespace, name, deadline).await?.as_ref()
                 && !secrets.contains(secret)
             {
-                known.push(format!("{namespace}/{name}"));
                 secrets.push(secret.clone());
             }
         }
-        if secrets.is_empty() {
-            return Ok(Keyring::of_everyone());
-        }
-        let identity = Digest::sha256(&secrets.iter().map(PullSecret::fingerprint).collect::<Vec<_>>().concat());
-        Ok(Keyring { identity, credentials: vec![Credentials::PullSecrets(secrets)] })
+        Ok(secrets)
     }
 
     /// What a container's ConfigMaps hold; those that are not there or may not be read are left out.
@@ -273,14 +287,14 @@ impl Cluster {
         let what = format!("secret {namespace}/{name}");
         let found = self.secrets.try_get_with((namespace.to_owned(), name.to_owned()), async {
             let secret = api.get_opt(name).await?;
-            Ok(Arc::new(secret.and_then(|secret| read(secret, namespace, name))))
+            Ok(Arc::new(secret.and_then(|secret| pull_secret(secret, namespace, name))))
         });
         in_time(found, what, deadline).await
     }
 }
 
 /// The credentials in a secret; none where it holds no such thing, which the kubelet passes over too.
-fn read(secret: Secret, namespace: &str, name: &str) -> Option<PullSecret> {
+pub(crate) fn pull_secret(secret: Secret, namespace: &str, name: &str) -> Option<PullSecret> {
     let (key, is_legacy) = match secret.type_.as_deref()? {
         "kubernetes.io/dockerconfigjson" => (".dockerconfigjson", false),
         "kubernetes.io/dockercfg" => (".dockercfg", true),

@@ -23,15 +23,18 @@ mod analyze;
 mod bind;
 mod flight;
 mod known;
+mod last;
 mod resolve;
 mod vouch;
 
 pub use analyze::Analyzer;
 pub use known::{Known, Origins};
-pub use resolve::Keyring;
+pub use last::Seal;
+pub use resolve::{Access, Keyring};
 pub use vouch::Signers;
 
 use flight::Flights;
+use last::Lasts;
 use resolve::{Image, Images, Member, Place, Places};
 use vouch::Vouched;
 
@@ -44,6 +47,8 @@ pub struct Wanted {
     pub dna: Option<Origins>,
     /// The DNA is to be bound to the pod.
     pub expectation: bool,
+    /// How registries are reached that are not reached as all are.
+    pub access: Arc<[Access]>,
 }
 
 /// One pod to be asked about.
@@ -72,6 +77,7 @@ pub struct Gatherer {
     vouched: Flights<(String, Vec<Digest>, Digest), Vouched>,
     known: Known,
     bindings: bind::Bindings,
+    lasts: Lasts,
 }
 
 /// How images are known.
@@ -85,6 +91,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of memory for what is kept.
     pub memory_bytes: u64,
+    /// What the ledger keeps of facts is sealed with it; none: facts of before are in memory only.
+    pub seal: Option<Seal>,
 }
 
 impl Gatherer {
@@ -98,6 +106,7 @@ impl Gatherer {
             images: Flights::new("images", part / 8, Images::weight),
             members: Flights::new("members", part / 4, Image::weight),
             vouched: Flights::new("vouched", part / 2, Vouched::weight),
+            lasts: Lasts::new(ledger.clone().zip(settings.seal), part / 8),
             known: Known::new(analyzer, ledger, part),
             bindings: bind::Bindings::new(settings.runtime, settings.limits, part),
             places: Places::new(settings.registry),
@@ -109,9 +118,12 @@ impl Gatherer {
     pub async fn subjects(&self, pod: &Pod<'_>, wanted: &Wanted, deadline: Instant) -> Vec<SubjectFacts> {
         // Containers that share an image ask once.
         let references: BTreeSet<&str> = pod.carriers.iter().map(|used| used.reference.as_str()).collect();
-        let found = references
-            .iter()
-            .map(|reference| async move { (*reference, self.image(reference, pod, wanted, deadline).await) });
+        let found = references.iter().map(|reference| async move {
+            // On the heap: the steps behind it are deep, and a thread's stack is not.
+            let facts = Box::pin(self.image(reference, pod, wanted, deadline)).await;
+            let key = || asked(reference, pod, wanted);
+            (*reference, self.lasts.settle(key, facts, &self.known, deadline).await)
+        });
         let found = future::join_all(found).await;
         let mut subjects = Vec::new();
         for used in pod.carriers {
@@ -142,7 +154,7 @@ impl Gatherer {
             }
         };
         let image = name(&anywhere(text));
-        let place = match self.places.open(&reference, pod.keyring).await {
+        let place = match self.places.open(&reference, pod.keyring, &wanted.access).await {
             Ok(place) => place,
             Err(error) => return unresolved(image, Fact::unknown(trust::cause(&error), error.to_string())),
         };
@@ -273,6 +285,15 @@ pub fn name(used: &ImageUse) -> NamedImage {
 /// A reference before it is known where the pod has it.
 fn anywhere(text: &str) -> ImageUse {
     ImageUse { role: Role::Container, name: String::new(), reference: text.to_owned() }
+}
+
+/// Names what is asked of a reference, by whom and for what: an answer to another question is none to this one.
+fn asked(reference: &str, pod: &Pod<'_>, wanted: &Wanted) -> Digest {
+    let signers = wanted.signers.as_ref().map(|signers| &signers.digest);
+    let origins = wanted.dna.as_ref().map(|origins| (&origins.attested, origins.threshold, origins.analyzed));
+    let platforms: Option<Vec<String>> =
+        pod.platforms.map(|platforms| platforms.iter().map(ToString::to_string).collect());
+    Digest::sha256(format!("{reference}\n{}\n{signers:?}\n{origins:?}\n{platforms:?}", pod.keyring.identity).as_bytes())
 }
 
 /// Of an image that is not resolved, everything that was asked is as unknown as its digest.

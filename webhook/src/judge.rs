@@ -2,11 +2,9 @@
 
 use std::time::Instant;
 
-use dna::PodSpec;
-use jiff::Timestamp;
 use policies::{Decision, Review};
 
-use crate::{rulebook, service::Service};
+use crate::service::{Service, Weighed};
 
 /// What became of an object.
 #[derive(Debug)]
@@ -24,16 +22,10 @@ impl Service {
     /// Why it cannot be judged, for people.
     pub async fn judge(&self, mut review: Review, deadline: Instant) -> Result<Judged, String> {
         let book = self.rulebook.load_full().ok_or("there are no rules yet")?;
-        let matching = book.rules.matching(&review);
-        let Some(spec) = book.rules.pod_spec(&review.request.kind, &review.object) else { return Ok(Judged::NotAsked) };
-        if matching.is_empty() {
-            return Ok(Judged::NotAsked);
+        match self.weigh(&book, &mut review, deadline).await {
+            Weighed::Passed(_) => Ok(Judged::NotAsked),
+            Weighed::Unreadable { why, .. } | Weighed::Later(why) => Err(why),
+            Weighed::Decided(decision, _) => Ok(Judged::Decided(Box::new(review), Box::new(decision))),
         }
-        let spec = PodSpec::read(spec).map_err(|error| error.to_string())?;
-        let needs = rulebook::needs(&matching, &spec, &review);
-        let namespace = review.request.namespace.clone();
-        review.subjects = self.gather(&namespace, &spec, &needs, &book, deadline).await?;
-        let decision = policies::decide(&review, &book.rules, Timestamp::now());
-        Ok(Judged::Decided(Box::new(review), Box::new(decision)))
     }
 }

@@ -17,12 +17,15 @@ pub mod gather;
 mod judge;
 mod packed;
 pub mod review;
+mod roots;
 pub mod rulebook;
 mod run;
 mod server;
 pub mod service;
+pub mod traces;
 mod worker;
 
 pub use error::Error;
 pub use judge::Judged;
+pub use roots::Renewed;
 pub use run::{Certificates, Config, run};

@@ -1,4 +1,4 @@
-//! The protocol: `AdmissionReview` v1 in, `AdmissionReview` v1 out.
+//! The answer to an `AdmissionReview` v1, and when it is due. The question is read by [`policies::admission`].
 //!
 //! Source: Kubernetes API, `k8s.io/api/admission/v1`; "Dynamic Admission Control". Whatever comes in, an answer goes out with
 //! HTTP 200: another status is a failed call to the API server, and its failure policy then decides in our place.
@@ -8,147 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
-/// What the API server asks.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Request {
-    /// Names this review; the answer repeats it.
-    pub uid: String,
-    /// The kind of the object, as it is sent.
-    pub kind: GroupVersionKind,
-    /// The resource that is changed.
-    #[serde(default)]
-    pub resource: GroupVersionResource,
-    /// `ephemeralcontainers`, `status` …; empty for the object itself.
-    #[serde(default)]
-    pub sub_resource: Option<String>,
-    /// The object's name; empty where the API server will make one.
-    #[serde(default)]
-    pub name: String,
-    /// Its namespace; empty for what has none.
-    #[serde(default)]
-    pub namespace: String,
-    /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
-    pub operation: String,
-    /// Who asks.
-    #[serde(default)]
-    pub user_info: UserInfo,
-    /// The object as it would be stored; null for a deletion.
-    #[serde(default)]
-    pub object: Value,
-    /// The object as it is.
-    #[serde(default)]
-    pub old_object: Value,
-    /// Nothing will be stored, and nothing may be done.
-    #[serde(default)]
-    pub dry_run: Option<bool>,
-    /// `CreateOptions` and the like.
-    #[serde(default)]
-    pub options: Value,
-}
-
-/// A kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupVersionKind {
-    /// The API group; empty for the core's.
-    #[serde(default)]
-    pub group: String,
-    /// The version.
-    #[serde(default)]
-    pub version: String,
-    /// The kind.
-    #[serde(default)]
-    pub kind: String,
-}
-
-/// A resource.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupVersionResource {
-    /// The API group; empty for the core's.
-    #[serde(default)]
-    pub group: String,
-    /// The version.
-    #[serde(default)]
-    pub version: String,
-    /// The resource.
-    #[serde(default)]
-    pub resource: String,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserInfo {
-    /// The name.
-    #[serde(default)]
-    pub username: String,
-    /// The uid.
-    #[serde(default)]
-    pub uid: String,
-    /// Groups.
-    #[serde(default)]
-    pub groups: Vec<String>,
-    /// What the authenticator adds.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub extra: BTreeMap<String, Vec<String>>,
-}
-
-/// A body that is no review.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct Malformed {
-    /// The uid, where the body at least has one.
-    pub uid: String,
-    /// What is wrong.
-    pub reason: String,
-}
-
-/// Reads a body.
-///
-/// # Errors
-/// [`Malformed`], which is to be answered too.
-pub fn read(body: &[u8]) -> Result<Request, Malformed> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Envelope {
-        #[serde(default)]
-        api_version: String,
-        #[serde(default)]
-        kind: String,
-        #[serde(default)]
-        request: Option<Request>,
-    }
-    let envelope: Envelope = serde_json::from_slice(body)
-        .map_err(|error| Malformed { uid: uid(body), reason: format!("the body is no AdmissionReview: {error}") })?;
-    let uid = envelope.request.as_ref().map(|request| request.uid.clone()).unwrap_or_default();
-    if (envelope.api_version.as_str(), envelope.kind.as_str()) != (API_VERSION, KIND) {
-        let found: String = format!("{} {}", envelope.api_version, envelope.kind).chars().take(80).collect();
-        return Err(Malformed { uid, reason: format!("expected {API_VERSION} {KIND}, found `{found}`") });
-    }
-    let request = envelope.request.ok_or_else(|| Malformed { uid, reason: "the review has no request".to_owned() })?;
-    if request.uid.is_empty() {
-        return Err(Malformed { uid: String::new(), reason: "the request has no uid".to_owned() });
-    }
-    Ok(request)
-}
-
-/// The uid of a body that is no review; empty where it has none.
-#[must_use]
-pub fn uid(body: &[u8]) -> String {
-    #[derive(Deserialize, Default)]
-    struct Named {
-        #[serde(default)]
-        uid: String,
-    }
-    #[derive(Deserialize, Default)]
-    struct Uid {
-        #[serde(default)]
-        request: Named,
-    }
-    serde_json::from_slice::<Uid>(body).map(|named| named.request.uid).unwrap_or_default()
-}
+use policies::admission::{API_VERSION, KIND};
+use serde::Serialize;
 
 /// What is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -263,9 +124,6 @@ fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(f64::from(minutes).mul_add(60.0, seconds)).ok()
 }
 
-const API_VERSION: &str = "admission.k8s.io/v1";
-const KIND: &str = "AdmissionReview";
-
 /// What a webhook is given where its configuration says nothing.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -277,37 +135,9 @@ const MARGIN: Duration = Duration::from_millis(1200);
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
-
-    fn body(request: &Value) -> Vec<u8> {
-        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
-            .to_string()
-            .into_bytes()
-    }
-
-    #[test]
-    fn a_review_is_read_with_what_it_may_leave_out() {
-        let request = json!({"uid": "u", "kind": {"version": "v1", "kind": "Pod"}, "operation": "CREATE",
-            "object": {"spec": {}}, "newField": 1});
-        let request = read(&body(&request)).expect("a request");
-        assert_eq!((request.uid.as_str(), request.kind.group.as_str(), request.name.as_str()), ("u", "", ""));
-        assert!(request.old_object.is_null() && request.dry_run.is_none());
-    }
-
-    #[test]
-    fn what_is_no_review_says_why_and_keeps_the_uid() {
-        let refused = |body: &[u8]| read(body).map(|_| ()).expect_err("it is refused");
-        assert!(refused(b"x").reason.contains("no AdmissionReview"));
-        assert!(refused(b"{}").reason.contains("expected admission.k8s.io/v1"));
-        let old = br#"{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview",
-            "request": {"uid": "u", "kind": {}, "operation": "CREATE"}}"#;
-        assert_eq!(refused(old).uid, "u");
-        assert_eq!(refused(&body(&json!({"uid": "u", "operation": 1, "kind": {}}))).uid, "u");
-        assert!(refused(&body(&json!({"uid": "", "operation": "CREATE", "kind": {}}))).reason.contains("no uid"));
-        assert!(refused(&body(&Value::Null)).reason.contains("no request"));
-    }
 
     #[test]
     fn an_answer_repeats_the_uid_and_says_what_the_protocol_asks() {

@@ -10,28 +10,34 @@ use std::{
 
 use dna::{Cause, Digest, Gap, PodSpec};
 use jiff::{SignedDuration, Timestamp};
+use oci::registry::{Host, Mirror, PullSecret};
 use policies::{
     AcceptedSigner, Matching, Material, Needs, Review, Rules,
-    kinds::{Evidence, Identity, ObjectRef},
+    kinds::{Evidence, Identity, ObjectRef, RegistryAccessSpec},
 };
 use serde_json::Value;
 use trust::{PublicKey, Root, Signer, Text, Who};
 
-use crate::gather::Signers;
+use crate::{
+    gather::{Access, Signers},
+    roots::Renewed,
+};
 
 /// Rules, and whom they accept.
 #[derive(Debug)]
 pub struct Rulebook {
     /// The rules.
-    pub rules: Rules,
+    pub rules: Arc<Rules>,
     /// What does not load: for logs, and for whoever asks what is in force.
     pub problems: Vec<String>,
     signers: BTreeMap<String, Signer>,
     /// Signers who cannot be judged now, and why.
     silent: BTreeMap<String, Gap>,
+    /// How registries are reached that are not reached as all are, in the order of their names.
+    pub access: Arc<[Access]>,
     /// When the oldest trust root in use is from.
     pub roots_as_of: Option<Timestamp>,
-    /// Changes with any rule, signer or root.
+    /// Changes with any rule, exception, signer, root or access.
     pub digest: Digest,
 }
 
@@ -42,6 +48,12 @@ pub struct Beside {
     pub keys: BTreeMap<ObjectRef, String>,
     /// Trust roots in ConfigMaps, by the `SignerTrust` that names them.
     pub roots: BTreeMap<String, String>,
+    /// Trust roots as a repository has them now, by their `SignerTrust`.
+    pub renewed: BTreeMap<String, Renewed>,
+    /// Certificate authorities, PEM, by the `RegistryAccess` that names them.
+    pub authorities: BTreeMap<String, String>,
+    /// Pull secrets, by the `RegistryAccess` that names them.
+    pub secrets: BTreeMap<String, PullSecret>,
 }
 
 impl Rulebook {
@@ -59,14 +71,15 @@ impl Rulebook {
             }
         }
         for (name, spec) in rules.trusts() {
-            let text = spec.trusted_root.as_ref().or_else(|| beside.roots.get(name));
-            let Some(text) = text else {
+            let renewed = beside.renewed.get(name);
+            let text = renewed.map(|root| &root.json).or(spec.trusted_root.as_ref());
+            let Some(text) = text.or_else(|| beside.roots.get(name)) else {
                 problems.push(format!(
                     "SignerTrust {name}: the ConfigMap that it names is not there, or has no such entry"
                 ));
                 continue;
             };
-            match Root::from_json(name, text.as_bytes(), None) {
+            match Root::from_json(name, text.as_bytes(), renewed.map(|root| root.as_of)) {
                 Ok(root) => {
                     if let Some(why) = too_old(&root, spec.max_age.as_deref(), now) {
                         expired.insert(name.clone(), why);
@@ -104,8 +117,13 @@ impl Rulebook {
             rules.versions().map(|version| format!("{} {}", version.rule, version.version)).collect();
         named.extend(signers.keys().cloned());
         named.extend(silent.keys().map(|id| format!("{id} silent")));
+        named.extend(rules.exceptions().map(|name| format!("exception {name}")));
+        let access: Vec<Access> =
+            rules.access().iter().map(|(name, spec)| access(name, spec, beside, &mut problems)).collect();
+        named.extend(access.iter().map(|access| format!("access {}", access.digest)));
         let digest = Digest::sha256(named.join("\n").as_bytes());
-        Self { roots_as_of, rules, problems, signers, silent, digest }
+        let rules = Arc::new(rules);
+        Self { roots_as_of, rules, problems, signers, silent, access: access.into(), digest }
     }
 
     /// Those of these signers who can be judged, to look for; and why the others cannot.
@@ -116,6 +134,40 @@ impl Rulebook {
         let gaps = ids.iter().filter_map(|id| self.silent.get(id)).cloned().collect();
         let digest = Digest::sha256(known.iter().map(String::as_str).collect::<Vec<_>>().join("\n").as_bytes());
         (Arc::new(Signers { ids: known, rules, digest }), gaps)
+    }
+}
+
+/// How registries are reached. What it names and is not there is told; without it, less is reached, never more.
+fn access(name: &str, spec: &RegistryAccessSpec, beside: &Beside, problems: &mut Vec<String>) -> Access {
+    let mut problem = |why: String| problems.push(format!("RegistryAccess {name}: {why}"));
+    let ca_pem = beside.authorities.get(name).cloned();
+    if spec.ca_bundle.is_some() && ca_pem.is_none() {
+        problem("the ConfigMap of its caBundle is not there, or has no such entry".to_owned());
+    }
+    let secret = beside.secrets.get(name).cloned();
+    if spec.pull_secret.is_some() && secret.is_none() {
+        problem("its pullSecret is not there, or is none".to_owned());
+    }
+    let mut mirrors = Vec::new();
+    for mirror in &spec.mirrors {
+        match mirror.trim_start_matches("https://").trim_end_matches('/').parse::<Mirror>() {
+            Ok(mirror) => mirrors.push(mirror),
+            Err(error) => problem(error.to_string()),
+        }
+    }
+    let parts = [
+        serde_json::to_vec(spec).unwrap_or_default(),
+        ca_pem.clone().unwrap_or_default().into_bytes(),
+        secret.as_ref().map(|secret| secret.fingerprint().to_vec()).unwrap_or_default(),
+    ];
+    let digests: Vec<String> = parts.iter().map(|part| Digest::sha256(part).to_string()).collect();
+    Access {
+        hosts: spec.hosts.clone(),
+        digest: Digest::sha256(digests.join("\n").as_bytes()),
+        host: Host { ca_pem, plain_http: spec.plain_http, mirrors, ..Host::default() },
+        limits: (spec.limits.requests_per_second, spec.limits.in_flight),
+        authentication: spec.authentication.clone(),
+        secret,
     }
 }
 

@@ -24,8 +24,9 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    cluster::{Cluster, Permissions},
+    cluster::{Cluster, Permissions, pull_secret},
     gather::{self, Analyzer, Gatherer},
+    roots::Roots,
     rulebook::{self, Beside, Rulebook},
     server::Servers,
     service::{self, Service},
@@ -53,6 +54,8 @@ pub struct Config {
     pub ledger: Option<String>,
     /// Where records wait for the ledger.
     pub spool: PathBuf,
+    /// A folder that keeps what TUF repositories said of trust roots.
+    pub roots: PathBuf,
     /// How registries are reached.
     pub registry: registry::Settings,
     /// Layers, and what was worked out of them.
@@ -61,6 +64,8 @@ pub struct Config {
     pub runtime: RuntimeFacts,
     /// Limits on images.
     pub limits: Limits,
+    /// What the ledger keeps of facts is sealed with it; all replicas need the same.
+    pub seal: Option<gather::Seal>,
     /// Bytes of memory for facts.
     pub facts_bytes: u64,
     /// Bytes of compressed images that are analyzed at once.
@@ -122,6 +127,7 @@ pub async fn run(
         runtime: config.runtime.clone(),
         limits: config.limits.clone(),
         memory_bytes: config.facts_bytes,
+        seal: config.seal.clone(),
     };
     let gatherer = Arc::new(Gatherer::new(gathering, analyzer, ledger.clone()));
     let cluster = Cluster::new(client.clone(), config.may);
@@ -144,11 +150,14 @@ pub async fn run(
         files: config.rules.clone(),
         client: client.clone(),
         own_namespace: config.service.own_namespace.clone(),
+        roots: Roots::default(),
     };
+    let roots = rules.roots.clone();
     if client.is_none() || !config.rules.is_empty() {
         // Files are read once before anything is served, so that a mistake is told to whoever starts it.
         rules.read(&service, Timestamp::now()).await.map_err(Error::Rules)?;
     }
+    let roots = tokio::spawn(roots.keep_renewing(Arc::clone(&service), config.roots.clone(), ended()));
     let rules = tokio::spawn(rules.keep_reading(Arc::clone(&service), ended()));
     let nodes = tokio::spawn(keep_platforms(cluster, ended()));
     let own_namespace = config.service.own_namespace.clone().filter(|own| !own.is_empty());
@@ -163,6 +172,7 @@ pub async fn run(
     };
     let templates = worker::listen(&service);
     let ahead = tokio::spawn(worker::run_ahead(Arc::clone(&service), templates, ended()));
+    watch_over(Arc::clone(&service), ending.clone());
     let worker = tokio::spawn(Worker::new(Arc::clone(&service), ledger.clone(), settings).run(ended()));
     let servers =
         Servers::bind(service, metrics, (config.listen, serving.config()), config.status_listen, config.drain)?;
@@ -172,7 +182,7 @@ pub async fn run(
     }
     let served = servers.run(shutdown).await;
     let _ = end.send(true);
-    for task in [certificates, rules, nodes, ahead, worker] {
+    for task in [certificates, roots, rules, nodes, ahead, worker] {
         if let Err(panicked) = task.await {
             warn!(%panicked, "a task ended before its time");
         }
@@ -218,6 +228,25 @@ fn source(from: &Certificates, client: Option<&Client>) -> Result<certs::Source,
     })
 }
 
+/// Looks, from a thread that nothing can hang, for rules that hang.
+fn watch_over(service: Arc<Service>, ending: watch::Receiver<bool>) {
+    let look = move || {
+        while !*ending.borrow() {
+            for rule in service.watch.look() {
+                tracing::error!(
+                    rule,
+                    "a rule takes too long and is taken out of evaluation; where it is in force it denies until it is changed"
+                );
+            }
+            std::thread::sleep(LOOK_AT_RULES);
+        }
+    };
+    // Without it, a rule that hangs is not taken out; bounds at load stand before that.
+    if let Err(error) = std::thread::Builder::new().name("watch".to_owned()).spawn(look) {
+        warn!(%error, "nobody looks for rules that hang");
+    }
+}
+
 async fn keep_platforms(cluster: Cluster, ended: impl Future<Output = ()>) {
     let looking = async {
         loop {
@@ -238,35 +267,39 @@ struct Source {
     files: Vec<PathBuf>,
     client: Option<Client>,
     own_namespace: Option<String>,
-}
-
-/// What was read, before it is made ready.
-struct Reading {
-    rules: Rules,
-    problems: Vec<String>,
-    beside: Beside,
+    roots: Roots,
 }
 
 impl Source {
     /// Reads all there is and puts it in force. What cannot be read leaves what was in force.
     async fn read(&self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
-        let Reading { rules, problems, beside } = match (&self.client, self.files.is_empty()) {
+        let (rules, problems) = match (&self.client, self.files.is_empty()) {
             (Some(client), true) => self.of_cluster(client).await.map_err(|error| vec![error])?,
-            _ => {
-                let rules = rulebook::from_files(&self.files)?;
-                Reading { rules, problems: Vec::new(), beside: Beside::default() }
-            }
+            _ => (rulebook::from_files(&self.files)?, Vec::new()),
         };
+        let mut beside = match &self.client {
+            Some(client) => self.beside(client, &rules).await.map_err(|error| vec![error])?,
+            None => Beside::default(),
+        };
+        let renewed = rules
+            .trusts()
+            .iter()
+            .filter_map(|(name, spec)| Some((name.clone(), self.roots.renewed(name, spec.refresh.as_ref()?)?)));
+        beside.renewed = renewed.collect();
         let book = Rulebook::new(rules, problems, &beside, now);
         let before = service.rulebook.load_full();
         let (old, new) = (before.as_ref().map(|book| &book.problems), &book.problems);
         if old != Some(new) {
             new.iter().for_each(|problem| warn!(problem, "a rule is not in force as it is written"));
         }
-        if before.is_none_or(|before| before.digest != book.digest) {
-            info!(rules = book.rules.len(), digest = %book.digest, "rules are in force");
+        match before {
+            // What is in force stays: a rule that was taken out of evaluation does not come back by being read again.
+            Some(before) if before.digest == book.digest && before.problems == book.problems => {}
+            _ => {
+                info!(rules = book.rules.len(), digest = %book.digest, "rules are in force");
+                service.arm(book);
+            }
         }
-        service.arm(book);
         Ok(())
     }
 
@@ -291,7 +324,7 @@ impl Source {
         }
     }
 
-    async fn of_cluster(&self, client: &Client) -> Result<Reading, String> {
+    async fn of_cluster(&self, client: &Client) -> Result<(Rules, Vec<String>), String> {
         let mut objects: Vec<Value> = Vec::new();
         for kind in KINDS {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mayfly.dev", "v1alpha1", kind));
@@ -307,29 +340,45 @@ impl Source {
                 objects.push(serde_json::to_value(object).map_err(|error| format!("objects of kind {kind}: {error}"))?);
             }
         }
-        let (rules, problems) = rulebook::from_objects(&objects);
+        Ok(rulebook::from_objects(&objects))
+    }
+
+    /// What the rules name and is kept elsewhere.
+    async fn beside(&self, client: &Client, rules: &Rules) -> Result<Beside, String> {
+        let place = |reference: &ObjectRef| ObjectRef {
+            namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
+            ..reference.clone()
+        };
         let mut beside = Beside::default();
         for reference in rules.key_refs() {
-            let place = ObjectRef {
-                namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
-                ..reference.clone()
-            };
-            if let Some(text) = text_of(client, &place).await? {
+            if let Some(text) = text_of(client, &place(&reference)).await? {
                 beside.keys.insert(reference, text);
             }
         }
         for (name, spec) in rules.trusts() {
-            if let Some(reference) = &spec.config_map_ref {
-                let place = ObjectRef {
-                    namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
-                    ..reference.clone()
-                };
-                if let Some(text) = text_of(client, &place).await? {
-                    beside.roots.insert(name.clone(), text);
+            if let Some(reference) = &spec.config_map_ref
+                && let Some(text) = text_of(client, &place(reference)).await?
+            {
+                beside.roots.insert(name.clone(), text);
+            }
+        }
+        for (name, spec) in rules.access() {
+            if let Some(reference) = &spec.ca_bundle
+                && let Some(text) = text_of(client, &place(reference)).await?
+            {
+                beside.authorities.insert(name.clone(), text);
+            }
+            if let Some(reference) = &spec.pull_secret {
+                let place = place(reference);
+                let namespace = place.namespace.as_deref().unwrap_or("default");
+                let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&place.name).await;
+                let found = found.map_err(|error| format!("{namespace}/{}: {error}", place.name))?;
+                if let Some(secret) = found.and_then(|secret| pull_secret(secret, namespace, &place.name)) {
+                    beside.secrets.insert(name.clone(), secret);
                 }
             }
         }
-        Ok(Reading { rules, problems, beside })
+        Ok(beside)
     }
 }
 
@@ -361,6 +410,7 @@ const KINDS: [&str; 5] = ["ClusterImageRule", "ImageRule", "RuleException", "Sig
 
 /// Time to write what is still in memory.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+const LOOK_AT_RULES: Duration = Duration::from_secs(1);
 const LOOK_AT_NODES: Duration = Duration::from_secs(60);
 
 const REVIEW_BUCKETS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];

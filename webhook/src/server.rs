@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -22,13 +22,12 @@ use axum_server::{
     accept::NoDelayAcceptor,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use futures_util::FutureExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
 use crate::{
     Error,
-    review::{Response, Status},
+    review::{self, Response, Status},
     service::Service,
 };
 
@@ -122,14 +121,28 @@ impl Servers {
 }
 
 async fn validate(State(shared): State<Shared>, RawQuery(query): RawQuery, request: HttpRequest) -> impl IntoResponse {
+    let started = Instant::now();
     let answer = match body(&shared, request.into_body()).await {
-        Ok((bytes, _room)) => {
-            let review = std::panic::AssertUnwindSafe(shared.service.review(&bytes, query.as_deref()));
-            review.catch_unwind().await.unwrap_or_else(|_| {
-                metrics::counter!("mayfly_panics_total").increment(1);
-                let uid = crate::review::uid(&bytes);
-                Response::deny(&uid, Status::internal("the review panicked; the log has more".to_owned()))
-            })
+        Ok((bytes, room)) => {
+            let (service, reviewed) = (Arc::clone(&shared.service), bytes.clone());
+            let late = review::deadline(started, query.as_deref()) + LATE;
+            // On its own: whatever happens to it, an answer goes out in time.
+            let review = tokio::spawn(async move {
+                let _room = room;
+                service.review(&reviewed, query.as_deref()).await
+            });
+            match tokio::time::timeout_at(late.into(), review).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(_)) => {
+                    metrics::counter!("mayfly_panics_total").increment(1);
+                    let why = "the review panicked; the log has more";
+                    Response::deny(&policies::admission::uid(&bytes), Status::internal(why.to_owned()))
+                }
+                Err(_) => {
+                    let why = "the review does not come to its end; the log has more";
+                    Response::deny(&policies::admission::uid(&bytes), Status::later(why.to_owned(), 5))
+                }
+            }
         }
         Err(why) => Response::deny("", Status::bad_request(why)),
     };
@@ -175,6 +188,9 @@ const MAX_BODIES_KIB: usize = 64 << 10;
 
 /// Time for a body to come in.
 const READ: Duration = Duration::from_secs(10);
+
+/// What a review may take beyond its deadline: deciding, and writing the answer.
+const LATE: Duration = Duration::from_millis(300);
 
 /// The API server keeps its connections for 90 s without use.
 const IDLE: Duration = Duration::from_secs(120);

@@ -8,16 +8,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
 use dna::{Fact, PodSpec, Role, SubjectFacts};
 use jiff::Timestamp;
 use lineage::{Binding, DecisionImage, Document, Recorder};
-use policies::{Decision, Effect, Needs, Review, Verdict};
+use policies::{Decision, Effect, Needs, Review, Verdict, Watch};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::mpsc,
+};
 use tracing::{Instrument as _, info, warn};
 use uuid::Uuid;
 
@@ -25,8 +28,9 @@ use crate::{
     cluster::Cluster,
     gather::{Gatherer, Origins, Pod, Wanted},
     packed::Packed,
-    review::{self, Request, Response, Status},
+    review::{self, Response, Status},
     rulebook::{self, Rulebook},
+    traces,
     worker::Template,
 };
 
@@ -43,6 +47,7 @@ pub struct Service {
     /// Where templates go whose images are looked at before their pods come.
     pub(crate) ahead: OnceLock<mpsc::Sender<Template>>,
     pub(crate) packed: Packed,
+    pub(crate) watch: Watch,
 }
 
 /// What a service is told once.
@@ -69,7 +74,8 @@ impl Service {
         settings: Settings,
     ) -> Self {
         let (rulebook, ahead, packed) = (ArcSwapOption::empty(), OnceLock::new(), Packed::default());
-        Self { rulebook, gatherer, cluster, recorder, settings, serving, ahead, packed }
+        let watch = Watch::new(RULE_LIMIT);
+        Self { rulebook, gatherer, cluster, recorder, settings, serving, ahead, packed, watch }
     }
 
     /// Puts rules in force.
@@ -91,8 +97,8 @@ impl Service {
     pub async fn review(&self, body: &[u8], query: Option<&str>) -> Response {
         let started = Instant::now();
         let deadline = review::deadline(started, query);
-        let request = match review::read(body) {
-            Ok(request) => request,
+        let mut review = match policies::admission::read(body) {
+            Ok(review) => review,
             Err(malformed) => {
                 metrics::counter!("mayfly_reviews_total", "verdict" => "error", "reason" => "malformed").increment(1);
                 warn!(reason = malformed.reason, "a body is no review");
@@ -100,9 +106,11 @@ impl Service {
             }
         };
         let id = Uuid::now_v7();
+        let request = &review.request;
         let span = tracing::info_span!("review", %id, uid = request.uid, namespace = request.namespace,
             kind = request.kind.kind, name = request.name, operation = request.operation);
-        let (mut response, told) = self.answer(&request, id, deadline).instrument(span).await;
+        traces::begin(&span, id);
+        let (mut response, told) = self.answer(&mut review, id, deadline).instrument(span).await;
         let seconds = started.elapsed().as_secs_f64();
         metrics::histogram!("mayfly_review_seconds").record(seconds);
         metrics::counter!("mayfly_reviews_total", "verdict" => told.verdict(), "reason" => told.reason()).increment(1);
@@ -112,69 +120,104 @@ impl Service {
         response
     }
 
-    async fn answer(&self, request: &Request, id: Uuid, deadline: Instant) -> (Response, Told) {
-        let uid = &request.uid;
-        if let Some(why) = self.passes(request) {
-            return (Response::allow(uid), Told::Passed(why));
+    async fn answer(&self, review: &mut Review, id: Uuid, deadline: Instant) -> (Response, Told) {
+        let uid = review.request.uid.clone();
+        if let Some(why) = self.passes(review) {
+            return (Response::allow(&uid), Told::Passed(why));
         }
-        if request.kind.group.is_empty() && request.kind.kind == "Namespace" {
-            return self.namespace(request).await;
+        if review.request.kind.group.is_empty() && review.request.kind.kind == "Namespace" {
+            return self.namespace(review).await;
         }
         let Some(book) = self.rulebook.load_full() else {
             let status = Status::later("the rules are not read yet".to_owned(), 5);
-            return (Response::deny(uid, status), Told::Failed("not-ready"));
+            return (Response::deny(&uid, status), Told::Failed("not-ready"));
         };
-        let namespace = match self.cluster.namespace(&request.namespace, deadline).await {
-            Ok(namespace) => namespace,
+        match self.cluster.namespace(&review.request.namespace, deadline).await {
+            Ok(namespace) => review.namespace_object = namespace.as_ref().clone(),
             // Which rules apply is not known: nobody may pass by that.
             Err(unanswered) => {
                 warn!(%unanswered, "a review is refused");
-                return (Response::deny(uid, Status::later(unanswered.to_string(), 2)), Told::Failed("cluster"));
+                return (Response::deny(&uid, Status::later(unanswered.to_string(), 2)), Told::Failed("cluster"));
             }
-        };
-        if let (Some(ahead), Some(template)) = (self.ahead.get(), Template::of(request)) {
+        }
+        review.audit_only = is_mirror(review);
+        if let (Some(ahead), Some(template)) = (self.ahead.get(), Template::of(review)) {
             // Full: its pods will ask for themselves.
             let taken = if ahead.try_send(template).is_ok() { "taken" } else { "dropped" };
             metrics::counter!("mayfly_templates_total", "outcome" => taken).increment(1);
         }
-        let mut review = asked(request, namespace.as_ref().clone());
-        let matching = book.rules.matching(&review);
+        match self.weigh(&book, review, deadline).await {
+            Weighed::Passed(why) => (Response::allow(&uid), Told::Passed(why)),
+            Weighed::Unreadable { why, is_enforced } => {
+                warn!(why, is_enforced, rules = %book.digest, "an object cannot be read");
+                let response = match is_enforced {
+                    true => Response::deny(&uid, Status::bad_request(why)),
+                    false => {
+                        let warning: String = format!("mayfly: {why}").chars().take(120).collect();
+                        Response { warnings: vec![warning], ..Response::allow(&uid) }
+                    }
+                };
+                (response, Told::Failed("unreadable"))
+            }
+            Weighed::Later(why) => (Response::deny(&uid, Status::later(why, 2)), Told::Failed("cluster")),
+            Weighed::Decided(decision, at) => {
+                self.record(review, &decision, id, at);
+                let response = answered(&uid, &decision);
+                tell(&decision);
+                let denial = decision.reasons.iter().find(|reason| reason.effect == Effect::Deny);
+                let code = denial.map(|reason| reason.code.clone());
+                (response, Told::Decided(decision.verdict, code))
+            }
+        }
+    }
+
+    /// Finds the rules that apply, gathers what they need to know by `deadline`, and decides.
+    pub(crate) async fn weigh(&self, book: &Rulebook, review: &mut Review, deadline: Instant) -> Weighed {
+        let matching = book.rules.matching(review);
         if matching.is_empty() {
-            return (Response::allow(uid), Told::Passed("no-rule"));
+            return Weighed::Passed("no-rule");
         }
         let pod = |object: &Value| book.rules.pod_spec(&review.request.kind, object).map(PodSpec::read);
-        let Some(spec) = pod(&review.object) else {
-            return (Response::allow(uid), Told::Passed("no-pod"));
-        };
-        let spec = match spec {
-            Ok(spec) => spec,
-            Err(error) => return self.unreadable(&book, &review, &matching, &error.to_string()),
+        let spec = match pod(&review.object) {
+            None => return Weighed::Passed("no-pod"),
+            Some(Ok(spec)) => spec,
+            // A kind with pods in which none can be found: where a rule would be enforced, it is refused.
+            Some(Err(error)) => {
+                let is_enforced = matching.iter().any(|matching| matching.rule.is_in_force(review, Timestamp::now()));
+                return Weighed::Unreadable { why: error.to_string(), is_enforced };
+            }
         };
         let images: BTreeSet<_> = spec.images().collect();
         let old = pod(&review.old_object).and_then(Result::ok);
         let old_images: BTreeSet<_> = old.iter().flat_map(PodSpec::images).collect();
-        if book.rules.unchanged(&review, &matching, &images, &old_images) {
-            return (Response::allow(uid), Told::Passed("unchanged"));
+        if book.rules.unchanged(review, &matching, &images, &old_images) {
+            return Weighed::Passed("unchanged");
         }
-        let needs = rulebook::needs(&matching, &spec, &review);
-        review.subjects = match self.gather(&request.namespace, &spec, &needs, &book, deadline).await {
-            Ok(subjects) => subjects,
-            Err(why) => return (Response::deny(uid, Status::later(why, 2)), Told::Failed("cluster")),
-        };
+        let needs = rulebook::needs(&matching, &spec, review);
+        let gathering = self.gather(&review.request.namespace, &spec, &needs, book, deadline);
+        match Box::pin(gathering).await {
+            Ok(subjects) => review.subjects = subjects,
+            Err(why) => return Weighed::Later(why),
+        }
         let now = Timestamp::now();
-        let decision = policies::decide(&review, &book.rules, now);
-        self.record(request, &review, &decision, id, now);
-        let response = answered(uid, &decision);
-        tell(&decision);
-        let codes =
-            decision.reasons.iter().find(|reason| reason.effect == Effect::Deny).map(|reason| reason.code.clone());
-        (response, Told::Decided(decision.verdict, codes))
+        Weighed::Decided(self.decide(review, book, now), now)
+    }
+
+    /// Decides where a thread may be lost to a rule that hangs: what else waits for it goes on elsewhere.
+    pub(crate) fn decide(&self, review: &Review, book: &Rulebook, now: Timestamp) -> Decision {
+        let _span = tracing::info_span!("decide").entered();
+        let decide = || self.watch.decide(review, &book.rules, now);
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => tokio::task::block_in_place(decide),
+            _ => decide(),
+        }
     }
 
     /// Why a request is none of our business; none where it is.
-    fn passes(&self, request: &Request) -> Option<&'static str> {
-        let is_deleted = request.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
-        match (request.operation.as_str(), request.sub_resource.as_deref().unwrap_or_default()) {
+    fn passes(&self, review: &Review) -> Option<&'static str> {
+        let request = &review.request;
+        let is_deleted = review.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+        match (request.operation.as_str(), request.sub_resource.as_str()) {
             ("CREATE" | "UPDATE", "" | "ephemeralcontainers") => {}
             ("CREATE" | "UPDATE", _) => return Some("subresource"),
             _ => return Some("operation"),
@@ -187,7 +230,8 @@ impl Service {
     }
 
     /// Exempting a namespace is for few.
-    async fn namespace(&self, request: &Request) -> (Response, Told) {
+    async fn namespace(&self, review: &Review) -> (Response, Told) {
+        let request = &review.request;
         self.cluster.forget_namespace(&request.name).await;
         let label = |object: &Value, name: &str| {
             object
@@ -196,7 +240,7 @@ impl Service {
                 .and_then(Value::as_str)
                 .map(str::to_owned)
         };
-        let (new, old) = (&request.object, &request.old_object);
+        let (new, old) = (&review.object, &review.old_object);
         let is_exempted = label(new, EXEMPT) != label(old, EXEMPT) && label(new, EXEMPT).is_some();
         let is_relaxed = request.operation == "UPDATE"
             && label(old, ENFORCE).is_some()
@@ -210,24 +254,6 @@ impl Service {
             return (Response::deny(&request.uid, Status::forbidden(why)), Told::Failed("label"));
         }
         (Response::allow(&request.uid), Told::Passed("namespace"))
-    }
-
-    /// An object of a kind with pods in which none can be found: where a rule would be enforced, it is refused.
-    fn unreadable(
-        &self,
-        book: &Rulebook,
-        review: &Review,
-        matching: &[policies::Matching<'_>],
-        why: &str,
-    ) -> (Response, Told) {
-        let uid = &review.request.uid;
-        let is_enforced = matching.iter().any(|matching| matching.rule.is_in_force(review, Timestamp::now()));
-        warn!(why, is_enforced, rules = %book.digest, "an object cannot be read");
-        if is_enforced {
-            return (Response::deny(uid, Status::bad_request(why.to_owned())), Told::Failed("unreadable"));
-        }
-        let warning: String = format!("mayfly: {why}").chars().take(120).collect();
-        (Response { warnings: vec![warning], ..Response::allow(uid) }, Told::Failed("unreadable"))
     }
 
     /// What is known of the pod's images in time.
@@ -265,6 +291,7 @@ impl Service {
                 inline_bytes: self.settings.inline_bytes,
             }),
             expectation: needs.expectation,
+            access: Arc::clone(&book.access),
         };
         let carriers: Vec<_> = spec.images().collect();
         let platforms = match needs.platforms.contains("*") {
@@ -295,8 +322,9 @@ impl Service {
     }
 
     /// Leaves what was decided, and what containers are bound to; never waits.
-    fn record(&self, request: &Request, review: &Review, decision: &Decision, id: Uuid, now: Timestamp) {
-        let Some(recorder) = self.recorder.as_ref().filter(|_| !review.request.dry_run) else { return };
+    fn record(&self, review: &Review, decision: &Decision, id: Uuid, now: Timestamp) {
+        let request = &review.request;
+        let Some(recorder) = self.recorder.as_ref().filter(|_| !request.dry_run) else { return };
         let text =
             |pointer: &str| review.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = match request.name.is_empty() {
@@ -307,9 +335,8 @@ impl Service {
         };
         let Some(record) = self.written(review, decision, (&request.kind.kind, &name), id, now) else { return };
         recorder.record(record);
-        let is_pod = request.kind.group.is_empty() && request.kind.kind == "Pod";
         let pod_uid = text("/metadata/uid");
-        if !decision.is_allowed() || !is_pod || pod_uid.is_empty() {
+        if !decision.is_allowed() || !review.is_pod() || pod_uid.is_empty() {
             return;
         }
         for subject in review.subjects.iter().filter(|subject| subject.image.used.role != Role::Volume) {
@@ -318,6 +345,7 @@ impl Service {
                 cluster: self.settings.cluster.clone(),
                 pod_uid: pod_uid.clone(),
                 container: subject.image.used.name.clone(),
+                platform: platform(subject),
                 namespace: request.namespace.clone(),
                 pod: name.clone(),
                 owner: owner(&review.object),
@@ -441,45 +469,28 @@ impl Told {
     }
 }
 
-/// The request as rules see it.
-fn asked(request: &Request, namespace: Value) -> Review {
-    let is_mirror = request.object.pointer("/metadata/annotations").and_then(|all| all.get(MIRROR)).is_some()
-        && request.user_info.groups.iter().any(|group| group == "system:nodes");
-    let kind = policies::GroupVersionKind {
-        group: request.kind.group.clone(),
-        version: request.kind.version.clone(),
-        kind: request.kind.kind.clone(),
-    };
-    let resource = policies::GroupVersionResource {
-        group: request.resource.group.clone(),
-        version: request.resource.version.clone(),
-        resource: request.resource.resource.clone(),
-    };
-    let user = &request.user_info;
-    let user_info = policies::UserInfo {
-        username: user.username.clone(),
-        uid: user.uid.clone(),
-        groups: user.groups.clone(),
-        extra: user.extra.clone(),
-    };
-    Review {
-        request: policies::Request {
-            uid: request.uid.clone(),
-            kind,
-            resource,
-            sub_resource: request.sub_resource.clone().unwrap_or_default(),
-            name: request.name.clone(),
-            namespace: request.namespace.clone(),
-            operation: request.operation.clone(),
-            user_info,
-            dry_run: request.dry_run.unwrap_or_default(),
-        },
-        object: request.object.clone(),
-        old_object: request.old_object.clone(),
-        namespace_object: namespace,
-        audit_only: is_mirror,
-        subjects: Vec::new(),
-    }
+/// What came of a review.
+#[derive(Debug)]
+pub(crate) enum Weighed {
+    /// It is none of the rules' business.
+    Passed(&'static str),
+    /// The pod in it cannot be found.
+    Unreadable {
+        /// What is wrong with it.
+        why: String,
+        /// A rule would be enforced on it.
+        is_enforced: bool,
+    },
+    /// What must be asked first does not answer.
+    Later(String),
+    /// It was decided, then.
+    Decided(Decision, Timestamp),
+}
+
+/// Whether it is the API server's picture of a pod that a kubelet runs from its own files.
+fn is_mirror(review: &Review) -> bool {
+    review.object.pointer("/metadata/annotations").and_then(|all| all.get(MIRROR)).is_some()
+        && review.request.user_info.groups.iter().any(|group| group == "system:nodes")
 }
 
 fn answered(uid: &str, decision: &Decision) -> Response {
@@ -516,6 +527,11 @@ fn findings(subjects: &[SubjectFacts]) -> BTreeMap<&str, &[dna::Finding]> {
         .collect()
 }
 
+/// The platform of an image; empty where it is not known.
+pub(crate) fn platform(subject: &SubjectFacts) -> String {
+    subject.resolved.known().map(|resolved| resolved.platform.to_string()).unwrap_or_default()
+}
+
 /// The controller, as `Kind/name`.
 pub(crate) fn owner(object: &Value) -> Option<String> {
     let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
@@ -525,6 +541,9 @@ pub(crate) fn owner(object: &Value) -> Option<String> {
 
 /// On pods that the kubelet runs from its own files: they run already, refusing them only hides them.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// How long one rule may take for one review; bounds at load keep it below a millisecond.
+const RULE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Labels of a namespace.
 pub const EXEMPT: &str = "mayfly.dev/exempt";

@@ -24,8 +24,13 @@ use webhook::{
 fn service(rules: &str) -> Service {
     let limits = Limits::default();
     let registry = oci::registry::Settings { plain_http: true, retries: 0, ..oci::registry::Settings::default() };
-    let settings =
-        gather::Settings { registry, runtime: RuntimeFacts::default(), limits: limits.clone(), memory_bytes: 32 << 20 };
+    let settings = gather::Settings {
+        registry,
+        runtime: RuntimeFacts::default(),
+        limits: limits.clone(),
+        memory_bytes: 32 << 20,
+        seal: None,
+    };
     let analyzer = Arc::new(Analyzer::new(limits, None, 64 << 20).expect("an analyzer"));
     let gatherer = Arc::new(Gatherer::new(settings, analyzer, None));
     let cluster = Cluster::new(None, Permissions { secrets: false, config_maps: false });

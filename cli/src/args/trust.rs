@@ -162,7 +162,6 @@ pub(crate) struct Attest {
     pub(crate) open: super::Open,
 }
 
-#[cfg(feature = "tuf")]
 #[derive(Debug, ClapArgs)]
 pub(crate) struct TrustRoot {
     /// The instance
@@ -188,7 +187,6 @@ pub(crate) struct TrustRoot {
     pub(crate) output: Option<PathBuf>,
 }
 
-#[cfg(feature = "tuf")]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Instance {
     /// Sigstore's public-good instance

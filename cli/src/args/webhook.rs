@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args as ClapArgs;
 
+use crate::logs::Format;
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Webhook {
     #[command(flatten)]
@@ -14,6 +16,10 @@ pub(crate) struct Webhook {
     /// A folder of this process alone, where records wait for the ledger
     #[arg(long, value_name = "DIR", default_value = "/var/lib/mayfly/spool", env = "MAYFLY_SPOOL")]
     pub(crate) spool: PathBuf,
+    /// A file of 32 random bytes or more, the same for all replicas, that seals facts in the ledger: with it, what was verified
+    /// before a restart can count while a registry does not answer (`UseLastVerified`)
+    #[arg(long, value_name = "FILE", env = "MAYFLY_SEAL_KEY")]
+    pub(crate) seal_key: Option<PathBuf>,
     /// A folder that keeps layers and what was worked out of them [default: none]
     #[arg(long, value_name = "DIR", env = "MAYFLY_CACHE_DIR")]
     pub(crate) cache: Option<PathBuf>,
@@ -104,6 +110,12 @@ pub(crate) struct Serving {
     /// Seconds to go on serving after the signal to end
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub(crate) drain: u64,
+    /// How the log is written; RUST_LOG says how much of it [default level: info]
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", env = "MAYFLY_LOG_FORMAT")]
+    pub(crate) log_format: Format,
+    /// An OpenTelemetry collector for traces, by OTLP over gRPC: http://HOST:4317
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<String>,
     #[command(flatten)]
     pub(crate) registry: super::Registry,
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use analyzer::ConfigMaps;
-use dna::{Behavior, Cause, ContainerSpec, Digest, DnaFact, Expectation, Fact, Limits, RuntimeFacts};
+use dna::{Behavior, Cause, ContainerSpec, Digest, DnaFact, Expectation, Fact, Last, Limits, RuntimeFacts};
 
 use super::{
     flight::{Answer, Flights},
@@ -34,7 +34,16 @@ impl Bindings {
         maps: &ConfigMaps,
         deadline: Instant,
     ) -> Fact<Arc<Expectation>> {
-        let Fact::Known(dna) = fact else { return fact.missing() };
+        let dna = match fact {
+            Fact::Known(dna) => dna,
+            // As old as the DNA it rests on.
+            Fact::Unknown { cause, detail, last: Some(Last { value, as_of }) } => {
+                let last = Box::pin(self.bind(&Fact::Known(value.clone()), known, spec, maps, deadline)).await;
+                let last = last.known().map(|value| Last { value: Arc::clone(value), as_of: as_of.clone() });
+                return Fact::Unknown { cause: *cause, detail: detail.clone(), last };
+            }
+            other => return other.missing(),
+        };
         let key = (dna.digest.clone(), said(spec, maps));
         // Most are known already; the whole DNA is read for others only.
         if let Some(kept) = self.kept.peek(&key).await {

@@ -10,6 +10,7 @@ use std::{
 
 use dna::{Cause, Fact};
 use moka::{Expiry, future::Cache};
+use tracing::Instrument as _;
 
 /// An answer, and how long it holds: zero where it must be asked again.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ where
             return kept;
         }
         let kept = self.kept.clone();
-        let flight = tokio::spawn(async move {
+        let step = async move {
             let made = kept.try_get_with(key, async move {
                 let Answer { fact, holds } = make().await;
                 let held = Arc::new(Held { fact: fact.map(Arc::new), holds });
@@ -104,7 +105,8 @@ where
                 Ok(held) => held.fact.clone(),
                 Err(shared) => shared.0.fact.clone(),
             }
-        });
+        };
+        let flight = tokio::spawn(step.instrument(tracing::info_span!("gather", tier = self.tier)));
         match tokio::time::timeout_at(deadline.into(), flight).await {
             Ok(Ok(fact)) => {
                 self.count(match fact {

@@ -249,7 +249,7 @@ impl Step {
 }
 
 /// Without programs, accounts, folders and evidence.
-fn abridged(dna: &Dna) -> Dna {
+pub(super) fn abridged(dna: &Dna) -> Dna {
     Dna {
         programs: Vec::new(),
         accounts: dna::Accounts::default(),

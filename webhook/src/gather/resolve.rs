@@ -1,13 +1,18 @@
 //! A reference to its digest, and on to the images it is for.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use dna::{ConfigFacts, Digest, Platform, Resolved};
 use moka::future::Cache;
 use oci::{
     Config, Index, Manifest, Reference,
-    registry::{Credentials, Lookup, Repository, Requests, Settings},
+    registry::{Credentials, Host, Lookup, Pace, PullSecret, Repository, Requests, Settings},
 };
+use policies::{cel::glob, kinds::Authentication};
 
 use super::flight::Answer;
 
@@ -16,23 +21,67 @@ use super::flight::Answer;
 pub struct Keyring {
     /// Equal for equal credentials: who has the same may be told the same.
     pub identity: Digest,
-    /// Tried in this order.
-    pub credentials: Vec<Credentials>,
+    /// Of the pod's `imagePullSecrets`.
+    pub pod: Vec<PullSecret>,
+    /// Of its service account's.
+    pub account: Vec<PullSecret>,
 }
 
 impl Keyring {
     /// Whatever the settings of the registry say.
     #[must_use]
     pub fn of_everyone() -> Self {
-        Self { identity: Digest::sha256(b""), credentials: Vec::new() }
+        Self { identity: Digest::sha256(b""), pod: Vec::new(), account: Vec::new() }
     }
+
+    /// In the kubelet's order, or in that which is asked for; what is everyone's comes last.
+    fn credentials(&self, everyones: &[Credentials], access: Option<&Access>) -> Vec<Credentials> {
+        let pulled = |secrets: &[PullSecret]| match secrets {
+            [] => None,
+            secrets => Some(Credentials::PullSecrets(secrets.to_vec())),
+        };
+        let order = access.map_or(&[][..], |access| &access.authentication);
+        if order.is_empty() {
+            let own = [pulled(&self.pod), pulled(&self.account)].into_iter().flatten();
+            return own.chain(everyones.iter().cloned()).collect();
+        }
+        let of = |place: &Authentication| match place {
+            Authentication::PodSecrets => pulled(&self.pod).into_iter().collect(),
+            Authentication::ServiceAccount => pulled(&self.account).into_iter().collect(),
+            Authentication::Cloud => {
+                everyones.iter().filter(|one| matches!(one, Credentials::Cloud(_))).cloned().collect()
+            }
+            Authentication::Secret => access.and_then(|access| pulled(access.secret.as_slice())).into_iter().collect(),
+            Authentication::Anonymous => vec![Credentials::Anonymous],
+        };
+        order.iter().flat_map(|place| -> Vec<Credentials> { of(place) }).collect()
+    }
+}
+
+/// How some registries are reached, as a `RegistryAccess` says.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Hosts, as globs.
+    pub hosts: Vec<String>,
+    /// Changes with anything it says.
+    pub digest: Digest,
+    /// How they are connected to.
+    pub host: Host,
+    /// Requests a second, and at once.
+    pub limits: (u32, u32),
+    /// Where credentials come from, in this order; empty: as the kubelet does.
+    pub authentication: Vec<Authentication>,
+    /// What [`Authentication::Secret`] stands for.
+    pub secret: Option<PullSecret>,
 }
 
 /// Repositories with the credentials they are asked with. Each is kept for a while: its connections and tokens serve again.
 #[derive(Debug)]
 pub(super) struct Places {
     settings: Settings,
-    open: Cache<(String, Digest), Place>,
+    open: Cache<(String, Digest, Option<Digest>), Place>,
+    /// By host and limits: how much was asked does not depend on who asks.
+    paces: Mutex<BTreeMap<(String, (u32, u32)), Pace>>,
 }
 
 /// A repository, asked by somebody.
@@ -47,25 +96,45 @@ pub(super) struct Place {
 
 impl Places {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, open: Cache::builder().max_capacity(MAX_PLACES).time_to_live(PLACE_HOLDS).build() }
+        let open = Cache::builder().max_capacity(MAX_PLACES).time_to_live(PLACE_HOLDS).build();
+        Self { settings, open, paces: Mutex::default() }
     }
 
     pub(super) fn requests(&self) -> &Requests {
         &self.settings.requests
     }
 
-    pub(super) async fn open(&self, reference: &Reference, keyring: &Keyring) -> Result<Place, oci::Error> {
-        let name = format!("{}/{}", reference.registry(), reference.repository());
-        let key = (name.clone(), keyring.identity.clone());
+    pub(super) async fn open(
+        &self,
+        reference: &Reference,
+        keyring: &Keyring,
+        all: &[Access],
+    ) -> Result<Place, oci::Error> {
+        let registry = reference.registry();
+        let access = all.iter().find(|access| access.hosts.iter().any(|host| glob(host, registry)));
+        let name = format!("{registry}/{}", reference.repository());
+        let key = (name.clone(), keyring.identity.clone(), access.map(|access| access.digest.clone()));
         if let Some(place) = self.open.get(&key).await {
             return Ok(place);
         }
         let mut settings = self.settings.clone();
-        settings.credentials = keyring.credentials.iter().cloned().chain(settings.credentials).collect();
-        let repository = Repository::open(reference, &settings).await?;
+        settings.credentials = keyring.credentials(&settings.credentials, access);
+        if let Some(access) = access {
+            let host = Host { pace: Some(self.pace(registry, access.limits)), ..access.host.clone() };
+            settings.hosts.host.insert(registry.to_owned(), host);
+        }
+        let repository = Box::pin(Repository::open(reference, &settings)).await?;
         let place = Place { name, identity: keyring.identity.clone(), repository, settings: Arc::new(settings) };
         self.open.insert(key, place.clone()).await;
         Ok(place)
+    }
+
+    fn pace(&self, registry: &str, limits: (u32, u32)) -> Pace {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        if paces.len() >= MAX_PACES {
+            paces.clear();
+        }
+        paces.entry((registry.to_owned(), limits)).or_insert_with(|| Pace::new(limits.0, limits.1)).clone()
     }
 }
 
@@ -257,6 +326,7 @@ const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long an opened repository is used: tokens and secrets change.
 const PLACE_HOLDS: Duration = Duration::from_secs(300);
 const MAX_PLACES: u64 = 5_000;
+const MAX_PACES: usize = 1_000;
 
 /// Time for one step, whoever waits for it.
 const STEP: Duration = Duration::from_secs(30);

@@ -6,11 +6,11 @@ use std::{
 };
 
 use dna::PodSpec;
-use policies::Needs;
+use policies::{Needs, Review};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::{review::Request, service::Service};
+use crate::service::Service;
 
 /// A template of pods.
 #[derive(Debug)]
@@ -22,14 +22,15 @@ pub(crate) struct Template {
 
 impl Template {
     /// The template that a request is about to store; none where it brings none, or none that is new.
-    pub(crate) fn of(request: &Request) -> Option<Self> {
-        if request.dry_run.unwrap_or_default() {
+    pub(crate) fn of(review: &Review) -> Option<Self> {
+        let request = &review.request;
+        if request.dry_run {
             return None;
         }
         let path = dna::Workload::path(&request.kind.group, &request.kind.kind).filter(|path| !path.is_empty())?;
-        let template = request.object.pointer(path)?;
+        let template = review.object.pointer(path)?;
         let spec = template.get("spec")?;
-        if request.old_object.pointer(path).and_then(|old| old.get("spec")) == Some(spec) {
+        if review.old_object.pointer(path).and_then(|old| old.get("spec")) == Some(spec) {
             return None;
         }
         let labels = template.pointer("/metadata/labels");
@@ -96,10 +97,11 @@ const TIME: Duration = Duration::from_secs(60);
 mod tests {
     use super::*;
 
-    fn request(kind: &str, group: &str, object: Value, old: Value) -> Request {
-        let request = json!({"uid": "u", "kind": {"group": group, "version": "v1", "kind": kind}, "namespace": "shop",
-            "operation": "UPDATE", "object": object, "oldObject": old});
-        serde_json::from_value(request).expect("a request")
+    fn request(kind: &str, group: &str, object: Value, old_object: Value) -> Review {
+        let kind = json!({"group": group, "version": "v1", "kind": kind});
+        let request =
+            serde_json::from_value(json!({"uid": "u", "kind": kind, "namespace": "shop", "operation": "UPDATE"}));
+        Review { request: request.expect("a request"), object, old_object, ..Review::default() }
     }
 
     #[test]
@@ -114,7 +116,7 @@ mod tests {
         assert!(Template::of(&request("Deployment", "apps", deployment("a"), deployment("a"))).is_none());
         assert!(Template::of(&request("Pod", "", deployment("a"), Value::Null)).is_none());
         let mut dry = request("Deployment", "apps", deployment("a"), Value::Null);
-        dry.dry_run = Some(true);
+        dry.request.dry_run = true;
         assert!(Template::of(&dry).is_none());
         let job = json!({"spec": {"jobTemplate": deployment("a")}});
         assert!(Template::of(&request("CronJob", "batch", job, Value::Null)).is_some());

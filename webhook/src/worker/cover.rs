@@ -17,6 +17,7 @@ use super::{
     facts::Asked,
     running::{Cluster, Named, Workload},
 };
+use crate::service::{owner, platform};
 
 impl Worker {
     /// Binds those containers of a pod that nobody bound. An error says why some stay unbound.
@@ -57,7 +58,9 @@ impl Worker {
 
     /// What a container is held to from now on; none where that would say less than what is written.
     fn binding(&self, asked: &Asked, named: &Named, facts: &SubjectFacts, rows: &[BindingRow]) -> Option<Binding> {
-        let before = rows.iter().find(|row| row.container == facts.image.used.name);
+        let platform = platform(facts);
+        let of_container = || rows.iter().filter(|row| row.container == facts.image.used.name);
+        let before = of_container().find(|row| row.platform == platform).or_else(|| of_container().next());
         let digest = facts.resolved.known().map(|resolved| resolved.platform_digest.clone());
         let expectation = facts.expectation.known().and_then(|expectation| self.service.packed.document(expectation));
         if expectation.is_none() && (before.is_some() || digest.is_none()) {
@@ -67,9 +70,10 @@ impl Worker {
             cluster: self.service.settings.cluster.clone(),
             pod_uid: named.bound.clone(),
             container: facts.image.used.name.clone(),
+            platform,
             namespace: named.namespace.clone(),
             pod: named.name.clone(),
-            owner: crate::service::owner(&asked.pod.object),
+            owner: owner(&asked.pod.object),
             image: facts.image.used.reference.clone(),
             digest,
             expectation,
@@ -199,6 +203,7 @@ mod tests {
             cluster: "c".to_owned(),
             pod_uid: "u".to_owned(),
             container: container.to_owned(),
+            platform: String::new(),
             namespace: "n".to_owned(),
             pod: "p".to_owned(),
             owner: None,

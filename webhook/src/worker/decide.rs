@@ -19,7 +19,7 @@ impl Worker {
         let needs = asked.needs.clone();
         asked.review.subjects = self.facts(&asked, &needs).await?;
         let now = Timestamp::now();
-        let decision = policies::decide(&asked.review, &asked.book.rules, now);
+        let decision = self.service.decide(&asked.review, &asked.book, now);
         let workload = cluster.workload(&asked.pod).await;
         let is_known = decision.unknown.is_empty() && decision.reasons.iter().all(|reason| reason.unknown.is_none());
         let book = asked.book.digest.clone();

@@ -86,7 +86,7 @@ impl Worker {
         let namespace = &asked.review.request.namespace;
         loop {
             let deadline = Instant::now() + STEP;
-            let subjects = self.service.gather(namespace, spec, needs, &asked.book, deadline).await?;
+            let subjects = Box::pin(self.service.gather(namespace, spec, needs, &asked.book, deadline)).await?;
             let waits = subjects.iter().filter_map(pending).max();
             match waits {
                 Some(wait) if Instant::now() < until => tokio::time::sleep(wait).await,

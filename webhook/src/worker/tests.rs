@@ -130,7 +130,8 @@ impl Bench {
         let registry = oci::registry::Settings { plain_http: true, retries: 0, ..oci::registry::Settings::default() };
         let limits = Limits::default();
         let analyzer = Arc::new(Analyzer::new(limits.clone(), None, 64 << 20).expect("an analyzer"));
-        let settings = gather::Settings { registry, runtime: RuntimeFacts::default(), limits, memory_bytes: 32 << 20 };
+        let settings =
+            gather::Settings { registry, runtime: RuntimeFacts::default(), limits, memory_bytes: 32 << 20, seal: None };
         let gatherer = Arc::new(Gatherer::new(settings, analyzer, Some(ledger.clone())));
         let may = Permissions { secrets: false, config_maps: false };
         let cluster = cluster::Cluster::new(Some(fake.client()), may);
