@@ -31,6 +31,7 @@
 
 pub mod cases;
 pub mod cel;
+pub mod convert;
 mod decide;
 mod decision;
 mod documents;
