@@ -1,12 +1,15 @@
-//! One object judged without an API server: the same steps as a review, for whoever has a manifest.
+//! Objects judged without an API server's asking: the same steps as a review, for whoever has a manifest, or a request of the past.
 
 use std::time::Instant;
 
-use dna::PodSpec;
 use jiff::Timestamp;
 use policies::{Decision, Review};
+use serde_json::Value;
 
-use crate::{rulebook, service::Service};
+use crate::{
+    review::Request,
+    service::{Considered, Service, asked},
+};
 
 /// What became of an object.
 #[derive(Debug)]
@@ -22,18 +25,33 @@ impl Service {
     ///
     /// # Errors
     /// Why it cannot be judged, for people.
-    pub async fn judge(&self, mut review: Review, deadline: Instant) -> Result<Judged, String> {
-        let book = self.rulebook.load_full().ok_or("there are no rules yet")?;
-        let matching = book.rules.matching(&review);
-        let Some(spec) = book.rules.pod_spec(&review.request.kind, &review.object) else { return Ok(Judged::NotAsked) };
-        if matching.is_empty() {
-            return Ok(Judged::NotAsked);
+    pub async fn judge(&self, review: Review, deadline: Instant) -> Result<Judged, String> {
+        let book = self.rulebook.load_full().ok_or(NO_RULES)?;
+        match self.consider(&book, review, deadline).await {
+            Considered::Passed(_) => Ok(Judged::NotAsked),
+            Considered::Unreadable { why, .. } | Considered::Failed(why) => Err(why),
+            Considered::Decided { review, decision, .. } => Ok(Judged::Decided(review, decision)),
         }
-        let spec = PodSpec::read(spec).map_err(|error| error.to_string())?;
-        let needs = rulebook::needs(&matching, &spec, &review);
-        let namespace = review.request.namespace.clone();
-        review.subjects = self.gather(&namespace, &spec, &needs, &book, deadline).await?;
-        let decision = policies::decide(&review, &book.rules, Timestamp::now());
-        Ok(Judged::Decided(Box::new(review), Box::new(decision)))
+    }
+
+    /// Decides a request of the past by the rules of now, in a namespace that is given: nothing is answered, told or recorded.
+    ///
+    /// # Errors
+    /// There are no rules yet.
+    pub async fn replay(&self, request: &Request, namespace: Value, deadline: Instant) -> Result<Considered, String> {
+        if let Some(why) = self.passes(request) {
+            return Ok(Considered::Passed(why));
+        }
+        let book = self.rulebook.load_full().ok_or(NO_RULES)?;
+        Ok(self.consider(&book, asked(request, namespace), deadline).await)
+    }
+
+    /// Decides once more what was gathered already, as in another namespace.
+    #[must_use]
+    pub fn decide_again(&self, review: &Review) -> Option<Decision> {
+        let book = self.rulebook.load_full()?;
+        Some(policies::decide(review, &book.rules, Timestamp::now()))
     }
 }
+
+const NO_RULES: &str = "there are no rules yet";

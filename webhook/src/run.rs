@@ -308,29 +308,31 @@ impl Source {
             }
         }
         let (rules, problems) = rulebook::from_objects(&objects);
-        let mut beside = Beside::default();
-        for reference in rules.key_refs() {
-            let place = ObjectRef {
-                namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
-                ..reference.clone()
-            };
-            if let Some(text) = text_of(client, &place).await? {
-                beside.keys.insert(reference, text);
-            }
-        }
-        for (name, spec) in rules.trusts() {
-            if let Some(reference) = &spec.config_map_ref {
-                let place = ObjectRef {
-                    namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
-                    ..reference.clone()
-                };
-                if let Some(text) = text_of(client, &place).await? {
-                    beside.roots.insert(name.clone(), text);
-                }
-            }
-        }
+        let beside = beside(client, &rules, self.own_namespace.as_deref()).await?;
         Ok(Reading { rules, problems, beside })
     }
+}
+
+/// What rules refer to in a cluster: keys of signers, trust roots.
+pub(crate) async fn beside(client: &Client, rules: &Rules, own_namespace: Option<&str>) -> Result<Beside, String> {
+    let place = |reference: &ObjectRef| ObjectRef {
+        namespace: reference.namespace.clone().or_else(|| own_namespace.map(str::to_owned)),
+        ..reference.clone()
+    };
+    let mut beside = Beside::default();
+    for reference in rules.key_refs() {
+        if let Some(text) = text_of(client, &place(&reference)).await? {
+            beside.keys.insert(reference, text);
+        }
+    }
+    for (name, spec) in rules.trusts() {
+        if let Some(reference) = &spec.config_map_ref
+            && let Some(text) = text_of(client, &place(reference)).await?
+        {
+            beside.roots.insert(name.clone(), text);
+        }
+    }
+    Ok(beside)
 }
 
 /// The entry of a ConfigMap, or of a Secret.

@@ -137,42 +137,58 @@ impl Service {
             let taken = if ahead.try_send(template).is_ok() { "taken" } else { "dropped" };
             metrics::counter!("mayfly_templates_total", "outcome" => taken).increment(1);
         }
-        let mut review = asked(request, namespace.as_ref().clone());
+        match self.consider(&book, asked(request, namespace.as_ref().clone()), deadline).await {
+            Considered::Passed(why) => (Response::allow(uid), Told::Passed(why)),
+            Considered::Unreadable { why, is_enforced } => unreadable(uid, &why, is_enforced),
+            Considered::Failed(why) => (Response::deny(uid, Status::later(why, 2)), Told::Failed("cluster")),
+            Considered::Decided { review, decision, at } => {
+                self.record(request, &review, &decision, id, at);
+                let response = answered(uid, &decision);
+                tell(&decision);
+                let denied = decision.reasons.iter().find(|reason| reason.effect == Effect::Deny);
+                let code = denied.map(|reason| reason.code.clone());
+                (response, Told::Decided(decision.verdict, code))
+            }
+        }
+    }
+
+    /// From the request as rules see it to a decision, with all that is to be known on the way. Nothing is told or recorded.
+    pub(crate) async fn consider(&self, book: &Rulebook, mut review: Review, deadline: Instant) -> Considered {
         let matching = book.rules.matching(&review);
         if matching.is_empty() {
-            return (Response::allow(uid), Told::Passed("no-rule"));
+            return Considered::Passed("no-rule");
         }
         let pod = |object: &Value| book.rules.pod_spec(&review.request.kind, object).map(PodSpec::read);
         let Some(spec) = pod(&review.object) else {
-            return (Response::allow(uid), Told::Passed("no-pod"));
+            return Considered::Passed("no-pod");
         };
         let spec = match spec {
             Ok(spec) => spec,
-            Err(error) => return self.unreadable(&book, &review, &matching, &error.to_string()),
+            // Where a rule would be enforced, it is refused.
+            Err(error) => {
+                let is_enforced = matching.iter().any(|matching| matching.rule.is_in_force(&review, Timestamp::now()));
+                return Considered::Unreadable { why: error.to_string(), is_enforced };
+            }
         };
         let images: BTreeSet<_> = spec.images().collect();
         let old = pod(&review.old_object).and_then(Result::ok);
         let old_images: BTreeSet<_> = old.iter().flat_map(PodSpec::images).collect();
         if book.rules.unchanged(&review, &matching, &images, &old_images) {
-            return (Response::allow(uid), Told::Passed("unchanged"));
+            return Considered::Passed("unchanged");
         }
         let needs = rulebook::needs(&matching, &spec, &review);
-        review.subjects = match self.gather(&request.namespace, &spec, &needs, &book, deadline).await {
+        let namespace = review.request.namespace.clone();
+        review.subjects = match self.gather(&namespace, &spec, &needs, book, deadline).await {
             Ok(subjects) => subjects,
-            Err(why) => return (Response::deny(uid, Status::later(why, 2)), Told::Failed("cluster")),
+            Err(why) => return Considered::Failed(why),
         };
-        let now = Timestamp::now();
-        let decision = policies::decide(&review, &book.rules, now);
-        self.record(request, &review, &decision, id, now);
-        let response = answered(uid, &decision);
-        tell(&decision);
-        let codes =
-            decision.reasons.iter().find(|reason| reason.effect == Effect::Deny).map(|reason| reason.code.clone());
-        (response, Told::Decided(decision.verdict, codes))
+        let at = Timestamp::now();
+        let decision = policies::decide(&review, &book.rules, at);
+        Considered::Decided { review: Box::new(review), decision: Box::new(decision), at }
     }
 
     /// Why a request is none of our business; none where it is.
-    fn passes(&self, request: &Request) -> Option<&'static str> {
+    pub(crate) fn passes(&self, request: &Request) -> Option<&'static str> {
         let is_deleted = request.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
         match (request.operation.as_str(), request.sub_resource.as_deref().unwrap_or_default()) {
             ("CREATE" | "UPDATE", "" | "ephemeralcontainers") => {}
@@ -210,24 +226,6 @@ impl Service {
             return (Response::deny(&request.uid, Status::forbidden(why)), Told::Failed("label"));
         }
         (Response::allow(&request.uid), Told::Passed("namespace"))
-    }
-
-    /// An object of a kind with pods in which none can be found: where a rule would be enforced, it is refused.
-    fn unreadable(
-        &self,
-        book: &Rulebook,
-        review: &Review,
-        matching: &[policies::Matching<'_>],
-        why: &str,
-    ) -> (Response, Told) {
-        let uid = &review.request.uid;
-        let is_enforced = matching.iter().any(|matching| matching.rule.is_in_force(review, Timestamp::now()));
-        warn!(why, is_enforced, rules = %book.digest, "an object cannot be read");
-        if is_enforced {
-            return (Response::deny(uid, Status::bad_request(why.to_owned())), Told::Failed("unreadable"));
-        }
-        let warning: String = format!("mayfly: {why}").chars().take(120).collect();
-        (Response { warnings: vec![warning], ..Response::allow(uid) }, Told::Failed("unreadable"))
     }
 
     /// What is known of the pod's images in time.
@@ -411,6 +409,31 @@ impl Service {
     }
 }
 
+/// What became of a request, before it is answered.
+#[derive(Debug)]
+pub enum Considered {
+    /// It is allowed without a decision; why.
+    Passed(&'static str),
+    /// An object of a kind with pods in which none can be found.
+    Unreadable {
+        /// Why.
+        why: String,
+        /// Whether a rule that is about it is in force.
+        is_enforced: bool,
+    },
+    /// What rules must know could not be asked for; why.
+    Failed(String),
+    /// It was decided.
+    Decided {
+        /// The request, with what was found out.
+        review: Box<Review>,
+        /// What comes of it.
+        decision: Box<Decision>,
+        /// When.
+        at: Timestamp,
+    },
+}
+
 /// How a review ended, for metrics.
 #[derive(Debug)]
 enum Told {
@@ -441,8 +464,17 @@ impl Told {
     }
 }
 
+fn unreadable(uid: &str, why: &str, is_enforced: bool) -> (Response, Told) {
+    warn!(why, is_enforced, "an object cannot be read");
+    if is_enforced {
+        return (Response::deny(uid, Status::bad_request(why.to_owned())), Told::Failed("unreadable"));
+    }
+    let warning: String = format!("mayfly: {why}").chars().take(120).collect();
+    (Response { warnings: vec![warning], ..Response::allow(uid) }, Told::Failed("unreadable"))
+}
+
 /// The request as rules see it.
-fn asked(request: &Request, namespace: Value) -> Review {
+pub(crate) fn asked(request: &Request, namespace: Value) -> Review {
     let is_mirror = request.object.pointer("/metadata/annotations").and_then(|all| all.get(MIRROR)).is_some()
         && request.user_info.groups.iter().any(|group| group == "system:nodes");
     let kind = policies::GroupVersionKind {
