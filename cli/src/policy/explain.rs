@@ -237,7 +237,7 @@ impl Texts {
 /// The lines of an entry by its name, or of a field.
 fn passage(document: &str, check: Option<&str>, field: &str) -> Option<String> {
     let lines: Vec<&str> = document.lines().collect();
-    let named = |line: &&str| {
+    let named = |line: &str| {
         let line = line.trim_start().trim_start_matches("- ").trim_start_matches('{');
         check.is_some_and(|check| {
             let rest = line.strip_prefix("name:").map(|rest| rest.trim_start().trim_matches(['"', '\'']));
@@ -247,8 +247,8 @@ fn passage(document: &str, check: Option<&str>, field: &str) -> Option<String> {
         })
     };
     let at = lines.iter().position(|line| named(line)).or_else(|| {
-        let is_field = |line: &&str| !field.is_empty() && line.trim_start().starts_with(field);
-        lines.iter().position(|line| is_field(&line))
+        let is_field = |line: &str| !field.is_empty() && line.trim_start().starts_with(field);
+        lines.iter().position(|line| is_field(line))
     })?;
     let indent = |line: &str| line.len() - line.trim_start().len();
     let own = indent(lines.get(at)?);

@@ -42,7 +42,9 @@ pub(super) fn left_out(pattern: &str, path: &str, notes: &mut Notes) -> Option<S
 
 fn included(glob: &str, path: &str, notes: &mut Notes) -> String {
     let (name, digest) = glob.split_once('@').map_or((glob, None), |(name, digest)| (name, Some(digest)));
-    if digest.is_some_and(|digest| digest.trim_matches('*') != "" && digest != "sha256:**" && digest != "sha256:*") {
+    if digest
+        .is_some_and(|digest| !digest.trim_matches('*').is_empty() && digest != "sha256:**" && digest != "sha256:*")
+    {
         notes.stricter(path, format!("names are compared without digests: `{glob}` stands for every digest of it"), "");
     }
     let made = hub(name);

@@ -172,7 +172,7 @@ fn details(der: &[u8]) -> Option<&'static str> {
     } else if has(&[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01]) {
         Some(match der.len() {
             ..=350 => "PKIX_RSA_PKCS1V15_2048_SHA256",
-            ..=480 => "PKIX_RSA_PKCS1V15_3072_SHA256",
+            351..=480 => "PKIX_RSA_PKCS1V15_3072_SHA256",
             _ => "PKIX_RSA_PKCS1V15_4096_SHA256",
         })
     } else {
