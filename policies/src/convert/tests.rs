@@ -295,12 +295,12 @@ fn forms_of_expressions_are_read_and_others_are_not() {
 #[test]
 fn no_field_is_dropped_silently() {
     for text in [POLICY_CONTROLLER, KYVERNO, IMAGE_VALIDATING] {
-        for (at, (_, object)) in objects(text).iter().enumerate() {
+        for (_, object) in &objects(text) {
             let mut places = Vec::new();
             walk(object, String::new(), &mut places);
             for place in places {
-                let mut all = objects(text);
-                let (_, changed) = all.get_mut(at).expect("the object");
+                let mut all = vec![("sample.yaml".to_owned(), object.clone())];
+                let (_, changed) = all.first_mut().expect("the object");
                 let parent = changed.pointer_mut(&place).and_then(Value::as_object_mut).expect("an object");
                 parent.insert("zzUnknown".to_owned(), json!("x"));
                 let converted = convert(&all);
@@ -356,13 +356,13 @@ fn walk(value: &Value, pointer: String, places: &mut Vec<String>) {
 #[test]
 fn wrong_values_are_told_and_nothing_panics() {
     for text in [POLICY_CONTROLLER, KYVERNO, IMAGE_VALIDATING] {
-        for (at, (_, object)) in objects(text).iter().enumerate() {
+        for (_, object) in &objects(text) {
             let mut places = Vec::new();
             walk(object, String::new(), &mut places);
             for place in places.iter().filter(|place| !place.is_empty()) {
                 for wrong in [json!(7), json!("x"), json!([7]), Value::Null] {
-                    let mut all = objects(text);
-                    let (_, changed) = all.get_mut(at).expect("the object");
+                    let mut all = vec![("sample.yaml".to_owned(), object.clone())];
+                    let (_, changed) = all.first_mut().expect("the object");
                     *changed.pointer_mut(place).expect("a place") = wrong.clone();
                     let converted = convert(&all);
                     let loaded = load([("made.yaml", converted.yaml().as_str())]);
