@@ -1,4 +1,9 @@
-//! `mayfly policy`: rules held against cases, and manifests against rules.
+//! `mayfly policy`: rules held against cases, and manifests against rules; what decisions come to, and why.
+
+mod convert;
+mod explain;
+mod plan;
+mod replay;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +16,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use dna::{Limits, RuntimeFacts};
 use jiff::Timestamp;
-use policies::{Decision, Effect, GroupVersionKind, Request, Review, Verdict};
+use policies::{Decision, Effect, GroupVersionKind, Request, Review, Verdict, kinds::ObjectRef};
 use serde_json::{Value, json};
 use webhook::{
     Judged,
@@ -38,6 +43,10 @@ pub(crate) fn run(args: &args::Policy) -> anyhow::Result<()> {
     match args {
         args::Policy::Test(args) => test(args),
         args::Policy::Check(args) => check(args),
+        args::Policy::Plan(args) => plan::run(args),
+        args::Policy::Explain(args) => explain::run(args),
+        args::Policy::Replay(args) => replay::run(args),
+        args::Policy::Convert(args) => convert::run(args),
         args::Policy::Crds => Destination::default().write(policies::kinds::crds_yaml().as_bytes()),
     }
 }
@@ -98,13 +107,20 @@ fn check(args: &args::Check) -> anyhow::Result<()> {
     if asked.is_empty() {
         bail!("there is no object with a pod in these files");
     }
-    let service = service(args, &all)?;
     let checked = remote::block_on(async {
+        let judges = Judges::new(&args.gathering, of_files(&all), all.clone())?;
+        let service = judges.service(&args.rules, None).await?;
         let mut checked = Vec::new();
         for (file, object) in &asked {
-            let judged = judge(&service, args, object, &all).await;
+            let namespace = namespace_of(object, &args.gathering.namespace);
+            let mut space = space(&all, &namespace);
+            if args.enforce {
+                enforce(&mut space);
+            }
+            let review = review(object, &namespace, space);
+            let judged = service.judge(review, judges.deadline()).await.map_err(anyhow::Error::msg);
             let judged = judged.with_context(|| format!("{} in {file} cannot be judged", name(object)))?;
-            checked.push(outcome(file, object, &args.namespace, judged));
+            checked.push(outcome(file, object, &args.gathering.namespace, judged));
         }
         Ok(checked)
     })?;
@@ -119,30 +135,92 @@ fn check(args: &args::Check) -> anyhow::Result<()> {
     }
 }
 
-/// The webhook's own service, with the files in place of a cluster.
-fn service(args: &args::Check, documents: &[Value]) -> anyhow::Result<Service> {
-    let limits = Limits::default();
-    let mut registry = remote::settings(&args.registry)?;
-    let folder = oci::Cache::default_folder();
-    registry.cache = folder.map(|folder| oci::Cache::new(folder, oci::Cache::DEFAULT_BYTES));
-    let runtime = runtime(args.runtime.as_deref())?;
-    let analyzer = Arc::new(Analyzer::new(limits.clone(), registry.cache.clone(), MEMORY)?);
-    let settings = gather::Settings { registry, runtime, limits, memory_bytes: MEMORY, seal: None };
-    let gatherer = Arc::new(Gatherer::new(settings, analyzer, None));
-    let cluster = Cluster::of_files(Given { namespaces: BTreeMap::new(), config_maps: config_maps(documents) });
-    let settings = service::Settings {
-        cluster: String::new(),
-        own_namespace: None,
-        exempting_groups: BTreeSet::new(),
-        inline_bytes: u64::MAX,
-    };
-    let service = Service::new(gatherer, cluster, None, None, settings);
-    let book = Rulebook::new(rules(&args.rules)?, Vec::new(), &Beside::default(), Timestamp::now());
-    if let Some(problem) = book.problems.first() {
-        bail!("{problem}");
+/// Makes the webhook's own services. All of them share what is found out of images.
+pub(super) struct Judges {
+    gatherer: Arc<Gatherer>,
+    cluster: Cluster,
+    /// Objects that may hold what rules refer to.
+    documents: Vec<Value>,
+    timeout: Duration,
+}
+
+impl Judges {
+    fn new(args: &args::Gathering, cluster: Cluster, documents: Vec<Value>) -> anyhow::Result<Self> {
+        let limits = Limits::default();
+        let mut registry = remote::settings(&args.registry)?;
+        let folder = oci::Cache::default_folder();
+        registry.cache = folder.map(|folder| oci::Cache::new(folder, oci::Cache::DEFAULT_BYTES));
+        let runtime = runtime(args.runtime.as_deref())?;
+        let analyzer = Arc::new(Analyzer::new(limits.clone(), registry.cache.clone(), MEMORY)?);
+        let settings = gather::Settings { registry, runtime, limits, memory_bytes: MEMORY, seal: None };
+        let gatherer = Arc::new(Gatherer::new(settings, analyzer, None));
+        Ok(Self { gatherer, cluster, documents, timeout: Duration::from_secs(args.timeout) })
     }
-    service.arm(book);
-    Ok(service)
+
+    /// A service with the rules of these files.
+    async fn service(&self, rules: &[PathBuf], own_namespace: Option<&str>) -> anyhow::Result<Service> {
+        let settings = service::Settings {
+            cluster: String::new(),
+            own_namespace: own_namespace.map(str::to_owned),
+            exempting_groups: BTreeSet::new(),
+            inline_bytes: u64::MAX,
+        };
+        let service = Service::new(Arc::clone(&self.gatherer), self.cluster.clone(), None, None, settings);
+        let rules = self::rules(rules)?;
+        let mut beside = self.cluster.beside(&rules, own_namespace).await.map_err(anyhow::Error::msg)?;
+        if self.cluster.client().is_none() {
+            beside = beside_of(&rules, &self.documents);
+        }
+        let book = Rulebook::new(rules, Vec::new(), &beside, Timestamp::now());
+        if let Some(problem) = book.problems.first() {
+            bail!("{problem}");
+        }
+        service.arm(book);
+        Ok(service)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+}
+
+/// A cluster that files say all about.
+fn of_files(documents: &[Value]) -> Cluster {
+    Cluster::of_files(Given { namespaces: BTreeMap::new(), config_maps: config_maps(documents) })
+}
+
+/// What rules refer to, among documents: keys and trust roots in ConfigMaps, keys in Secrets that are written out.
+fn beside_of(rules: &policies::Rules, documents: &[Value]) -> Beside {
+    let text = |reference: &ObjectRef| -> Option<String> {
+        let meant = documents.iter().find(|object| {
+            let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+            let namespace = text("/metadata/namespace");
+            matches!(text("/kind"), Some("ConfigMap" | "Secret"))
+                && text("/metadata/name") == Some(&reference.name)
+                && (namespace.is_none() || reference.namespace.is_none() || namespace == reference.namespace.as_deref())
+        })?;
+        let field = if meant.get("kind")?.as_str()? == "Secret" { "stringData" } else { "data" };
+        let entries = meant.get(field)?.as_object()?;
+        let entry = match &reference.key {
+            Some(key) => entries.get(key),
+            None => entries.values().next().filter(|_| entries.len() == 1),
+        };
+        entry?.as_str().map(str::to_owned)
+    };
+    Beside {
+        keys: rules.key_refs().into_iter().filter_map(|place| Some((place.clone(), text(&place)?))).collect(),
+        roots: rules
+            .trusts()
+            .iter()
+            .filter_map(|(name, spec)| Some((name.clone(), text(spec.config_map_ref.as_ref()?)?)))
+            .collect(),
+        authorities: rules
+            .access()
+            .iter()
+            .filter_map(|(name, spec)| Some((name.clone(), text(spec.ca_bundle.as_ref()?)?)))
+            .collect(),
+        ..Beside::default()
+    }
 }
 
 /// Facts of the nodes, as a file has them.
@@ -154,36 +232,58 @@ pub(crate) fn runtime(path: Option<&Path>) -> anyhow::Result<RuntimeFacts> {
     }
 }
 
-async fn judge(service: &Service, args: &args::Check, object: &Value, documents: &[Value]) -> anyhow::Result<Judged> {
+/// Objects of files, and of the files of folders, each with the name of its file.
+fn objects(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, Value)>> {
+    let mut objects = Vec::new();
+    for file in rulebook::yaml_files(paths).map_err(anyhow::Error::msg)? {
+        let shown = file.display().to_string();
+        objects.extend(documents(&file)?.into_iter().map(|object| (shown.clone(), object)));
+    }
+    Ok(objects)
+}
+
+fn namespace_of(object: &Value, usual: &str) -> String {
+    let own = object.pointer("/metadata/namespace").and_then(Value::as_str).filter(|name| !name.is_empty());
+    own.unwrap_or(usual).to_owned()
+}
+
+/// The namespace among documents; else one without labels.
+fn space(documents: &[Value], namespace: &str) -> Value {
+    let is_meant = |one: &&Value| {
+        one.get("kind").and_then(Value::as_str) == Some("Namespace")
+            && one.pointer("/metadata/name").and_then(Value::as_str) == Some(namespace)
+    };
+    let bare = || json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    documents.iter().find(is_meant).cloned().unwrap_or_else(bare)
+}
+
+/// Labels a namespace as one where rules are in force.
+fn enforce(space: &mut Value) {
+    if let Some(metadata) = space.get_mut("metadata").and_then(Value::as_object_mut) {
+        let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+        if !labels.is_object() {
+            *labels = json!({});
+        }
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert(service::ENFORCE.to_owned(), "true".into());
+        }
+    }
+}
+
+/// An object as the API server would ask about it.
+fn review(object: &Value, namespace: &str, space: Value) -> Review {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let version = text("/apiVersion");
     let (group, version) = version.split_once('/').map_or(("", version.as_str()), |(group, version)| (group, version));
-    let namespace = Some(text("/metadata/namespace")).filter(|name| !name.is_empty());
-    let namespace = namespace.unwrap_or_else(|| args.namespace.clone());
     let kind = GroupVersionKind { group: group.to_owned(), version: version.to_owned(), kind: text("/kind") };
     let request = Request {
         kind,
         name: text("/metadata/name"),
-        namespace: namespace.clone(),
+        namespace: namespace.to_owned(),
         operation: "CREATE".to_owned(),
         ..Request::default()
     };
-    let is_meant = |one: &&Value| {
-        one.get("kind").and_then(Value::as_str) == Some("Namespace")
-            && one.pointer("/metadata/name").and_then(Value::as_str) == Some(namespace.as_str())
-    };
-    let mut of_file = documents.iter().find(is_meant).cloned();
-    let space = of_file
-        .get_or_insert_with(|| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}));
-    if args.enforce
-        && let Some(metadata) = space.get_mut("metadata").and_then(Value::as_object_mut)
-        && let Some(labels) = metadata.entry("labels").or_insert_with(|| json!({})).as_object_mut()
-    {
-        labels.insert(service::ENFORCE.to_owned(), "true".into());
-    }
-    let review = Review { request, object: object.clone(), namespace_object: space.clone(), ..Review::default() };
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
-    service.judge(review, deadline).await.map_err(anyhow::Error::msg)
+    Review { request, object: object.clone(), namespace_object: space, ..Review::default() }
 }
 
 fn outcome(file: &str, object: &Value, namespace: &str, judged: Judged) -> Checked {

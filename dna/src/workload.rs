@@ -35,6 +35,11 @@ impl<'a> Workload<'a> {
         PATHS.iter().map(|known| known.1)
     }
 
+    /// The built-in kinds that have one, each with its API group. All are of version `v1`.
+    pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> + Clone {
+        PATHS.iter().map(|known| (known.0, known.1))
+    }
+
     /// The pod's spec.
     ///
     /// # Errors

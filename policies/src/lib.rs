@@ -32,6 +32,7 @@
 pub mod admission;
 pub mod cases;
 pub mod cel;
+pub mod convert;
 mod decide;
 mod decision;
 mod documents;

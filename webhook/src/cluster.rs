@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,12 +18,17 @@ use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Namespace, Node, Secret, ServiceAccount},
 };
-use kube::{Api, Client, ResourceExt as _, api::ListParams};
+use kube::{
+    Api, Client, Config, ResourceExt as _,
+    api::ListParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use moka::future::Cache;
 use oci::registry::PullSecret;
+use policies::Rules;
 use serde_json::Value;
 
-use crate::gather::Keyring;
+use crate::{gather::Keyring, rulebook::Beside};
 
 /// A cluster, or what files say of one.
 #[derive(Clone)]
@@ -102,6 +108,35 @@ impl Cluster {
     #[must_use]
     pub fn of_files(given: Given) -> Self {
         Self { given: Arc::new(given), ..Self::new(None, Permissions { secrets: false, config_maps: false }) }
+    }
+
+    /// The cluster of a kubeconfig, or without one of the environment: `KUBECONFIG`, `~/.kube/config`, the pod's own.
+    ///
+    /// # Errors
+    /// Why it is not known how to reach it.
+    pub async fn connect(file: Option<&Path>, context: Option<&str>, may: Permissions) -> Result<Self, String> {
+        let config = match (file, context) {
+            (None, None) => Config::infer().await.map_err(|error| error.to_string())?,
+            (file, context) => {
+                let read = file.map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+                let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+                let read = read.map_err(|error| error.to_string())?;
+                Config::from_custom_kubeconfig(read, &options).await.map_err(|error| error.to_string())?
+            }
+        };
+        let client = Client::try_from(config).map_err(|error| error.to_string())?;
+        Ok(Self::new(Some(client), may))
+    }
+
+    /// What rules refer to: keys of signers in Secrets and ConfigMaps, trust roots.
+    ///
+    /// # Errors
+    /// What the API server would not say.
+    pub async fn beside(&self, rules: &Rules, own_namespace: Option<&str>) -> Result<Beside, String> {
+        match &self.client {
+            Some(client) => crate::run::beside(client, rules, own_namespace).await,
+            None => Ok(Beside::default()),
+        }
     }
 
     /// The client, where there is a cluster.

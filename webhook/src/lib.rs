@@ -15,6 +15,7 @@ pub mod cluster;
 mod error;
 pub mod gather;
 mod judge;
+pub mod listing;
 mod packed;
 pub mod review;
 mod roots;

@@ -278,7 +278,7 @@ impl Source {
             _ => (rulebook::from_files(&self.files)?, Vec::new()),
         };
         let mut beside = match &self.client {
-            Some(client) => self.beside(client, &rules).await.map_err(|error| vec![error])?,
+            Some(client) => beside(client, &rules, self.own_namespace.as_deref()).await.map_err(|error| vec![error])?,
             None => Beside::default(),
         };
         let renewed = rules
@@ -342,44 +342,44 @@ impl Source {
         }
         Ok(rulebook::from_objects(&objects))
     }
+}
 
-    /// What the rules name and is kept elsewhere.
-    async fn beside(&self, client: &Client, rules: &Rules) -> Result<Beside, String> {
-        let place = |reference: &ObjectRef| ObjectRef {
-            namespace: reference.namespace.clone().or_else(|| self.own_namespace.clone()),
-            ..reference.clone()
-        };
-        let mut beside = Beside::default();
-        for reference in rules.key_refs() {
-            if let Some(text) = text_of(client, &place(&reference)).await? {
-                beside.keys.insert(reference, text);
-            }
+/// What rules refer to in a cluster: keys of signers, trust roots, what registries are reached with.
+pub(crate) async fn beside(client: &Client, rules: &Rules, own_namespace: Option<&str>) -> Result<Beside, String> {
+    let place = |reference: &ObjectRef| ObjectRef {
+        namespace: reference.namespace.clone().or_else(|| own_namespace.map(str::to_owned)),
+        ..reference.clone()
+    };
+    let mut beside = Beside::default();
+    for reference in rules.key_refs() {
+        if let Some(text) = text_of(client, &place(&reference)).await? {
+            beside.keys.insert(reference, text);
         }
-        for (name, spec) in rules.trusts() {
-            if let Some(reference) = &spec.config_map_ref
-                && let Some(text) = text_of(client, &place(reference)).await?
-            {
-                beside.roots.insert(name.clone(), text);
-            }
-        }
-        for (name, spec) in rules.access() {
-            if let Some(reference) = &spec.ca_bundle
-                && let Some(text) = text_of(client, &place(reference)).await?
-            {
-                beside.authorities.insert(name.clone(), text);
-            }
-            if let Some(reference) = &spec.pull_secret {
-                let place = place(reference);
-                let namespace = place.namespace.as_deref().unwrap_or("default");
-                let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&place.name).await;
-                let found = found.map_err(|error| format!("{namespace}/{}: {error}", place.name))?;
-                if let Some(secret) = found.and_then(|secret| pull_secret(secret, namespace, &place.name)) {
-                    beside.secrets.insert(name.clone(), secret);
-                }
-            }
-        }
-        Ok(beside)
     }
+    for (name, spec) in rules.trusts() {
+        if let Some(reference) = &spec.config_map_ref
+            && let Some(text) = text_of(client, &place(reference)).await?
+        {
+            beside.roots.insert(name.clone(), text);
+        }
+    }
+    for (name, spec) in rules.access() {
+        if let Some(reference) = &spec.ca_bundle
+            && let Some(text) = text_of(client, &place(reference)).await?
+        {
+            beside.authorities.insert(name.clone(), text);
+        }
+        if let Some(reference) = &spec.pull_secret {
+            let place = place(reference);
+            let namespace = place.namespace.as_deref().unwrap_or("default");
+            let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&place.name).await;
+            let found = found.map_err(|error| format!("{namespace}/{}: {error}", place.name))?;
+            if let Some(secret) = found.and_then(|secret| pull_secret(secret, namespace, &place.name)) {
+                beside.secrets.insert(name.clone(), secret);
+            }
+        }
+    }
+    Ok(beside)
 }
 
 /// The entry of a ConfigMap, or of a Secret.

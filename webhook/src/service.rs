@@ -146,9 +146,9 @@ impl Service {
             let taken = if ahead.try_send(template).is_ok() { "taken" } else { "dropped" };
             metrics::counter!("mayfly_templates_total", "outcome" => taken).increment(1);
         }
-        match self.weigh(&book, review, deadline).await {
-            Weighed::Passed(why) => (Response::allow(&uid), Told::Passed(why)),
-            Weighed::Unreadable { why, is_enforced } => {
+        match self.consider(&book, review, deadline).await {
+            Considered::Passed(why) => (Response::allow(&uid), Told::Passed(why)),
+            Considered::Unreadable { why, is_enforced } => {
                 warn!(why, is_enforced, rules = %book.digest, "an object cannot be read");
                 let response = match is_enforced {
                     true => Response::deny(&uid, Status::bad_request(why)),
@@ -159,8 +159,8 @@ impl Service {
                 };
                 (response, Told::Failed("unreadable"))
             }
-            Weighed::Later(why) => (Response::deny(&uid, Status::later(why, 2)), Told::Failed("cluster")),
-            Weighed::Decided(decision, at) => {
+            Considered::Failed(why) => (Response::deny(&uid, Status::later(why, 2)), Told::Failed("cluster")),
+            Considered::Decided { decision, at } => {
                 self.record(review, &decision, id, at);
                 let response = answered(&uid, &decision);
                 tell(&decision);
@@ -172,35 +172,35 @@ impl Service {
     }
 
     /// Finds the rules that apply, gathers what they need to know by `deadline`, and decides.
-    pub(crate) async fn weigh(&self, book: &Rulebook, review: &mut Review, deadline: Instant) -> Weighed {
+    pub(crate) async fn consider(&self, book: &Rulebook, review: &mut Review, deadline: Instant) -> Considered {
         let matching = book.rules.matching(review);
         if matching.is_empty() {
-            return Weighed::Passed("no-rule");
+            return Considered::Passed("no-rule");
         }
         let pod = |object: &Value| book.rules.pod_spec(&review.request.kind, object).map(PodSpec::read);
         let spec = match pod(&review.object) {
-            None => return Weighed::Passed("no-pod"),
+            None => return Considered::Passed("no-pod"),
             Some(Ok(spec)) => spec,
             // A kind with pods in which none can be found: where a rule would be enforced, it is refused.
             Some(Err(error)) => {
                 let is_enforced = matching.iter().any(|matching| matching.rule.is_in_force(review, Timestamp::now()));
-                return Weighed::Unreadable { why: error.to_string(), is_enforced };
+                return Considered::Unreadable { why: error.to_string(), is_enforced };
             }
         };
         let images: BTreeSet<_> = spec.images().collect();
         let old = pod(&review.old_object).and_then(Result::ok);
         let old_images: BTreeSet<_> = old.iter().flat_map(PodSpec::images).collect();
         if book.rules.unchanged(review, &matching, &images, &old_images) {
-            return Weighed::Passed("unchanged");
+            return Considered::Passed("unchanged");
         }
         let needs = rulebook::needs(&matching, &spec, review);
         let gathering = self.gather(&review.request.namespace, &spec, &needs, book, deadline);
         match Box::pin(gathering).await {
             Ok(subjects) => review.subjects = subjects,
-            Err(why) => return Weighed::Later(why),
+            Err(why) => return Considered::Failed(why),
         }
         let now = Timestamp::now();
-        Weighed::Decided(self.decide(review, book, now), now)
+        Considered::Decided { decision: Box::new(self.decide(review, book, now)), at: now }
     }
 
     /// Decides where a thread may be lost to a rule that hangs: what else waits for it goes on elsewhere.
@@ -214,7 +214,7 @@ impl Service {
     }
 
     /// Why a request is none of our business; none where it is.
-    fn passes(&self, review: &Review) -> Option<&'static str> {
+    pub(crate) fn passes(&self, review: &Review) -> Option<&'static str> {
         let request = &review.request;
         let is_deleted = review.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
         match (request.operation.as_str(), request.sub_resource.as_str()) {
@@ -439,6 +439,29 @@ impl Service {
     }
 }
 
+/// What became of a request, before it is answered.
+#[derive(Debug)]
+pub enum Considered {
+    /// It is allowed without a decision; why.
+    Passed(&'static str),
+    /// An object of a kind with pods in which none can be found.
+    Unreadable {
+        /// Why.
+        why: String,
+        /// Whether a rule that is about it is in force.
+        is_enforced: bool,
+    },
+    /// What rules must know could not be asked for; why.
+    Failed(String),
+    /// It was decided.
+    Decided {
+        /// What comes of it.
+        decision: Box<Decision>,
+        /// When.
+        at: Timestamp,
+    },
+}
+
 /// How a review ended, for metrics.
 #[derive(Debug)]
 enum Told {
@@ -469,26 +492,8 @@ impl Told {
     }
 }
 
-/// What came of a review.
-#[derive(Debug)]
-pub(crate) enum Weighed {
-    /// It is none of the rules' business.
-    Passed(&'static str),
-    /// The pod in it cannot be found.
-    Unreadable {
-        /// What is wrong with it.
-        why: String,
-        /// A rule would be enforced on it.
-        is_enforced: bool,
-    },
-    /// What must be asked first does not answer.
-    Later(String),
-    /// It was decided, then.
-    Decided(Decision, Timestamp),
-}
-
 /// Whether it is the API server's picture of a pod that a kubelet runs from its own files.
-fn is_mirror(review: &Review) -> bool {
+pub(crate) fn is_mirror(review: &Review) -> bool {
     review.object.pointer("/metadata/annotations").and_then(|all| all.get(MIRROR)).is_some()
         && review.request.user_info.groups.iter().any(|group| group == "system:nodes")
 }

@@ -35,7 +35,7 @@ mod decide;
 mod election;
 mod facts;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod report;
 mod running;
 #[cfg(test)]

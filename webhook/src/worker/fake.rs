@@ -99,7 +99,7 @@ impl State {
             Method::PATCH => (200, self.put(path, body)),
             _ => match self.objects.get(path).cloned() {
                 Some(found) => (200, found),
-                None if path.ends_with("/pods") || path.ends_with("/nodes") => self.list(path, query),
+                None if LISTED.iter().any(|kind| path.rsplit('/').next() == Some(kind)) => self.list(path, query),
                 None => failure(404),
             },
         }
@@ -124,6 +124,20 @@ impl State {
         (200, json!({"metadata": {"continue": next, "resourceVersion": "1"}, "items": items}))
     }
 }
+
+/// Kinds that are listed where nothing is named.
+const LISTED: [&str; 10] = [
+    "nodes",
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "daemonsets",
+    "deployments",
+    "replicasets",
+    "statefulsets",
+    "jobs",
+    "cronjobs",
+];
 
 fn failure(code: u16) -> (u16, Value) {
     let reason = match code {
