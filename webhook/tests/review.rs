@@ -5,23 +5,32 @@ use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
     net::TcpListener,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use dna::{Limits, RuntimeFacts};
+use dna::{Digest, Limits, RuntimeFacts};
 use jiff::Timestamp;
+use lineage::Ledger;
 use serde_json::{Value, json};
 use webhook::{
     cluster::{Cluster, Permissions},
-    gather::{self, Analyzer, Gatherer},
+    gather::{self, Analyzer, Gatherer, Seal},
     rulebook::{Beside, Rulebook},
     service::{Service, Settings},
 };
 
 /// A service with these rules, which reaches registries by plain HTTP.
 fn service(rules: &str) -> Service {
+    service_with(rules, None, None)
+}
+
+/// The same, with a ledger and the key of what is sealed in it.
+fn service_with(rules: &str, ledger: Option<Ledger>, seal: Option<Seal>) -> Service {
     let limits = Limits::default();
     let registry = oci::registry::Settings { plain_http: true, retries: 0, ..oci::registry::Settings::default() };
     let settings = gather::Settings {
@@ -29,10 +38,10 @@ fn service(rules: &str) -> Service {
         runtime: RuntimeFacts::default(),
         limits: limits.clone(),
         memory_bytes: 32 << 20,
-        seal: None,
+        seal,
     };
     let analyzer = Arc::new(Analyzer::new(limits, None, 64 << 20).expect("an analyzer"));
-    let gatherer = Arc::new(Gatherer::new(settings, analyzer, None));
+    let gatherer = Arc::new(Gatherer::new(settings, analyzer, ledger));
     let cluster = Cluster::new(None, Permissions { secrets: false, config_maps: false });
     let settings = Settings {
         cluster: "test".to_owned(),
@@ -106,6 +115,55 @@ fn answering(status: &'static str) -> String {
     });
     format!("127.0.0.1:{port}/app@sha256:{}", "0".repeat(64))
 }
+
+/// A registry with one image, `app:1`, until it is told to be silent; and how often it was asked.
+struct OneImage {
+    address: String,
+    digest: Digest,
+    is_silent: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl OneImage {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = format!("127.0.0.1:{}", listener.local_addr().expect("an address").port());
+        let config = json!({"os": "linux", "architecture": "amd64", "config": {"User": "1000"}, "rootfs": {"type": "layers", "diff_ids": []}});
+        let config = config.to_string();
+        let digest = Digest::sha256(config.as_bytes());
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": config.len()}});
+        let manifest = manifest.to_string();
+        let named = Digest::sha256(manifest.as_bytes());
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (silent, count) = (Arc::clone(&is_silent), Arc::clone(&asked));
+        thread::spawn(move || {
+            for mut connection in listener.incoming().flatten() {
+                let mut buffer = [0; 4096];
+                let read = connection.read(&mut buffer).unwrap_or_default();
+                let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                count.fetch_add(1, Ordering::Relaxed);
+                let (status, kind, body) = match () {
+                    () if silent.load(Ordering::Relaxed) => ("503 Service Unavailable", "text/plain", ""),
+                    () if request.contains("/manifests/") => ("200 OK", MANIFEST, manifest.as_str()),
+                    () if request.contains("/blobs/") => ("200 OK", "application/octet-stream", config.as_str()),
+                    () => ("404 Not Found", "text/plain", ""),
+                };
+                let named = Digest::sha256(body.as_bytes());
+                let sent = if request.starts_with("HEAD") { "" } else { body };
+                let head = format!(
+                    "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\ndocker-content-digest: {named}\r\nconnection: close\r\n\r\n{sent}",
+                    body.len()
+                );
+                let _ = connection.write_all(head.as_bytes());
+            }
+        });
+        Self { address, digest: named, is_silent, asked }
+    }
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn message(answer: &Value) -> &str {
     answer.pointer("/response/status/message").and_then(Value::as_str).unwrap_or_default()
@@ -247,4 +305,64 @@ async fn exempting_a_namespace_is_for_few() {
         let answer = answer(&service, &body(groups.clone(), old.clone(), new.clone()), "timeout=2s").await;
         assert_eq!(answer["response"]["allowed"], allowed, "{groups} {old} {new}");
     }
+}
+
+const NOT_ROOT: &str = "
+apiVersion: mayfly.dev/v1alpha1
+kind: ClusterImageRule
+metadata: {name: not-root}
+spec:
+  enforcement: Always
+  validations:
+    - {name: not-root, expression: \"image.config.user == '1000'\"}
+  onUnknown: {registry: UseLastVerified, maxStaleness: 24h}
+";
+
+#[tokio::test]
+async fn what_was_known_counts_while_a_registry_is_silent_and_only_with_the_seal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = || Ledger::new(&format!("sqlite:{}", folder.path().join("ledger.db").display())).expect("a ledger");
+    let seal = |name: &str| Some(Seal::kept_in(&folder.path().join(name)).expect("a key"));
+    let registry = OneImage::start();
+    let asked = review("CREATE", &pod(&format!("{}/app:1", registry.address)), &Value::Null);
+    let first = answer(&service_with(NOT_ROOT, Some(ledger()), seal("ours")), &asked, "timeout=10s").await;
+    assert_eq!(first["response"]["allowed"], true, "{first}");
+    registry.is_silent.store(true, Ordering::Relaxed);
+
+    // What is kept is written behind the answer.
+    let until = Instant::now() + Duration::from_secs(10);
+    let later = loop {
+        let later = answer(&service_with(NOT_ROOT, Some(ledger()), seal("ours")), &asked, "timeout=10s").await;
+        if later["response"]["allowed"] == true || Instant::now() > until {
+            break later;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(later["response"]["allowed"], true, "{later}");
+    // Whoever wrote into the ledger without the key has told nothing.
+    let forged = answer(&service_with(NOT_ROOT, Some(ledger()), seal("another")), &asked, "timeout=10s").await;
+    assert_eq!(forged["response"]["allowed"], false, "{forged}");
+    assert!(message(&forged).contains("REGISTRY_UNAVAILABLE"), "{forged}");
+    // A rule that does not say so is not held by what was.
+    let strict = NOT_ROOT.replace("registry: UseLastVerified", "registry: Deny");
+    let denied = answer(&service_with(&strict, Some(ledger()), seal("ours")), &asked, "timeout=10s").await;
+    assert_eq!(denied["response"]["allowed"], false, "{denied}");
+}
+
+#[tokio::test]
+async fn a_registry_access_says_where_mirrors_are() {
+    let registry = OneImage::start();
+    let access = format!(
+        "{NOT_ROOT}---
+apiVersion: mayfly.dev/v1alpha1
+kind: RegistryAccess
+metadata: {{name: hub}}
+spec: {{hosts: [\"127.0.0.1:*\"], plainHttp: true, mirrors: [\"https://{}\"]}}
+",
+        registry.address
+    );
+    // Nobody is there but the mirror.
+    let asked = review("CREATE", &pod(&format!("127.0.0.1:9/app@{}", registry.digest)), &Value::Null);
+    let told = answer(&service(&access), &asked, "timeout=10s").await;
+    assert!(registry.asked.load(Ordering::Relaxed) > 0, "the mirror is asked: {told}");
 }
