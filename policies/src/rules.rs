@@ -148,6 +148,11 @@ impl Rules {
         self.rules.iter().map(Rule::version)
     }
 
+    /// Each exception, by its name.
+    pub fn exceptions(&self) -> impl Iterator<Item = (&str, &RuleExceptionSpec)> + '_ {
+        self.exceptions.iter().map(|exception| (exception.name.as_str(), &exception.spec))
+    }
+
     /// How many rules there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -140,7 +140,8 @@ pub async fn run(
     };
     let certificates =
         tokio::spawn(certs::run(source(&config.certificates, client.as_ref())?, serving.clone(), ended()));
-    let rules = Source {
+    let mut rules = Source {
+        objects: rulebook::Objects::default(),
         files: config.rules.clone(),
         client: client.clone(),
         own_namespace: config.service.own_namespace.clone(),
@@ -235,6 +236,7 @@ async fn keep_platforms(cluster: Cluster, ended: impl Future<Output = ()>) {
 
 /// Where rules are read.
 struct Source {
+    objects: rulebook::Objects,
     files: Vec<PathBuf>,
     client: Option<Client>,
     own_namespace: Option<String>,
@@ -249,9 +251,9 @@ struct Reading {
 
 impl Source {
     /// Reads all there is and puts it in force. What cannot be read leaves what was in force.
-    async fn read(&self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
-        let Reading { rules, problems, beside } = match (&self.client, self.files.is_empty()) {
-            (Some(client), true) => self.of_cluster(client).await.map_err(|error| vec![error])?,
+    async fn read(&mut self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
+        let Reading { rules, problems, beside } = match (self.client.clone(), self.files.is_empty()) {
+            (Some(client), true) => self.of_cluster(&client).await.map_err(|error| vec![error])?,
             _ => {
                 let rules = rulebook::from_files(&self.files)?;
                 Reading { rules, problems: Vec::new(), beside: Beside::default() }
@@ -270,7 +272,7 @@ impl Source {
         Ok(())
     }
 
-    async fn keep_reading(self, service: Arc<Service>, ended: impl Future<Output = ()>) {
+    async fn keep_reading(mut self, service: Arc<Service>, ended: impl Future<Output = ()>) {
         let ended = ended.shared();
         let mut told = Vec::new();
         loop {
@@ -291,7 +293,7 @@ impl Source {
         }
     }
 
-    async fn of_cluster(&self, client: &Client) -> Result<Reading, String> {
+    async fn of_cluster(&mut self, client: &Client) -> Result<Reading, String> {
         let mut objects: Vec<Value> = Vec::new();
         for kind in KINDS {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mayfly.dev", "v1alpha1", kind));
@@ -307,7 +309,7 @@ impl Source {
                 objects.push(serde_json::to_value(object).map_err(|error| format!("objects of kind {kind}: {error}"))?);
             }
         }
-        let (rules, problems) = rulebook::from_objects(&objects);
+        let (rules, problems) = self.objects.read(&objects);
         let mut beside = Beside::default();
         for reference in rules.key_refs() {
             let place = ObjectRef {

@@ -174,10 +174,20 @@ impl Worker {
                 let decisions = self.board().decisions(workload);
                 match decisions.is_empty() {
                     true => reports.remove(workload).await,
-                    false => reports.write(&report::report(workload, &decisions)).await,
+                    false => {
+                        let _ = reports.write(&report::report(workload, &decisions)).await;
+                    }
                 }
             }
-            reports.keep(&self.board().workloads());
+            let workloads = self.board().workloads();
+            reports.keep(&workloads);
+            // Of what was decided before the cluster had such objects, or while none could be written.
+            for workload in workloads.iter().filter(|workload| !reports.is_written(workload)).collect::<Vec<_>>() {
+                let decisions = self.board().decisions(workload);
+                if !reports.write(&report::report(workload, &decisions)).await {
+                    break;
+                }
+            }
         }
         self.settle().await;
         self.measure();

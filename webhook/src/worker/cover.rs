@@ -79,7 +79,7 @@ impl Worker {
     }
 
     /// Puts one of so many attested DNAs aside.
-    fn choose_sample(&self, named: &Named, facts: &SubjectFacts) {
+    pub(super) fn choose_sample(&self, named: &Named, facts: &SubjectFacts) {
         let (Fact::Known(dna), Fact::Known(resolved)) = (&facts.dna, &facts.resolved) else { return };
         let DnaSource::Attested { signers } = &dna.from else { return };
         let image = &resolved.platform_digest;
