@@ -27,6 +27,8 @@ pub struct Rulebook {
     /// What does not load: for logs, and for whoever asks what is in force.
     pub problems: Vec<String>,
     signers: BTreeMap<String, Signer>,
+    /// What rules call them, by id.
+    names: BTreeMap<String, String>,
     /// Signers who cannot be judged now, and why.
     silent: BTreeMap<String, Gap>,
     /// When the oldest trust root in use is from.
@@ -82,7 +84,9 @@ impl Rulebook {
         };
         rules.refer(&material);
         let (mut signers, mut silent, mut used) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut names = BTreeMap::new();
         for (id, accepted) in rules.signers(&material) {
+            names.insert(id.clone(), accepted.spec.name.clone());
             let trust = trust_of(&accepted);
             let old = trust.and_then(|name| expired.get(name));
             match (signer(&accepted, &roots), old) {
@@ -106,7 +110,13 @@ impl Rulebook {
         named.extend(signers.keys().cloned());
         named.extend(silent.keys().map(|id| format!("{id} silent")));
         let digest = Digest::sha256(named.join("\n").as_bytes());
-        Self { roots_as_of, rules, problems, signers, silent, digest }
+        Self { roots_as_of, rules, problems, signers, names, silent, digest }
+    }
+
+    /// What rules call a signer; of one whom none knows any more, the id.
+    #[must_use]
+    pub fn name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.names.get(id).map_or(id, String::as_str)
     }
 
     /// Those of these signers who can be judged, to look for; and why the others cannot.

@@ -127,12 +127,14 @@ impl Worker {
         ours: &Digest,
         (found, is_same_rules): (&[Disagreement], bool),
     ) {
-        let signers: Vec<&str> = sample.signers.iter().map(String::as_str).collect();
+        let book = self.service.rulebook.load_full();
+        let name = |id: &String| book.as_ref().map_or(id.as_str(), |book| book.name(id)).to_owned();
+        let signers: Vec<String> = sample.signers.iter().map(name).collect();
         warn!(
             image = %sample.image, attested = %sample.attested, %ours, ?signers, is_same_rules,
             disagreements = ?found, "an attested DNA disagrees with the one worked out here"
         );
-        for signer in &sample.signers {
+        for signer in &signers {
             metrics::counter!("mayfly_dna_disagreements_total", "signer" => signer.clone()).increment(1);
         }
         let details = json!({"dnaDisagreement": {
