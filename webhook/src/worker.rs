@@ -182,10 +182,15 @@ impl Worker {
             let workloads = self.board().workloads();
             reports.keep(&workloads);
             // Of what was decided before the cluster had such objects, or while none could be written.
-            for workload in workloads.iter().filter(|workload| !reports.is_written(workload)).collect::<Vec<_>>() {
+            let mut failing = BTreeSet::new();
+            for workload in &workloads {
+                // A namespace that takes none now, as it ends for one, is no reason for the others.
+                if reports.is_written(workload) || failing.contains(&workload.namespace) {
+                    continue;
+                }
                 let decisions = self.board().decisions(workload);
                 if !reports.write(&report::report(workload, &decisions)).await {
-                    break;
+                    failing.insert(workload.namespace.clone());
                 }
             }
         }
