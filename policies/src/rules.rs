@@ -148,6 +148,11 @@ impl Rules {
         self.rules.iter().map(Rule::version)
     }
 
+    /// Each exception, by its name.
+    pub fn exceptions(&self) -> impl Iterator<Item = (&str, &RuleExceptionSpec)> + '_ {
+        self.exceptions.iter().map(|exception| (exception.name.as_str(), &exception.spec))
+    }
+
     /// How many rules there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -164,13 +169,6 @@ impl Rules {
     #[must_use]
     pub fn trusts(&self) -> &BTreeMap<String, SignerTrustSpec> {
         &self.trusts
-    }
-
-    /// Each exception, with all that it says.
-    pub fn exceptions(&self) -> impl Iterator<Item = String> + '_ {
-        self.exceptions
-            .iter()
-            .map(|one| format!("{} {}", one.name, serde_json::to_string(&one.spec).unwrap_or_default()))
     }
 
     /// How registries are reached, by name.

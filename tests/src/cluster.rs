@@ -6,6 +6,8 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write as _,
+    net::{TcpListener, TcpStream},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -130,6 +132,30 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// A port out here that leads to `port` of the loopback address inside, for programs that speak to both.
+    pub fn relay(&self, port: u16) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let outside = listener.local_addr().expect("an address").port();
+        let (init, port) = (self.init.to_string(), port.to_string());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (init, port) = (init.clone(), port.clone());
+                thread::spawn(move || relayed(&init, &port, stream));
+            }
+        });
+        outside
+    }
+}
+
+/// Hands a connection to a program inside; it ends with the connection.
+fn relayed(init: &str, port: &str, stream: TcpStream) {
+    let Ok(input) = stream.try_clone() else { return };
+    let mut command = Command::new("nsenter");
+    command.args(["-t", init, "-n", "busybox", "nc", "127.0.0.1", port]).stderr(Stdio::null());
+    let _ = command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(stream)).status();
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Process 1 takes everything in its namespaces along; without its parent it would end too.
@@ -157,6 +183,11 @@ impl Inside {
     /// Whether it still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal: `STOP`.
+    pub fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()])).ok();
     }
 
     /// Its process id, outside.

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod image;
+mod openapi;
 mod postgres;
 mod process;
 mod proxy;
@@ -12,6 +13,7 @@ mod sigstore;
 
 pub use cluster::{Cluster, Inside};
 pub use image::{ImageBuilder, Layer};
+pub use openapi::{Carrier, carriers};
 pub use postgres::Postgres;
 pub use process::{Output, mayfly, mayfly_path, run, tool};
 pub use proxy::{Fault, Matches, Proxy};

@@ -31,6 +31,8 @@ pub struct Rulebook {
     /// What does not load: for logs, and for whoever asks what is in force.
     pub problems: Vec<String>,
     signers: BTreeMap<String, Signer>,
+    /// What rules call them, by id.
+    names: BTreeMap<String, String>,
     /// Signers who cannot be judged now, and why.
     silent: BTreeMap<String, Gap>,
     /// How registries are reached that are not reached as all are, in the order of their names.
@@ -95,7 +97,9 @@ impl Rulebook {
         };
         rules.refer(&material);
         let (mut signers, mut silent, mut used) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let mut names = BTreeMap::new();
         for (id, accepted) in rules.signers(&material) {
+            names.insert(id.clone(), accepted.spec.name.clone());
             let trust = trust_of(&accepted);
             let old = trust.and_then(|name| expired.get(name));
             match (signer(&accepted, &roots), old) {
@@ -115,15 +119,21 @@ impl Rulebook {
         let roots_as_of = used.iter().filter_map(|name| roots.get(name)?.facts().as_of).min();
         let mut named: Vec<String> =
             rules.versions().map(|version| format!("{} {}", version.rule, version.version)).collect();
+        named.extend(rules.exceptions().map(|(name, spec)| format!("{name} {spec:?}")));
         named.extend(signers.keys().cloned());
         named.extend(silent.keys().map(|id| format!("{id} silent")));
-        named.extend(rules.exceptions().map(|name| format!("exception {name}")));
         let access: Vec<Access> =
             rules.access().iter().map(|(name, spec)| access(name, spec, beside, &mut problems)).collect();
         named.extend(access.iter().map(|access| format!("access {}", access.digest)));
         let digest = Digest::sha256(named.join("\n").as_bytes());
         let rules = Arc::new(rules);
-        Self { roots_as_of, rules, problems, signers, silent, access: access.into(), digest }
+        Self { roots_as_of, rules, problems, signers, names, silent, access: access.into(), digest }
+    }
+
+    /// What rules call a signer; of one whom none knows any more, the id.
+    #[must_use]
+    pub fn name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.names.get(id).map_or(id, String::as_str)
     }
 
     /// Those of these signers who can be judged, to look for; and why the others cannot.
@@ -271,12 +281,99 @@ pub fn yaml_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-/// Rules among objects read from a cluster; what does not load is told.
-#[must_use]
-pub fn from_objects(objects: &[Value]) -> (Rules, Vec<String>) {
-    let (rules, errors) = Rules::from_objects(objects);
-    (rules, errors.iter().map(ToString::to_string).collect())
+/// Objects of a cluster, read again and again.
+///
+/// A rule that is changed so that it does not load any more stays in force as it was: a slip of the pen must not let through what it
+/// refuses. An exception that does not load ends, for the same reason.
+#[derive(Debug, Default)]
+pub struct Objects {
+    /// Rules as they loaded last, by kind, namespace and name.
+    good: BTreeMap<[String; 3], Value>,
+}
+
+impl Objects {
+    /// Rules among the objects there are now; what does not load is told.
+    #[must_use]
+    pub fn read(&mut self, objects: &[Value]) -> (Rules, Vec<String>) {
+        let (mut rules, errors) = Rules::from_objects(objects);
+        let mut problems: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let mut good = BTreeMap::new();
+        let mut chosen = Vec::new();
+        for object in objects {
+            let key = key(object);
+            let [kind, ..] = &key;
+            let is_rule = kind.ends_with("ImageRule");
+            let loads = errors.is_empty() || Rules::from_objects([object]).1.is_empty();
+            let of_before = self.good.remove(&key).filter(|_| !loads);
+            if let Some(before) = &of_before {
+                problems.push(format!("{}: it stays in force as it was before", key.join(" ").replace("  ", " ")));
+                chosen.push(before.clone());
+            }
+            let as_it_is = loads.then(|| object.clone());
+            chosen.extend(as_it_is.clone());
+            if let Some(object) = of_before.or(as_it_is).filter(|_| is_rule) {
+                good.insert(key, object);
+            }
+        }
+        self.good = good;
+        if !errors.is_empty() {
+            rules = Rules::from_objects(&chosen).0;
+        }
+        (rules, problems)
+    }
+}
+
+/// What an object is called: its kind, namespace and name.
+fn key(object: &Value) -> [String; 3] {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    [text("/kind"), text("/metadata/namespace"), text("/metadata/name")]
 }
 
 /// How often rules are read again.
 pub const READ_AGAIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rule(name: &str, expression: &str) -> Value {
+        json!({"apiVersion": "mayfly.dev/v1alpha1", "kind": "ClusterImageRule", "metadata": {"name": name},
+            "spec": {"validations": [{"name": "x", "expression": expression}]}})
+    }
+
+    #[test]
+    fn a_rule_that_no_longer_loads_stays_as_it_was() {
+        let mut objects = Objects::default();
+        let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "image.pinned")]);
+        assert_eq!((rules.len(), problems.len()), (2, 0));
+        let versions = |rules: &Rules| rules.versions().map(|version| version.version.to_string()).collect::<Vec<_>>();
+        let before = versions(&rules);
+        for _ in 0..2 {
+            let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "imaeg.pinned")]);
+            assert_eq!(versions(&rules), before);
+            assert!(problems.iter().any(|problem| problem.contains("ClusterImageRule two: it stays")), "{problems:?}");
+        }
+        // Deleted, and made anew with the same mistake: there is nothing that it was before.
+        let (rules, _) = objects.read(&[rule("one", "true")]);
+        assert_eq!(rules.len(), 1);
+        let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "imaeg.pinned")]);
+        assert_eq!((rules.len(), problems.len()), (1, 1), "{problems:?}");
+        let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "true")]);
+        assert_eq!((rules.len(), problems.len()), (2, 0));
+    }
+
+    #[test]
+    fn an_exception_that_no_longer_loads_ends() {
+        let exception = |expires: &str| {
+            json!({"apiVersion": "mayfly.dev/v1alpha1", "kind": "RuleException", "metadata": {"name": "e"},
+                "spec": {"rules": ["one"], "images": ["**"], "reason": "r", "expires": expires}})
+        };
+        let mut objects = Objects::default();
+        let (before, _) = objects.read(&[rule("one", "true"), exception("2099-01-01T00:00:00Z")]);
+        let (after, problems) = objects.read(&[rule("one", "true"), exception("some day")]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!((before.exceptions().count(), after.exceptions().count()), (1, 0));
+    }
+}

@@ -146,7 +146,8 @@ pub async fn run(
     };
     let certificates =
         tokio::spawn(certs::run(source(&config.certificates, client.as_ref())?, serving.clone(), ended()));
-    let rules = Source {
+    let mut rules = Source {
+        objects: rulebook::Objects::default(),
         files: config.rules.clone(),
         client: client.clone(),
         own_namespace: config.service.own_namespace.clone(),
@@ -264,6 +265,7 @@ async fn keep_platforms(cluster: Cluster, ended: impl Future<Output = ()>) {
 
 /// Where rules are read.
 struct Source {
+    objects: rulebook::Objects,
     files: Vec<PathBuf>,
     client: Option<Client>,
     own_namespace: Option<String>,
@@ -272,9 +274,9 @@ struct Source {
 
 impl Source {
     /// Reads all there is and puts it in force. What cannot be read leaves what was in force.
-    async fn read(&self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
-        let (rules, problems) = match (&self.client, self.files.is_empty()) {
-            (Some(client), true) => self.of_cluster(client).await.map_err(|error| vec![error])?,
+    async fn read(&mut self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
+        let (rules, problems) = match (self.client.clone(), self.files.is_empty()) {
+            (Some(client), true) => self.of_cluster(&client).await.map_err(|error| vec![error])?,
             _ => (rulebook::from_files(&self.files)?, Vec::new()),
         };
         let mut beside = match &self.client {
@@ -303,7 +305,7 @@ impl Source {
         Ok(())
     }
 
-    async fn keep_reading(self, service: Arc<Service>, ended: impl Future<Output = ()>) {
+    async fn keep_reading(mut self, service: Arc<Service>, ended: impl Future<Output = ()>) {
         let ended = ended.shared();
         let mut told = Vec::new();
         loop {
@@ -324,7 +326,7 @@ impl Source {
         }
     }
 
-    async fn of_cluster(&self, client: &Client) -> Result<(Rules, Vec<String>), String> {
+    async fn of_cluster(&mut self, client: &Client) -> Result<(Rules, Vec<String>), String> {
         let mut objects: Vec<Value> = Vec::new();
         for kind in KINDS {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mayfly.dev", "v1alpha1", kind));
@@ -340,7 +342,7 @@ impl Source {
                 objects.push(serde_json::to_value(object).map_err(|error| format!("objects of kind {kind}: {error}"))?);
             }
         }
-        Ok(rulebook::from_objects(&objects))
+        Ok(self.objects.read(&objects))
     }
 }
 
@@ -373,7 +375,7 @@ pub(crate) async fn beside(client: &Client, rules: &Rules, own_namespace: Option
             let place = place(reference);
             let namespace = place.namespace.as_deref().unwrap_or("default");
             let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&place.name).await;
-            let found = found.map_err(|error| format!("{namespace}/{}: {error}", place.name))?;
+            let found = readable(found, namespace, &place)?;
             if let Some(secret) = found.and_then(|secret| pull_secret(secret, namespace, &place.name)) {
                 beside.secrets.insert(name.clone(), secret);
             }
@@ -382,17 +384,17 @@ pub(crate) async fn beside(client: &Client, rules: &Rules, own_namespace: Option
     Ok(beside)
 }
 
-/// The entry of a ConfigMap, or of a Secret.
+/// The entry of a ConfigMap, or of a Secret. What may not be read is as if it were not there: one rule lacks it, and the others do not
+/// wait for it.
 async fn text_of(client: &Client, place: &ObjectRef) -> Result<Option<String>, String> {
     let namespace = place.namespace.as_deref().unwrap_or("default");
-    let failed = |error: kube::Error| format!("{namespace}/{}: {error}", place.name);
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let mut entries: std::collections::BTreeMap<String, String> =
-        maps.get_opt(&place.name).await.map_err(failed)?.and_then(|map| map.data).unwrap_or_default();
+    let map = readable(maps.get_opt(&place.name).await, namespace, place)?;
+    let mut entries: std::collections::BTreeMap<String, String> = map.and_then(|map| map.data).unwrap_or_default();
     if entries.is_empty() {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let data =
-            secrets.get_opt(&place.name).await.map_err(failed)?.and_then(|secret| secret.data).unwrap_or_default();
+        let secret = readable(secrets.get_opt(&place.name).await, namespace, place)?;
+        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
         entries = data
             .into_iter()
             .filter_map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
@@ -403,6 +405,16 @@ async fn text_of(client: &Client, place: &ObjectRef) -> Result<Option<String>, S
         None if entries.len() == 1 => entries.into_values().next(),
         None => None,
     })
+}
+
+fn readable<T>(found: kube::Result<Option<T>>, namespace: &str, place: &ObjectRef) -> Result<Option<T>, String> {
+    match found {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            tracing::debug!(namespace, name = place.name, why = status.message, "an object may not be read");
+            Ok(None)
+        }
+        found => found.map_err(|error| format!("{namespace}/{}: {error}", place.name)),
+    }
 }
 
 /// Kinds of rules and what belongs to them.

@@ -14,7 +14,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{RawQuery, Request as HttpRequest, State},
     http::{StatusCode, header},
-    response::IntoResponse,
+    response::{AppendHeaders, IntoResponse},
     routing::{get, post},
 };
 use axum_server::{
@@ -146,7 +146,10 @@ async fn validate(State(shared): State<Shared>, RawQuery(query): RawQuery, reque
         }
         Err(why) => Response::deny("", Status::bad_request(why)),
     };
-    ([(header::CONTENT_TYPE, "application/json")], answer.to_json())
+    // The API server keeps its connections, and loses a review that it sends on one that is just being closed. Each is given up
+    // with an answer instead, and what comes next goes to another replica.
+    let is_last = shared.draining.load(Ordering::Relaxed).then_some([(header::CONNECTION, "close")]);
+    ([(header::CONTENT_TYPE, "application/json")], AppendHeaders(is_last.into_iter().flatten()), answer.to_json())
 }
 
 /// The body, while there is room for it.

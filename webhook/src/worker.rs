@@ -174,10 +174,25 @@ impl Worker {
                 let decisions = self.board().decisions(workload);
                 match decisions.is_empty() {
                     true => reports.remove(workload).await,
-                    false => reports.write(&report::report(workload, &decisions)).await,
+                    false => {
+                        let _ = reports.write(&report::report(workload, &decisions)).await;
+                    }
                 }
             }
-            reports.keep(&self.board().workloads());
+            let workloads = self.board().workloads();
+            reports.keep(&workloads);
+            // Of what was decided before the cluster had such objects, or while none could be written.
+            let mut failing = BTreeSet::new();
+            for workload in &workloads {
+                // A namespace that takes none now, as it ends for one, is no reason for the others.
+                if reports.is_written(workload) || failing.contains(&workload.namespace) {
+                    continue;
+                }
+                let decisions = self.board().decisions(workload);
+                if !reports.write(&report::report(workload, &decisions)).await {
+                    failing.insert(workload.namespace.clone());
+                }
+            }
         }
         self.settle().await;
         self.measure();

@@ -196,6 +196,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_installed_is_what_is_made_here() {
+        let installed = include_str!("../../../deploy/webhook/crds.yaml");
+        assert!(installed == crds_yaml(), "make it anew: mayfly policy crds > deploy/webhook/crds.yaml");
+    }
+
+    #[test]
     fn names_validations_and_bounds_are_in_them() {
         let yaml = crds_yaml();
         for part in [

@@ -5,7 +5,8 @@
 #   cluster.sh build BIN        builds the programs from their Go modules into BIN, those that are missing
 #   cluster.sh up BIN RUN       starts a cluster whose state is in the folder RUN; prints its pid once the node is ready
 #
-# Inside, RUN/kubeconfig is the administrator's, the registry listens on 127.0.0.1:5000 (RUN/registry), and nothing leaves.
+# Inside, RUN/kubeconfig is the administrator's, the registry listens on port 5000 (RUN/registry) of the loopback address and, for
+# pods, of 10.99.0.1, and nothing leaves. The API server is at localhost:6443 and, for pods, at 10.99.0.1:6443.
 # APISERVER_FLAGS is given to the API server.
 set -euo pipefail
 kubernetes=v1.36.3
@@ -40,6 +41,7 @@ build() {
   [ -x "$bin/containerd" ] || go install github.com/containerd/containerd/v2/cmd/containerd@v2.4.2
   [ -x "$bin/containerd-shim-runc-v2" ] || go install github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@v2.4.2
   [ -x "$bin/runc" ] || go install -tags seccomp github.com/opencontainers/runc@v1.4.3
+  [ -x "$bin/kwok" ] || go install sigs.k8s.io/kwok/cmd/kwok@v0.8.0
   [ -x "$bin/crane" ] || go install github.com/google/go-containerregistry/cmd/crane@v0.22.1
 }
 
@@ -54,7 +56,7 @@ inside() {
     mkdir -p "$folder"
     mount -t tmpfs tmpfs "$folder"
   done
-  mkdir -p log cni hosts/127.0.0.1:5000 registry kubelet
+  mkdir -p log cni registry kubelet
   ip link set lo up
   # The node's address must not be the loopback's, and the kubelet wants a default route.
   ip addr add "$address/32" dev lo
@@ -63,7 +65,7 @@ inside() {
   ip link set node1 up
   ip route add default dev node0
 
-  "$registry" 127.0.0.1:5000 "$run/registry" >log/registry 2>&1 &
+  "$registry" :5000 "$run/registry" >log/registry 2>&1 &
   openssl genrsa -out sa.key 2048 2>/dev/null
   printf 'admin-token,admin,admin,"system:masters"\nnode-token,system:node:n1,n1,"system:nodes"\n' >tokens.csv
   kubeconfig admin "$run/kubeconfig"
@@ -80,7 +82,11 @@ inside() {
     --root-ca-file=certs/apiserver.crt >log/controller-manager 2>&1 &
   kube-scheduler --kubeconfig kubeconfig --leader-elect=false >log/scheduler 2>&1 &
 
-  printf 'server = "http://127.0.0.1:5000"\n[host."http://127.0.0.1:5000"]\n' >hosts/127.0.0.1:5000/hosts.toml
+  # The second is for those who want a registry that asks who they are.
+  for host in 127.0.0.1:5000 127.0.0.1:5001 "$address:5000"; do
+    mkdir -p "hosts/$host"
+    printf 'server = "http://%s"\n[host."http://%s"]\n' "$host" "$host" >"hosts/$host/hosts.toml"
+  done
   cat >cni/10.conflist <<'CNI'
 {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "pods0", "isGateway": true, "ipam":
   {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}

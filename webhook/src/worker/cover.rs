@@ -83,7 +83,7 @@ impl Worker {
     }
 
     /// Puts one of so many attested DNAs aside.
-    fn choose_sample(&self, named: &Named, facts: &SubjectFacts) {
+    pub(super) fn choose_sample(&self, named: &Named, facts: &SubjectFacts) {
         let (Fact::Known(dna), Fact::Known(resolved)) = (&facts.dna, &facts.resolved) else { return };
         let DnaSource::Attested { signers } = &dna.from else { return };
         let image = &resolved.platform_digest;
@@ -131,12 +131,14 @@ impl Worker {
         ours: &Digest,
         (found, is_same_rules): (&[Disagreement], bool),
     ) {
-        let signers: Vec<&str> = sample.signers.iter().map(String::as_str).collect();
+        let book = self.service.rulebook.load_full();
+        let name = |id: &String| book.as_ref().map_or(id.as_str(), |book| book.name(id)).to_owned();
+        let signers: Vec<String> = sample.signers.iter().map(name).collect();
         warn!(
             image = %sample.image, attested = %sample.attested, %ours, ?signers, is_same_rules,
             disagreements = ?found, "an attested DNA disagrees with the one worked out here"
         );
-        for signer in &sample.signers {
+        for signer in &signers {
             metrics::counter!("mayfly_dna_disagreements_total", "signer" => signer.clone()).increment(1);
         }
         let details = json!({"dnaDisagreement": {

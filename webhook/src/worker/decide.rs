@@ -18,6 +18,10 @@ impl Worker {
         let mut asked = self.asked(cluster, named).await?.ok_or("it is gone")?;
         let needs = asked.needs.clone();
         asked.review.subjects = self.facts(&asked, &needs).await?;
+        // A pod that was bound when it was admitted is not looked at again to bind it: here everything comes by that runs.
+        for facts in &asked.review.subjects {
+            self.choose_sample(named, facts);
+        }
         let now = Timestamp::now();
         let decision = self.service.decide(&asked.review, &asked.book, now);
         let workload = cluster.workload(&asked.pod).await;

@@ -123,20 +123,23 @@ impl Reports {
                 false => tracing::info!("the cluster has no PolicyReports (wgpolicyk8s.io/v1alpha2): none are written"),
             }
         }
+        if !is_there {
+            self.written.clear();
+        }
         self.is_there = Some(is_there);
         metrics::gauge!("mayfly_policy_reports_available").set(f64::from(u8::from(is_there)));
     }
 
-    /// Writes a report where it says something new.
-    pub(super) async fn write(&mut self, report: &Value) {
+    /// Writes a report where it says something new. Whether it stands as it should.
+    pub(super) async fn write(&mut self, report: &Value) -> bool {
         if self.is_there != Some(true) {
-            return;
+            return false;
         }
         let text = |pointer: &str| report.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
         let (key, digest) = (format!("{namespace}/{name}"), Digest::sha256(report.to_string().as_bytes()));
         if self.written.get(&key) == Some(&digest) {
-            return;
+            return true;
         }
         let api = self.api(&namespace);
         match api.patch(&name, &PatchParams::apply("mayfly").force(), &Patch::Apply(report)).await {
@@ -144,6 +147,7 @@ impl Reports {
                 metrics::counter!("mayfly_policy_reports_written_total").increment(1);
                 self.written.insert(key, digest);
                 self.told.clear();
+                true
             }
             Err(error) => {
                 metrics::counter!("mayfly_policy_reports_failed_total").increment(1);
@@ -152,8 +156,14 @@ impl Reports {
                     tracing::warn!(error, namespace, report = name, "a PolicyReport cannot be written");
                 }
                 self.told = error;
+                false
             }
         }
+    }
+
+    /// Whether a report of this workload was written.
+    pub(super) fn is_written(&self, workload: &Workload) -> bool {
+        self.written.contains_key(&format!("{}/{}", workload.namespace, name(workload)))
     }
 
     /// Removes the report of a workload of which nothing runs any more.

@@ -247,6 +247,23 @@ async fn installed_onto_running_pods_it_covers_all_and_follows_the_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reports_come_of_what_was_decided_before_the_cluster_had_any() {
+    let (registry, digest) = registry().await;
+    let fake = Fake::default();
+    install(&fake, &registry, &digest);
+    let kind = "/apis/wgpolicyk8s.io/v1alpha2";
+    let list = fake.state().objects.remove(kind).expect("it was put there");
+    let bench = Bench::new(fake).await;
+    bench.worker.service.arm(rule("by-digest", "{tags: RequireDigest, enforcement: Always}"));
+    bench.work(|board| board.workloads().len() == 4).await;
+    let written = || bench.fake.state().objects.keys().filter(|path| path.contains("/policyreports/")).count();
+    assert_eq!(written(), 0);
+    bench.fake.put(kind, list);
+    bench.work(|_| true).await;
+    assert_eq!(written(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_admitted_without_all_facts_is_settled_once_all_are_known() {
     let (registry, digest) = registry().await;
     let fake = Fake::default();
