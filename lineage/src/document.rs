@@ -1,9 +1,10 @@
 //! A JSON text as the ledger keeps it: packed by zstd, named by the SHA-256 of its bytes.
 
-use std::{fmt, io::Read as _, sync::Arc};
+use std::{cell::RefCell, fmt, io::Read as _, sync::Arc};
 
 use dna::Digest;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use zstd::bulk::Compressor;
 
 use crate::Error;
 
@@ -25,7 +26,11 @@ impl Document {
         if bytes > MAX_DOCUMENT_BYTES {
             return Err(Error::TooLarge { what: "a document", bytes, limit: MAX_DOCUMENT_BYTES });
         }
-        let packed = zstd::bulk::compress(json, LEVEL).map_err(|source| Error::Pack { what: "a document", source })?;
+        let packed = PACKER.with_borrow_mut(|packer| match packer {
+            Some(packer) => packer.compress(json),
+            None => zstd::bulk::compress(json, LEVEL),
+        });
+        let packed = packed.map_err(|source| Error::Pack { what: "a document", source })?;
         Ok(Self { digest: Digest::sha256(json), bytes, packed: Packed(packed.into()) })
     }
 
@@ -105,6 +110,11 @@ impl<'de> Deserialize<'de> for Packed {
 /// The largest text: a DNA of a whole distribution has some 10 MiB.
 pub const MAX_DOCUMENT_BYTES: u64 = 64 << 20;
 const LEVEL: i32 = 3;
+
+thread_local! {
+    /// To make one costs more than to pack a small text.
+    static PACKER: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(LEVEL).ok());
+}
 
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test may panic")]

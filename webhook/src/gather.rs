@@ -9,7 +9,11 @@
 //! time left. What the registry would not say is never kept, and what is private is given only to those whose credentials the
 //! registry took.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use analyzer::ConfigMaps;
 use dna::{
@@ -124,12 +128,13 @@ impl Gatherer {
             let key = || asked(reference, pod, wanted);
             (*reference, self.lasts.settle(key, facts, &self.known, deadline).await)
         });
-        let found = future::join_all(found).await;
+        let mut found: BTreeMap<&str, Vec<SubjectFacts>> = future::join_all(found).await.into_iter().collect();
         let mut subjects = Vec::new();
-        for used in pod.carriers {
-            let of_image = found.iter().find(|(reference, _)| *reference == used.reference);
-            for known in of_image.map_or(&[][..], |(_, known)| known) {
-                let mut facts = known.clone();
+        for (at, used) in pod.carriers.iter().enumerate() {
+            let reference = used.reference.as_str();
+            let is_last = pod.carriers.iter().skip(at + 1).all(|other| other.reference != reference);
+            let known = if is_last { found.remove(reference) } else { found.get(reference).cloned() };
+            for mut facts in known.unwrap_or_default() {
                 facts.image.used.clone_from(used);
                 facts.expectation = match pod.containers.iter().find(|one| one.name == used.name) {
                     Some(spec) if wanted.expectation && used.role != Role::Volume => {
@@ -186,8 +191,10 @@ impl Gatherer {
     ) -> SubjectFacts {
         let read = {
             let key = (place.name.clone(), member.digest.to_string());
-            let (place, member) = (place.clone(), member.clone());
-            self.members.get(key, deadline, move || async move { resolve::image(&place, &member).await })
+            self.members.get(key, deadline, || {
+                let (place, member) = (place.clone(), member.clone());
+                async move { resolve::image(&place, &member).await }
+            })
         };
         let vouched = async {
             match &wanted.signers {
@@ -218,8 +225,11 @@ impl Gatherer {
             None => {
                 let tag = reference.wanted().to_owned();
                 let key = (place.name.clone(), tag.clone(), place.identity.clone());
-                let asked = place.clone();
-                match self.tags.get(key, deadline, move || async move { resolve::tag(&asked, &tag).await }).await {
+                let asked = || {
+                    let place = place.clone();
+                    async move { resolve::tag(&place, &tag).await }
+                };
+                match self.tags.get(key, deadline, asked).await {
                     Fact::Known(digest) => digest.as_ref().clone(),
                     other => return other.missing(),
                 }
@@ -227,12 +237,15 @@ impl Gatherer {
         };
         // What was fetched for another one is told only to those whom the registry would give it to.
         let key = (place.name.clone(), digest.to_string(), place.identity.clone());
-        let (asked, wanted) = (place.clone(), digest.clone());
-        let may_read =
-            self.readable.get(key, deadline, move || async move { resolve::may_read(&asked, &wanted).await });
+        let may_read = self.readable.get(key, deadline, || {
+            let (place, digest) = (place.clone(), digest.clone());
+            async move { resolve::may_read(&place, &digest).await }
+        });
         let key = (place.name.clone(), digest.to_string());
-        let asked = place.clone();
-        let images = self.images.get(key, deadline, move || async move { resolve::images(&asked, &digest).await });
+        let images = self.images.get(key, deadline, || {
+            let (place, digest) = (place.clone(), digest.clone());
+            async move { resolve::images(&place, &digest).await }
+        });
         match future::join(may_read, images).await {
             (Fact::Known(_), images) => images,
             (refused, _) => refused.missing(),
@@ -252,8 +265,11 @@ impl Gatherer {
             subjects.push(member.digest.clone());
         }
         let key = (place.name.clone(), subjects.clone(), signers.digest.clone());
-        let (place, signers) = (place.clone(), Arc::clone(signers));
-        self.vouched.get(key, deadline, move || async move { vouch::vouch(&place, &subjects, &signers).await }).await
+        let asked = || {
+            let (place, signers) = (place.clone(), Arc::clone(signers));
+            async move { vouch::vouch(&place, &subjects, &signers).await }
+        };
+        self.vouched.get(key, deadline, asked).await
     }
 
     /// Requests to registries so far, by kind and outcome.

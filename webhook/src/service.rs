@@ -17,10 +17,7 @@ use jiff::Timestamp;
 use lineage::{Binding, DecisionImage, Document, Recorder};
 use policies::{Decision, Effect, Needs, Review, Verdict, Watch};
 use serde_json::{Value, json};
-use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 use tracing::{Instrument as _, info, warn};
 use uuid::Uuid;
 
@@ -203,14 +200,10 @@ impl Service {
         Considered::Decided { decision: Box::new(self.decide(review, book, now)), at: now }
     }
 
-    /// Decides where a thread may be lost to a rule that hangs: what else waits for it goes on elsewhere.
+    /// Decides, under watch. It is done where it is asked for: to hand it to a thread that may be lost costs more than deciding does, and bounds
+    /// at load keep an expression from taking long.
     pub(crate) fn decide(&self, review: &Review, book: &Rulebook, now: Timestamp) -> Decision {
-        let _span = tracing::info_span!("decide").entered();
-        let decide = || self.watch.decide(review, &book.rules, now);
-        match Handle::current().runtime_flavor() {
-            RuntimeFlavor::MultiThread => tokio::task::block_in_place(decide),
-            _ => decide(),
-        }
+        self.watch.decide(review, &book.rules, now)
     }
 
     /// Why a request is none of our business; none where it is.

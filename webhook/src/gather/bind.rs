@@ -6,7 +6,7 @@ use std::{
 };
 
 use analyzer::ConfigMaps;
-use dna::{Behavior, Cause, ContainerSpec, Digest, DnaFact, Expectation, Fact, Last, Limits, RuntimeFacts};
+use dna::{Cause, ContainerSpec, Digest, DnaFact, Expectation, Fact, Last, Limits, RuntimeFacts};
 
 use super::{
     flight::{Answer, Flights},
@@ -23,7 +23,7 @@ pub(super) struct Bindings {
 
 impl Bindings {
     pub(super) fn new(runtime: RuntimeFacts, limits: Limits, bytes: u64) -> Self {
-        Self { runtime: Arc::new(runtime), limits: Arc::new(limits), kept: Flights::new("expectations", bytes, weight) }
+        Self { runtime: Arc::new(runtime), limits: Arc::new(limits), kept: Flights::packed("expectations", bytes) }
     }
 
     pub(super) async fn bind(
@@ -87,19 +87,6 @@ fn said(spec: &ContainerSpec, maps: &ConfigMaps) -> Digest {
         }
     }
     Digest::sha256(&bytes)
-}
-
-/// Bytes of memory, roughly.
-fn weight(expectation: &Expectation) -> u32 {
-    let of = |all: &Behavior| {
-        let named = all.exec.len() + all.load.len() + all.write.len() + all.read.len();
-        let small = all.syscalls.len() + all.capabilities.len() + all.listen.len() + all.connect.len();
-        named * 180 + small * 160
-    };
-    let beside: usize = expectation.beside.iter().map(|one| 200 + one.exec.len() * 180).sum();
-    let findings: usize = expectation.findings.iter().map(|one| 500 + one.evidence.len() * 120).sum();
-    let unknowns: usize = expectation.unknowns.iter().map(|one| one.place.len() + one.why.len() + 80).sum();
-    u32::try_from(1_500 + of(&expectation.behavior) + beside + findings + unknowns).unwrap_or(u32::MAX)
 }
 
 const HOLDS: Duration = Duration::from_secs(24 * 3600);

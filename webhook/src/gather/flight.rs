@@ -10,6 +10,7 @@ use std::{
 
 use dna::{Cause, Fact};
 use moka::{Expiry, future::Cache};
+use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument as _;
 
 /// An answer, and how long it holds: zero where it must be asked again.
@@ -41,7 +42,32 @@ impl<V> Answer<V> {
 /// Answers by key: those that hold, and those on their way.
 pub(super) struct Flights<K, V> {
     tier: &'static str,
+    shelf: Shelf<K, V>,
+}
+
+/// Answers that hold.
+struct Shelf<K, V> {
     kept: Cache<K, Arc<Held<V>>>,
+    packing: Option<Packing<K, V>>,
+}
+
+/// Large values are kept packed, so that many images fit; those that are asked for now are also kept as they are.
+struct Packing<K, V> {
+    hot: Cache<K, Hot<V>>,
+    /// A value as JSON.
+    write: fn(&V) -> Option<Vec<u8>>,
+    read: fn(&[u8]) -> Option<V>,
+}
+
+/// A value, and the bytes of memory that it takes, roughly.
+type Hot<V> = (Arc<V>, u32);
+
+impl<K, V> Clone for Shelf<K, V> {
+    fn clone(&self) -> Self {
+        let packing = self.packing.as_ref();
+        let packing = packing.map(|one| Packing { hot: one.hot.clone(), write: one.write, read: one.read });
+        Self { kept: self.kept.clone(), packing }
+    }
 }
 
 impl<K, V> fmt::Debug for Flights<K, V> {
@@ -51,8 +77,13 @@ impl<K, V> fmt::Debug for Flights<K, V> {
 }
 
 struct Held<V> {
-    fact: Fact<Arc<V>>,
+    fact: Kept<V>,
     holds: Duration,
+}
+
+enum Kept<V> {
+    Plain(Fact<Arc<V>>),
+    Packed(Box<[u8]>),
 }
 
 struct AsLongAsItHolds;
@@ -71,39 +102,59 @@ where
     /// Keeps at most `bytes`, by what `weight` says of a value.
     pub(super) fn new(tier: &'static str, bytes: u64, weight: fn(&V) -> u32) -> Self {
         let weigh = move |_: &K, held: &Arc<Held<V>>| match &held.fact {
-            Fact::Known(value) => weight(value).saturating_add(OVERHEAD),
-            _ => OVERHEAD,
+            Kept::Plain(Fact::Known(value)) => weight(value).saturating_add(OVERHEAD),
+            Kept::Plain(_) => OVERHEAD,
+            Kept::Packed(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD),
         };
         let kept = Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(AsLongAsItHolds).build();
-        Self { tier, kept }
+        Self { tier, shelf: Shelf { kept, packing: None } }
+    }
+
+    /// Keeps large values packed, but for those of now, which have a quarter of the room.
+    pub(super) fn packed(tier: &'static str, bytes: u64) -> Self
+    where
+        V: Serialize + DeserializeOwned,
+    {
+        let weigh = |_: &K, (_, bytes): &Hot<V>| bytes.saturating_add(OVERHEAD);
+        let hot = Cache::builder().max_capacity(bytes / 4).weigher(weigh).time_to_live(HOT).build();
+        let packing = Packing {
+            hot,
+            write: |value| serde_json::to_vec(value).ok(),
+            read: |json| serde_json::from_slice(json).ok(),
+        };
+        // What cannot be packed is not kept at all: nothing is known of its size.
+        let mut flights = Self::new(tier, bytes - bytes / 4, |_| u32::MAX);
+        flights.shelf.packing = Some(packing);
+        flights
     }
 
     /// What is kept.
     pub(super) async fn peek(&self, key: &K) -> Option<Fact<Arc<V>>> {
-        let held = self.kept.get(key).await?;
+        let found = self.shelf.look(key).await?;
         self.count("kept");
-        Some(held.fact.clone())
+        Some(found)
     }
 
     /// What is known by `deadline`. The flight goes on when this one has no time left: the next one finds its answer.
     pub(super) async fn get<F, M>(&self, key: K, deadline: Instant, make: M) -> Fact<Arc<V>>
     where
         F: Future<Output = Answer<V>> + Send + 'static,
-        M: FnOnce() -> F + Send + 'static,
+        M: FnOnce() -> F,
     {
         if let Some(kept) = self.peek(&key).await {
             return kept;
         }
-        let kept = self.kept.clone();
+        let (shelf, making) = (self.shelf.clone(), make());
         let step = async move {
-            let made = kept.try_get_with(key, async move {
-                let Answer { fact, holds } = make().await;
-                let held = Arc::new(Held { fact: fact.map(Arc::new), holds });
-                if held.holds.is_zero() { Err(Shared(held)) } else { Ok(held) }
+            let place = key.clone();
+            let made = shelf.kept.try_get_with(key, async {
+                let Answer { fact, holds } = making.await;
+                let fact = fact.map(Arc::new);
+                if holds.is_zero() { Err(Shared(fact)) } else { Ok(Arc::new(shelf.held(&place, fact, holds).await)) }
             });
             match made.await {
-                Ok(held) => held.fact.clone(),
-                Err(shared) => shared.0.fact.clone(),
+                Ok(held) => shelf.open(&place, &held).await.unwrap_or_else(damaged),
+                Err(shared) => shared.0.clone(),
             }
         };
         let flight = tokio::spawn(step.instrument(tracing::info_span!("gather", tier = self.tier)));
@@ -133,11 +184,67 @@ where
     }
 }
 
+impl<K, V> Shelf<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    async fn look(&self, key: &K) -> Option<Fact<Arc<V>>> {
+        if let Some(packing) = &self.packing
+            && let Some((value, _)) = packing.hot.get(key).await
+        {
+            return Some(Fact::Known(value));
+        }
+        self.open(key, &*self.kept.get(key).await?).await
+    }
+
+    async fn open(&self, key: &K, held: &Held<V>) -> Option<Fact<Arc<V>>> {
+        match (&held.fact, &self.packing) {
+            (Kept::Plain(fact), _) => Some(fact.clone()),
+            (Kept::Packed(packed), Some(packing)) => {
+                if let Some((value, _)) = packing.hot.get(key).await {
+                    return Some(Fact::Known(value));
+                }
+                let json = zstd::stream::decode_all(&**packed).ok()?;
+                let value = Arc::new((packing.read)(&json)?);
+                packing.hot.insert(key.clone(), (Arc::clone(&value), in_memory(&json))).await;
+                Some(Fact::Known(value))
+            }
+            (Kept::Packed(_), None) => None,
+        }
+    }
+
+    async fn held(&self, key: &K, fact: Fact<Arc<V>>, holds: Duration) -> Held<V> {
+        let (Fact::Known(value), Some(packing)) = (&fact, &self.packing) else {
+            return Held { fact: Kept::Plain(fact), holds };
+        };
+        let Some(json) = (packing.write)(value) else { return Held { fact: Kept::Plain(fact), holds } };
+        packing.hot.insert(key.clone(), (Arc::clone(value), in_memory(&json))).await;
+        let packed = zstd::bulk::compress(&json, LEVEL).map(Into::into);
+        Held { fact: packed.map_or(Kept::Plain(fact), Kept::Packed), holds }
+    }
+}
+
+/// Texts, and what stands around each of them.
+fn in_memory(json: &[u8]) -> u32 {
+    u32::try_from(json.len().saturating_mul(2)).unwrap_or(u32::MAX)
+}
+
+fn damaged<V>() -> Fact<Arc<V>> {
+    Fact::unknown(Cause::Registry, "what was kept in memory cannot be read")
+}
+
 /// What is not kept is still the answer of all who waited for it.
-struct Shared<V>(Arc<Held<V>>);
+struct Shared<V>(Fact<Arc<V>>);
 
 /// How long nothing is believed to be there: whoever signs an image now can use it within a minute.
 pub(super) const ABSENT: Duration = Duration::from_secs(60);
+
+/// Of zstd: the fastest, as a text of names shrinks to a tenth with any.
+const LEVEL: i32 = 1;
+
+/// How long what was asked for is kept as it is.
+const HOT: Duration = Duration::from_secs(600);
 
 /// An entry's key, its place in the map, its clocks.
 const OVERHEAD: u32 = 400;
@@ -145,6 +252,8 @@ const OVERHEAD: u32 = 400;
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -208,5 +317,22 @@ mod tests {
             flights.get("key", soon(5_000), || async { Answer::known(1, ABSENT) }).await,
             Fact::Known(Arc::new(1))
         );
+    }
+
+    #[tokio::test]
+    async fn large_values_come_back_as_they_were_whether_they_are_hot_or_packed() {
+        let value = json!({"system calls": vec!["read"; 2_000]});
+        let flights: Flights<u32, Value> = Flights::packed("test", 40_000);
+        for key in 0..8 {
+            let made = value.clone();
+            let found = flights.get(key, soon(5_000), move || async move { Answer::known(made, ABSENT) }).await;
+            assert_eq!(found, Fact::Known(Arc::new(value.clone())));
+        }
+        let packing = flights.shelf.packing.as_ref().expect("they are packed");
+        packing.hot.run_pending_tasks().await;
+        assert_eq!(packing.hot.entry_count(), 0, "one is larger than all there is room for");
+        for key in 0..8 {
+            assert_eq!(flights.peek(&key).await, Some(Fact::Known(Arc::new(value.clone()))), "{key}");
+        }
     }
 }

@@ -49,8 +49,8 @@ impl fmt::Debug for Known {
 
 impl Known {
     pub(super) fn new(analyzer: Arc<Analyzer>, ledger: Option<Ledger>, bytes: u64) -> Self {
-        let facts = Flights::new("dna", bytes / 2, |fact: &DnaFact| weight(&fact.document));
-        Self { analyzer, ledger, facts, whole: Flights::new("dna-whole", bytes, weight) }
+        let (facts, whole) = (Flights::packed("dna", bytes / 2), Flights::packed("dna-whole", bytes));
+        Self { analyzer, ledger, facts, whole }
     }
 
     /// The image's DNA, abridged: what rules mostly ask of it, without programs and evidence.
@@ -74,13 +74,6 @@ impl Known {
             Stated::None => None,
             Stated::Undecided(why) => return Fact::unknown(Cause::AnalysisFailed, why),
         };
-        let step = Step {
-            place: place.clone(),
-            image: image.clone(),
-            analyzer: Arc::clone(&self.analyzer),
-            ledger: self.ledger.clone(),
-            may_analyze: origins.analyzed,
-        };
         // Another statement that counts is another answer.
         let name = match &attested {
             Some((attestation, _)) => format!("{} {}", image.digest, attestation.proof.origin.carrier),
@@ -89,7 +82,17 @@ impl Known {
         let key = (name, origins.clone());
         let is_behind = image.bytes > origins.inline_bytes && attested.is_none();
         let deadline = if is_behind { deadline.min(Instant::now() + LOOK) } else { deadline };
-        let found = self.facts.get(key, deadline, move || async move { step.run(attested).await }).await;
+        let step = || {
+            let step = Step {
+                place: place.clone(),
+                image: image.clone(),
+                analyzer: Arc::clone(&self.analyzer),
+                ledger: self.ledger.clone(),
+                may_analyze: origins.analyzed,
+            };
+            async move { step.run(attested).await }
+        };
+        let found = self.facts.get(key, deadline, step).await;
         waited(found, &self.analyzer, image)
     }
 
@@ -262,22 +265,6 @@ pub(super) fn abridged(dna: &Dna) -> Dna {
         start: dna.start.clone(),
         unknowns: dna.unknowns.clone(),
     }
-}
-
-/// Bytes of memory, roughly.
-fn weight(dna: &Dna) -> u32 {
-    let all = &dna.behavior;
-    let items = all.exec.len() + all.load.len() + all.syscalls.len() + all.capabilities.len() + all.listen.len();
-    let items = items + all.connect.len() + all.write.len() + all.read.len() + dna.unknowns.len();
-    let programs: usize = dna.programs.iter().map(|program| 600 + program.runs.len() * 250 + own(program)).sum();
-    u32::try_from(2_000 + items * 200 + programs + dna.folders.len() * 80).unwrap_or(u32::MAX)
-}
-
-fn own(program: &dna::Program) -> usize {
-    program
-        .behavior
-        .as_ref()
-        .map_or(0, |all| (all.load.len() + all.syscalls.len() + all.write.len() + all.connect.len()) * 350)
 }
 
 /// A DNA does not change with time; a newer attestation is seen when its flight is asked anew.
