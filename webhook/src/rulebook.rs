@@ -175,7 +175,7 @@ fn access(name: &str, spec: &RegistryAccessSpec, beside: &Beside, problems: &mut
         hosts: spec.hosts.clone(),
         digest: Digest::sha256(digests.join("\n").as_bytes()),
         host: Host { ca_pem, plain_http: spec.plain_http, mirrors, ..Host::default() },
-        limits: (spec.limits.requests_per_second, spec.limits.in_flight),
+        limits: spec.limits,
         authentication: spec.authentication.clone(),
         secret,
     }

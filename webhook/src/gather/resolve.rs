@@ -12,7 +12,10 @@ use oci::{
     Config, Index, Manifest, Reference,
     registry::{Credentials, Host, Lookup, Pace, PullSecret, Repository, Requests, Settings},
 };
-use policies::{cel::glob, kinds::Authentication};
+use policies::{
+    cel::glob,
+    kinds::{Authentication, Limits},
+};
 
 use super::flight::Answer;
 
@@ -67,8 +70,8 @@ pub struct Access {
     pub digest: Digest,
     /// How they are connected to.
     pub host: Host,
-    /// Requests a second, and at once.
-    pub limits: (u32, u32),
+    /// How much of each is asked.
+    pub limits: Limits,
     /// Where credentials come from, in this order; empty: as the kubelet does.
     pub authentication: Vec<Authentication>,
     /// What [`Authentication::Secret`] stands for.
@@ -81,7 +84,7 @@ pub(super) struct Places {
     settings: Settings,
     open: Cache<(String, Digest, Option<Digest>), Place>,
     /// By host and limits: how much was asked does not depend on who asks.
-    paces: Mutex<BTreeMap<(String, (u32, u32)), Pace>>,
+    paces: Mutex<BTreeMap<(String, Limits), Pace>>,
 }
 
 /// A repository, asked by somebody.
@@ -129,12 +132,13 @@ impl Places {
         Ok(place)
     }
 
-    fn pace(&self, registry: &str, limits: (u32, u32)) -> Pace {
+    fn pace(&self, registry: &str, limits: Limits) -> Pace {
         let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
         if paces.len() >= MAX_PACES {
             paces.clear();
         }
-        paces.entry((registry.to_owned(), limits)).or_insert_with(|| Pace::new(limits.0, limits.1)).clone()
+        let made = || Pace::new(limits.requests_per_second, limits.in_flight);
+        paces.entry((registry.to_owned(), limits)).or_insert_with(made).clone()
     }
 }
 
