@@ -16,7 +16,7 @@ pub struct Carrier {
     pub kind: String,
     /// Fields from the object to the image: `spec.containers[].image`.
     pub path: String,
-    /// The smallest object that names [`IMAGE`] there.
+    /// The smallest object that names one image there.
     pub object: Value,
     /// What is written to with such a body: `pods`, `pods/ephemeralcontainers`.
     pub resources: BTreeSet<String>,
