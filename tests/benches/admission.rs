@@ -2,7 +2,7 @@
 //! fixed reply, and, where there are the programs of a cluster (`CLUSTER_BIN`), pods created through a real API server beside a
 //! webhook that always says yes. A row that misses its limit says so.
 //!
-//! `cargo bench -p tests --features e2e --bench admission`; `SECONDS` says how long each row is driven, `DIGESTS` how many images
+//! `cargo bench -p tests --features e2e --bench admission`; `LOAD_SECONDS` says how long each row is driven, `DIGESTS` how many images
 //! the last sweep has. It needs `wrk` and, for the images, Debian's `busybox-static`.
 
 use std::{
@@ -429,7 +429,7 @@ fn percentile(mut values: Vec<f64>, percent: usize) -> f64 {
 }
 
 fn over_tls(runtime: &tokio::runtime::Runtime, folder: &Path, table: &mut Table) {
-    let seconds = setting("SECONDS", 5);
+    let seconds = setting("LOAD_SECONDS", 5);
     let (images, digests) = Images::make(setting("DIGESTS", 10_000).max(300));
     let registry = images.serve(runtime);
     let names: Vec<String> = digests.iter().map(|digest| format!("{registry}/team/app@{digest}")).collect();
@@ -497,7 +497,7 @@ const AT_ONCE: usize = 8;
 
 /// Pods by `?dryRun=All` through a real API server: the rate with a webhook that always says yes is the ceiling.
 fn through_the_api_server(folder: &Path, table: &mut Table) {
-    let seconds = setting("SECONDS", 5);
+    let seconds = setting("LOAD_SECONDS", 5);
     let cluster = Cluster::start("");
     let tls = folder.join("tls");
     cluster.create(&json!({"apiVersion": "v1", "kind": "Namespace",
