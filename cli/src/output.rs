@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::text;
+use crate::{args::ExplainFormat, text};
 
 /// Standard output, or a file that appears complete.
 #[derive(Debug, Default)]
@@ -52,10 +52,22 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// JSON for people, with a newline at the end.
-pub(crate) fn pretty<T: Serialize>(value: &T) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn pretty<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// Writes a value to standard output, for people or as JSON.
+pub(crate) fn show<T: Serialize + ?Sized>(
+    format: ExplainFormat,
+    value: &T,
+    human: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
+    Destination::default().write(&match format {
+        ExplainFormat::Human => human(value).into_bytes(),
+        ExplainFormat::Json => pretty(value)?,
+    })
 }
 
 /// Whether the reader of standard output went away: nobody is left to tell.

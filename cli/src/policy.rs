@@ -27,7 +27,7 @@ use webhook::{
 };
 
 use crate::{
-    args::{ExplainFormat, policy as args},
+    args::policy as args,
     expect::{config_maps, documents, name, told, workload},
     output::{self, Destination},
     remote,
@@ -75,10 +75,7 @@ fn test(args: &args::Test) -> anyhow::Result<()> {
     if results.is_empty() {
         bail!("there are no cases");
     }
-    match args.format {
-        ExplainFormat::Human => Destination::default().write(text.as_bytes())?,
-        ExplainFormat::Json => Destination::default().write(&output::pretty(&results)?)?,
-    }
+    output::show(args.format, &results, |_| text)?;
     if failed > 0 {
         return Err(Refused(format!("{failed} of {} cases failed", results.len())).into());
     }
@@ -124,14 +121,33 @@ fn check(args: &args::Check) -> anyhow::Result<()> {
         }
         Ok(checked)
     })?;
-    match args.format {
-        ExplainFormat::Human => Destination::default().write(human(&checked).as_bytes())?,
-        ExplainFormat::Json => Destination::default().write(&output::pretty(&checked)?)?,
-    }
+    output::show(args.format, &checked, |checked| human(checked))?;
     let is_denied = |one: &&Checked| one.decision.as_ref().is_some_and(|decision| decision.verdict == Verdict::Deny);
     match checked.iter().filter(is_denied).count() {
         0 => Ok(()),
         denied => Err(Refused(format!("{denied} of {} objects would be refused", checked.len())).into()),
+    }
+}
+
+/// How often which verdict was given.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+struct Counts {
+    denied: u64,
+    warned: u64,
+    allowed: u64,
+}
+
+impl Counts {
+    fn add(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Deny => self.denied += 1,
+            Verdict::Warn => self.warned += 1,
+            Verdict::Allow => self.allowed += 1,
+        }
+    }
+
+    fn all(&self) -> u64 {
+        self.denied + self.warned + self.allowed
     }
 }
 
@@ -167,10 +183,10 @@ impl Judges {
         };
         let service = Service::new(Arc::clone(&self.gatherer), self.cluster.clone(), None, None, settings);
         let rules = self::rules(rules)?;
-        let mut beside = self.cluster.beside(&rules, own_namespace).await.map_err(anyhow::Error::msg)?;
-        if self.cluster.client().is_none() {
-            beside = beside_of(&rules, &self.documents);
-        }
+        let beside = match self.cluster.client() {
+            Some(_) => self.cluster.beside(&rules, own_namespace).await.map_err(anyhow::Error::msg)?,
+            None => beside_of(&rules, &self.documents),
+        };
         let book = Rulebook::new(rules, Vec::new(), &beside, Timestamp::now());
         if let Some(problem) = book.problems.first() {
             bail!("{problem}");

@@ -66,7 +66,7 @@ impl Document {
     }
 
     /// What is kept of it.
-    pub(crate) fn packed(&self) -> &[u8] {
+    pub fn packed(&self) -> &[u8] {
         &self.packed.0
     }
 

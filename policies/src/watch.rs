@@ -44,7 +44,7 @@ impl Watch {
         Self { under_way: Mutex::default(), limit }
     }
 
-    /// As [`decide`](crate::decide), under watch. Call it where a thread may be lost.
+    /// As [`decide`](crate::decide), under watch.
     #[must_use]
     pub fn decide(&self, review: &Review, rules: &Arc<Rules>, now: Timestamp) -> Decision {
         let watched = Watched { watch: self, id: self.begin(rules) };

@@ -2,7 +2,7 @@
 //! fixed reply, and, where there are the programs of a cluster (`CLUSTER_BIN`), pods created through a real API server beside a
 //! webhook that always says yes. A row that misses its limit says so.
 //!
-//! `cargo bench -p tests --features e2e --bench admission`; `LOAD_SECONDS` says how long each row is driven, `DIGESTS` how many images
+//! `cargo bench --workspace --features tests/e2e --bench admission`; `LOAD_SECONDS` says how long each row is driven, `DIGESTS` how many images
 //! the last sweep has. It needs `wrk` and, for the images, Debian's `busybox-static`.
 
 use std::{
@@ -93,7 +93,7 @@ fn setting(name: &str, otherwise: usize) -> usize {
 
 /// The server with the fixed reply: the same libraries, the same certificate, no work. It says where it listens, as the program does.
 async fn answer_always(folder: &Path) {
-    let config = tests_tls(folder).await;
+    let config = served_by(folder).await;
     let listener = std::net::TcpListener::bind(env::var("LISTEN").expect("an address")).expect("it is free");
     listener.set_nonblocking(true).expect("a socket");
     let reply = |_: Bytes| async {
@@ -120,7 +120,7 @@ async fn answer_always(folder: &Path) {
         .expect("it serves");
 }
 
-async fn tests_tls(folder: &Path) -> RustlsConfig {
+async fn served_by(folder: &Path) -> RustlsConfig {
     // One provider for the process.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     RustlsConfig::from_pem_file(folder.join("tls.crt"), folder.join("tls.key")).await.expect("a certificate")

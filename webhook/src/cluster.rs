@@ -25,7 +25,7 @@ use kube::{
 };
 use moka::future::Cache;
 use oci::registry::PullSecret;
-use policies::Rules;
+use policies::{Rules, kinds::ObjectRef};
 use serde_json::Value;
 
 use crate::{gather::Keyring, rulebook::Beside};
@@ -128,15 +128,46 @@ impl Cluster {
         Ok(Self::new(Some(client), may))
     }
 
-    /// What rules refer to: keys of signers in Secrets and ConfigMaps, trust roots.
+    /// What rules refer to: keys of signers, trust roots, what registries are reached with; nothing where there is no cluster.
     ///
     /// # Errors
     /// What the API server would not say.
     pub async fn beside(&self, rules: &Rules, own_namespace: Option<&str>) -> Result<Beside, String> {
-        match &self.client {
-            Some(client) => crate::run::beside(client, rules, own_namespace).await,
-            None => Ok(Beside::default()),
+        let Some(client) = &self.client else { return Ok(Beside::default()) };
+        let place = |reference: &ObjectRef| ObjectRef {
+            namespace: reference.namespace.clone().or_else(|| own_namespace.map(str::to_owned)),
+            ..reference.clone()
+        };
+        let mut beside = Beside::default();
+        for reference in rules.key_refs() {
+            if let Some(text) = text_of(client, &place(&reference)).await? {
+                beside.keys.insert(reference, text);
+            }
         }
+        for (name, spec) in rules.trusts() {
+            if let Some(reference) = &spec.config_map_ref
+                && let Some(text) = text_of(client, &place(reference)).await?
+            {
+                beside.roots.insert(name.clone(), text);
+            }
+        }
+        for (name, spec) in rules.access() {
+            if let Some(reference) = &spec.ca_bundle
+                && let Some(text) = text_of(client, &place(reference)).await?
+            {
+                beside.authorities.insert(name.clone(), text);
+            }
+            if let Some(reference) = &spec.pull_secret {
+                let place = place(reference);
+                let namespace = place.namespace.as_deref().unwrap_or("default");
+                let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&place.name).await;
+                let found = readable(found, namespace, &place)?;
+                if let Some(secret) = found.and_then(|secret| pull_secret(secret, namespace, &place.name)) {
+                    beside.secrets.insert(name.clone(), secret);
+                }
+            }
+        }
+        Ok(beside)
     }
 
     /// The client, where there is a cluster.
@@ -328,8 +359,41 @@ impl Cluster {
     }
 }
 
+/// The entry of a ConfigMap, or of a Secret. What may not be read is as if it were not there: one rule lacks it, and the others do not
+/// wait for it.
+async fn text_of(client: &Client, place: &ObjectRef) -> Result<Option<String>, String> {
+    let namespace = place.namespace.as_deref().unwrap_or("default");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let map = readable(maps.get_opt(&place.name).await, namespace, place)?;
+    let mut entries: BTreeMap<String, String> = map.and_then(|map| map.data).unwrap_or_default();
+    if entries.is_empty() {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let secret = readable(secrets.get_opt(&place.name).await, namespace, place)?;
+        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+        entries = data
+            .into_iter()
+            .filter_map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
+            .collect();
+    }
+    Ok(match &place.key {
+        Some(key) => entries.remove(key),
+        None if entries.len() == 1 => entries.into_values().next(),
+        None => None,
+    })
+}
+
+fn readable<T>(found: kube::Result<Option<T>>, namespace: &str, place: &ObjectRef) -> Result<Option<T>, String> {
+    match found {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            tracing::debug!(namespace, name = place.name, why = status.message, "an object may not be read");
+            Ok(None)
+        }
+        found => found.map_err(|error| format!("{namespace}/{}: {error}", place.name)),
+    }
+}
+
 /// The credentials in a secret; none where it holds no such thing, which the kubelet passes over too.
-pub(crate) fn pull_secret(secret: Secret, namespace: &str, name: &str) -> Option<PullSecret> {
+fn pull_secret(secret: Secret, namespace: &str, name: &str) -> Option<PullSecret> {
     let (key, is_legacy) = match secret.type_.as_deref()? {
         "kubernetes.io/dockerconfigjson" => (".dockerconfigjson", false),
         "kubernetes.io/dockercfg" => (".dockercfg", true),

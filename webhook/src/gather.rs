@@ -125,8 +125,7 @@ impl Gatherer {
         let found = references.iter().map(|reference| async move {
             // On the heap: the steps behind it are deep, and a thread's stack is not.
             let facts = Box::pin(self.image(reference, pod, wanted, deadline)).await;
-            let key = || asked(reference, pod, wanted);
-            (*reference, self.lasts.settle(key, facts, &self.known, deadline).await)
+            (*reference, self.lasts.settle(asked(reference, pod, wanted), facts, &self.known, deadline).await)
         });
         let mut found: BTreeMap<&str, Vec<SubjectFacts>> = future::join_all(found).await.into_iter().collect();
         let mut subjects = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use policies::{Decision, Review};
 
-use crate::service::{Considered, Service, is_mirror};
+use crate::service::{Considered, Service};
 
 /// What became of an object.
 #[derive(Debug)]
@@ -39,7 +39,6 @@ impl Service {
         if let Some(why) = self.passes(review) {
             return Ok(Considered::Passed(why));
         }
-        review.audit_only = is_mirror(review);
         let book = self.rulebook.load_full().ok_or(NO_RULES)?;
         Ok(self.consider(&book, review, deadline).await)
     }

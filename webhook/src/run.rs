@@ -5,10 +5,6 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 use dna::{Limits, RuntimeFacts};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{ConfigMap, Secret},
-};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
@@ -16,7 +12,7 @@ use kube::{
 use lineage::{Ledger, Recorder, RecorderOptions, Retention};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use oci::registry;
-use policies::{Rules, kinds::ObjectRef};
+use policies::Rules;
 use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -24,10 +20,10 @@ use uuid::Uuid;
 
 use crate::{
     Error,
-    cluster::{Cluster, Permissions, pull_secret},
+    cluster::{Cluster, Permissions},
     gather::{self, Analyzer, Gatherer},
     roots::Roots,
-    rulebook::{self, Beside, Rulebook},
+    rulebook::{self, Rulebook},
     server::Servers,
     service::{self, Service},
     worker::{self, Worker},
@@ -149,7 +145,7 @@ pub async fn run(
     let mut rules = Source {
         objects: rulebook::Objects::default(),
         files: config.rules.clone(),
-        client: client.clone(),
+        cluster: cluster.clone(),
         own_namespace: config.service.own_namespace.clone(),
         roots: Roots::default(),
     };
@@ -267,7 +263,7 @@ async fn keep_platforms(cluster: Cluster, ended: impl Future<Output = ()>) {
 struct Source {
     objects: rulebook::Objects,
     files: Vec<PathBuf>,
-    client: Option<Client>,
+    cluster: Cluster,
     own_namespace: Option<String>,
     roots: Roots,
 }
@@ -275,14 +271,12 @@ struct Source {
 impl Source {
     /// Reads all there is and puts it in force. What cannot be read leaves what was in force.
     async fn read(&mut self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
-        let (rules, problems) = match (self.client.clone(), self.files.is_empty()) {
+        let (rules, problems) = match (self.cluster.client().cloned(), self.files.is_empty()) {
             (Some(client), true) => self.of_cluster(&client).await.map_err(|error| vec![error])?,
             _ => (rulebook::from_files(&self.files)?, Vec::new()),
         };
-        let mut beside = match &self.client {
-            Some(client) => beside(client, &rules, self.own_namespace.as_deref()).await.map_err(|error| vec![error])?,
-            None => Beside::default(),
-        };
+        let beside = self.cluster.beside(&rules, self.own_namespace.as_deref()).await;
+        let mut beside = beside.map_err(|error| vec![error])?;
         let renewed = rules
             .trusts()
             .iter()
@@ -343,77 +337,6 @@ impl Source {
             }
         }
         Ok(self.objects.read(&objects))
-    }
-}
-
-/// What rules refer to in a cluster: keys of signers, trust roots, what registries are reached with.
-pub(crate) async fn beside(client: &Client, rules: &Rules, own_namespace: Option<&str>) -> Result<Beside, String> {
-    let place = |reference: &ObjectRef| ObjectRef {
-        namespace: reference.namespace.clone().or_else(|| own_namespace.map(str::to_owned)),
-        ..reference.clone()
-    };
-    let mut beside = Beside::default();
-    for reference in rules.key_refs() {
-        if let Some(text) = text_of(client, &place(&reference)).await? {
-            beside.keys.insert(reference, text);
-        }
-    }
-    for (name, spec) in rules.trusts() {
-        if let Some(reference) = &spec.config_map_ref
-            && let Some(text) = text_of(client, &place(reference)).await?
-        {
-            beside.roots.insert(name.clone(), text);
-        }
-    }
-    for (name, spec) in rules.access() {
-        if let Some(reference) = &spec.ca_bundle
-            && let Some(text) = text_of(client, &place(reference)).await?
-        {
-            beside.authorities.insert(name.clone(), text);
-        }
-        if let Some(reference) = &spec.pull_secret {
-            let place = place(reference);
-            let namespace = place.namespace.as_deref().unwrap_or("default");
-            let found = Api::<Secret>::namespaced(client.clone(), namespace).get_opt(&place.name).await;
-            let found = readable(found, namespace, &place)?;
-            if let Some(secret) = found.and_then(|secret| pull_secret(secret, namespace, &place.name)) {
-                beside.secrets.insert(name.clone(), secret);
-            }
-        }
-    }
-    Ok(beside)
-}
-
-/// The entry of a ConfigMap, or of a Secret. What may not be read is as if it were not there: one rule lacks it, and the others do not
-/// wait for it.
-async fn text_of(client: &Client, place: &ObjectRef) -> Result<Option<String>, String> {
-    let namespace = place.namespace.as_deref().unwrap_or("default");
-    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let map = readable(maps.get_opt(&place.name).await, namespace, place)?;
-    let mut entries: std::collections::BTreeMap<String, String> = map.and_then(|map| map.data).unwrap_or_default();
-    if entries.is_empty() {
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let secret = readable(secrets.get_opt(&place.name).await, namespace, place)?;
-        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
-        entries = data
-            .into_iter()
-            .filter_map(|(key, ByteString(value))| Some((key, String::from_utf8(value).ok()?)))
-            .collect();
-    }
-    Ok(match &place.key {
-        Some(key) => entries.remove(key),
-        None if entries.len() == 1 => entries.into_values().next(),
-        None => None,
-    })
-}
-
-fn readable<T>(found: kube::Result<Option<T>>, namespace: &str, place: &ObjectRef) -> Result<Option<T>, String> {
-    match found {
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            tracing::debug!(namespace, name = place.name, why = status.message, "an object may not be read");
-            Ok(None)
-        }
-        found => found.map_err(|error| format!("{namespace}/{}: {error}", place.name)),
     }
 }
 

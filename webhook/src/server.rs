@@ -131,17 +131,14 @@ async fn validate(State(shared): State<Shared>, RawQuery(query): RawQuery, reque
                 let _room = room;
                 service.review(&reviewed, query.as_deref()).await
             });
+            let deny = |status| Response::deny(&policies::admission::uid(&bytes), status);
             match tokio::time::timeout_at(late.into(), review).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => {
                     metrics::counter!("mayfly_panics_total").increment(1);
-                    let why = "the review panicked; the log has more";
-                    Response::deny(&policies::admission::uid(&bytes), Status::internal(why.to_owned()))
+                    deny(Status::internal("the review panicked; the log has more".to_owned()))
                 }
-                Err(_) => {
-                    let why = "the review does not come to its end; the log has more";
-                    Response::deny(&policies::admission::uid(&bytes), Status::later(why.to_owned(), 5))
-                }
+                Err(_) => deny(Status::later("the review does not come to its end; the log has more".to_owned(), 5)),
             }
         }
         Err(why) => Response::deny("", Status::bad_request(why)),

@@ -137,7 +137,6 @@ impl Service {
                 return (Response::deny(&uid, Status::later(unanswered.to_string(), 2)), Told::Failed("cluster"));
             }
         }
-        review.audit_only = is_mirror(review);
         if let (Some(ahead), Some(template)) = (self.ahead.get(), Template::of(review)) {
             // Full: its pods will ask for themselves.
             let taken = if ahead.try_send(template).is_ok() { "taken" } else { "dropped" };
@@ -170,6 +169,7 @@ impl Service {
 
     /// Finds the rules that apply, gathers what they need to know by `deadline`, and decides.
     pub(crate) async fn consider(&self, book: &Rulebook, review: &mut Review, deadline: Instant) -> Considered {
+        review.audit_only = is_mirror(review);
         let matching = book.rules.matching(review);
         if matching.is_empty() {
             return Considered::Passed("no-rule");
@@ -486,7 +486,7 @@ impl Told {
 }
 
 /// Whether it is the API server's picture of a pod that a kubelet runs from its own files.
-pub(crate) fn is_mirror(review: &Review) -> bool {
+fn is_mirror(review: &Review) -> bool {
     review.object.pointer("/metadata/annotations").and_then(|all| all.get(MIRROR)).is_some()
         && review.request.user_info.groups.iter().any(|group| group == "system:nodes")
 }

@@ -13,13 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use webhook::rulebook;
 
-use crate::{
-    args::{ExplainFormat, policy as args},
-    expect::told,
-    output::{self, Destination},
-    remote,
-    text::clean,
-};
+use crate::{args::policy as args, expect::told, output, remote, text::clean};
 
 pub(super) fn run(args: &args::Explain) -> anyhow::Result<()> {
     let texts = Texts::read(&args.rules)?;
@@ -36,13 +30,7 @@ pub(super) fn run(args: &args::Explain) -> anyhow::Result<()> {
         }
     }
     let shown: Vec<_> = decisions.iter().map(|one| texts.beside(one)).collect();
-    match args.format {
-        ExplainFormat::Json => Destination::default().write(&output::pretty(&shown)?),
-        ExplainFormat::Human => {
-            let told: Vec<_> = shown.iter().map(human).collect();
-            Destination::default().write(told.join("\n").as_bytes())
-        }
-    }
+    output::show(args.format, &shown, |shown| shown.iter().map(human).collect::<Vec<_>>().join("\n"))
 }
 
 /// A decision, and what it is about.

@@ -23,21 +23,17 @@ use webhook::{
     service::Service,
 };
 
-use super::{Judges, Refused, enforce, namespace_of, objects, of_files, review, space};
+use super::{Counts, Judges, Refused, enforce, namespace_of, objects, of_files, review, space};
 use crate::{
-    args::{ExplainFormat, policy as args},
+    args::policy as args,
     expect::{name, workload},
-    output::{self, Destination},
-    remote,
+    output, remote,
     text::clean,
 };
 
 pub(super) fn run(args: &args::Plan) -> anyhow::Result<()> {
     let plan = remote::block_on(made(args))?;
-    match args.format {
-        ExplainFormat::Human => Destination::default().write(human(&plan).as_bytes())?,
-        ExplainFormat::Json => Destination::default().write(&output::pretty(&plan)?)?,
-    }
+    output::show(args.format, &plan, human)?;
     let denied = if args.enforce { plan.everywhere.denied } else { plan.now.denied };
     match (denied, plan.undecided.len()) {
         (0, 0) => Ok(()),
@@ -68,13 +64,6 @@ struct Plan {
     changes: Vec<Change>,
     /// Workloads that nobody could decide.
     undecided: Vec<Undecided>,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-struct Counts {
-    denied: usize,
-    warned: usize,
-    allowed: usize,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -319,16 +308,6 @@ fn said(reason: &Reason) -> Said {
     (reason.rule.clone(), reason.code.clone(), reason.check.clone(), image)
 }
 
-impl Counts {
-    fn add(&mut self, verdict: Option<Verdict>) {
-        match verdict {
-            Some(Verdict::Deny) => self.denied += 1,
-            Some(Verdict::Warn) => self.warned += 1,
-            Some(Verdict::Allow) | None => self.allowed += 1,
-        }
-    }
-}
-
 impl Plan {
     fn add(
         &mut self,
@@ -338,15 +317,14 @@ impl Plan {
         findings: &mut BTreeMap<(String, String, Option<String>), Finding>,
     ) {
         self.not_asked += usize::from(!new.is_asked);
-        self.now.add(new.now);
-        self.everywhere.add(new.everywhere);
+        // What no rule is about is allowed.
+        let given = |verdict: Option<Verdict>| verdict.unwrap_or(Verdict::Allow);
+        self.now.add(given(new.now));
+        self.everywhere.add(given(new.everywhere));
         if let (Some(before), Some(old)) = (&mut self.before, old) {
-            before.now.add(old.now);
-            before.everywhere.add(old.everywhere);
-            let turn = |before: Option<Verdict>, after: Option<Verdict>| Turn {
-                before: before.unwrap_or(Verdict::Allow),
-                after: after.unwrap_or(Verdict::Allow),
-            };
+            before.now.add(given(old.now));
+            before.everywhere.add(given(old.everywhere));
+            let turn = |before, after| Turn { before: given(before), after: given(after) };
             let (now, everywhere) = (turn(old.now, new.now), turn(old.everywhere, new.everywhere));
             if now.before != now.after || everywhere.before != everywhere.after {
                 let (workload, namespace) = (subject.workload.clone(), subject.namespace.clone());

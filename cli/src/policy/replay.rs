@@ -18,20 +18,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use webhook::service::{Considered, Service};
 
-use super::{Judges, Refused, enforce, objects, of_files, space};
-use crate::{
-    args::{ExplainFormat, policy as args},
-    output::{self, Destination},
-    remote,
-    text::clean,
-};
+use super::{Counts, Judges, Refused, enforce, objects, of_files, space};
+use crate::{args::policy as args, output, remote, text::clean};
 
 pub(super) fn run(args: &args::Replay) -> anyhow::Result<()> {
     let replayed = remote::block_on(replayed(args))?;
-    match args.format {
-        ExplainFormat::Human => Destination::default().write(human(&replayed).as_bytes())?,
-        ExplainFormat::Json => Destination::default().write(&output::pretty(&replayed)?)?,
-    }
+    output::show(args.format, &replayed, human)?;
     let denied = replayed.decided.denied;
     match denied {
         0 if replayed.lines.events == 0 => bail!("{} holds no event of an audit log", args.log.display()),
@@ -68,19 +60,6 @@ struct Lines {
     damaged: u64,
     /// The first of them: line number and why.
     first: Vec<(u64, String)>,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Counts {
-    denied: u64,
-    warned: u64,
-    allowed: u64,
-}
-
-impl Counts {
-    fn all(&self) -> u64 {
-        self.denied + self.warned + self.allowed
-    }
 }
 
 /// Against what was answered then.
@@ -242,11 +221,7 @@ impl Replayed {
                 return;
             }
         };
-        match decision.verdict {
-            Verdict::Deny => self.decided.denied += 1,
-            Verdict::Warn => self.decided.warned += 1,
-            Verdict::Allow => self.decided.allowed += 1,
-        }
+        self.decided.add(decision.verdict);
         self.compare(event, &decision);
         let mut enforced = review;
         enforce(&mut enforced.namespace_object);

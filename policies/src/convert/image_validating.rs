@@ -18,9 +18,9 @@ use super::{
     images,
     kyverno_match::{covers, metadata, selector},
     policy_controller::{kind, predicate_type},
-    rule::{Draft, Need, Who, identity, object_name, refresh, trust_to_bring},
+    rule::{Draft, Need, Who, anybody, elsewhere, identities, object_name, refresh, tag_prefix, trust_to_bring},
 };
-use crate::kinds::{Action, Evidence, Identity, Keyless, Scope, Tags, Validation, Variable};
+use crate::kinds::{Action, Evidence, Keyless, Scope, Tags, Validation, Variable};
 
 /// An attestor: the signer it became; none where nobody can be known by it. And what must stand under its signatures.
 struct Attestor {
@@ -367,21 +367,11 @@ fn cosign(mut cosign: Fields, name: &str, draft: &mut Draft, made: &mut Vec<Valu
     let path = cosign.here().to_owned();
     let annotations = cosign.pairs("annotations", notes);
     if let Some(mut source) = cosign.part("source", notes) {
-        if source.text("repository", notes).is_some() {
-            let why =
-                "signatures are looked for beside the image only: those elsewhere are not found, and it is refused";
-            notes.stricter(source.at("repository"), why, "copy them to the image's repository: cosign copy");
-        }
+        elsewhere(&mut source, "repository", notes);
         if source.take("PullSecrets").is_some() {
             notes.same(source.at("PullSecrets"), "the pod's own credentials are used");
         }
-        if source.text("tagPrefix", notes).is_some() {
-            notes.stricter(
-                source.at("tagPrefix"),
-                "signatures at tags with a prefix are not found",
-                "attach them anew",
-            );
-        }
+        tag_prefix(&mut source, notes);
         source.end(notes);
     }
     let (mut evidence, mut trust) = (Evidence::Log, "public-good".to_owned());
@@ -446,21 +436,10 @@ fn cosign(mut cosign: Fields, name: &str, draft: &mut Draft, made: &mut Vec<Valu
             let why = "a certificate authority alone is no trust root: its logs belong to it";
             notes.stricter(keyless.at("roots"), why, format!("cosign trusted-root create; {told}"));
         }
-        let mut identities = Vec::new();
-        for mut one in keyless.parts("identities", notes) {
-            let (issuer, issuer_expression) = (one.text("issuer", notes), one.text("issuerRegExp", notes));
-            let (subject, subject_expression) = (one.text("subject", notes), one.text("subjectRegExp", notes));
-            identities.push(identity(issuer, issuer_expression, subject, subject_expression, one.here(), notes));
-            one.end(notes);
-        }
+        let mut identities = identities(&mut keyless, notes);
         if identities.is_empty() {
-            let anybody = Some(".*".to_owned());
             notes.beside(keyless.here(), "anybody with a certificate is accepted", "name who may sign");
-            identities.push(Identity {
-                issuer_reg_exp: anybody.clone(),
-                subject_reg_exp: anybody,
-                ..Identity::default()
-            });
+            identities.push(anybody());
         }
         keyless.end(notes);
         Some(Who::Keyless(Keyless { trust, identities }))
@@ -656,25 +635,8 @@ fn require(asked: Asked, kinds: &BTreeMap<String, Option<String>>, draft: &mut D
     let mut names = BTreeMap::new();
     for (name, needs) in &asked.attested {
         let Some(kind) = kinds.get(name).cloned().flatten() else { continue };
-        let mut from = Vec::new();
-        needs.iter().for_each(|need| signers(need, &mut from));
-        used.extend(from.iter().cloned());
-        let ours = draft.attestation(name, &kind, from, false);
-        let list = format!("attestations.{ours}");
-        for need in needs {
-            let is_any = needs.len() == 1 && need.threshold().is_some_and(|(count, _)| count == 1);
-            if !is_any {
-                let message = format!("the attestation {kind} is not signed by all who should");
-                draft.validate(
-                    &format!("{ours}-signers"),
-                    need.expression(&list),
-                    &message,
-                    Some("SIGNER_MISMATCH"),
-                    "spec.validations",
-                );
-            }
-        }
-        names.insert(name.clone(), ours);
+        used.extend(Need::signers(needs));
+        names.insert(name.clone(), draft.attested(name, &kind, needs, "spec.validations"));
     }
     for (name, rest, message, path) in asked.payloads {
         match names.get(&name) {
@@ -689,9 +651,7 @@ fn require(asked: Asked, kinds: &BTreeMap<String, Option<String>>, draft: &mut D
             ),
         }
     }
-    let mut signing = Vec::new();
-    asked.signatures.iter().for_each(|need| signers(need, &mut signing));
-    used.extend(signing);
+    used.extend(Need::signers(&asked.signatures));
     draft.spec.signers.retain(|signer| {
         let is_used = used.contains(&signer.name);
         if !is_used {
@@ -702,14 +662,6 @@ fn require(asked: Asked, kinds: &BTreeMap<String, Option<String>>, draft: &mut D
         }
         is_used
     });
-}
-
-fn signers(need: &Need, names: &mut Vec<String>) {
-    match need {
-        Need::By { signer, .. } if !names.contains(signer) => names.push(signer.clone()),
-        Need::By { .. } => {}
-        Need::Of(_, needs) => needs.iter().for_each(|need| signers(need, names)),
-    }
 }
 
 /// Parts joined by `&&` outside of parentheses and texts.

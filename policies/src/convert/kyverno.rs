@@ -13,7 +13,7 @@ use super::{
     images,
     kyverno_match::{self, metadata},
     policy_controller::predicate_type,
-    rule::{Draft, Need, Who, identity, object_name, trust_to_bring},
+    rule::{Draft, Need, Who, elsewhere, identity, object_name, trust_to_bring},
 };
 use crate::kinds::{Action, CustomPath, Evidence, Keyless, Tags};
 
@@ -227,7 +227,7 @@ fn verify(mut image: Fields, context: &Context, draft: &mut Draft, made: &mut Ve
             notes.same(image.at(name), why);
         }
     }
-    repository(&mut image, notes);
+    elsewhere(&mut image, "repository", notes);
     if let Some(mut credentials) = image.part("imageRegistryCredentials", notes) {
         let at = credentials.here().to_owned();
         for name in ["allowInsecureRegistry", "providers", "secrets"] {
@@ -276,30 +276,14 @@ fn verify(mut image: Fields, context: &Context, draft: &mut Draft, made: &mut Ve
 
 /// An attestation by signers, and what must hold of it.
 fn attested(name: &str, kind: &str, own: &[Need], mut attestation: Fields, draft: &mut Draft, notes: &mut Notes) {
-    let mut names = Vec::new();
-    own.iter().for_each(|need| collect(need, &mut names));
-    if names.is_empty() {
+    if Need::signers(own).is_empty() {
         let why = "nobody is named whose word counts, and an attestation that nobody signed proves nothing";
         notes.weaker(attestation.at("attestors"), why, "name its attestors");
         attestation.take("conditions");
         return attestation.end(notes);
     }
-    let name = draft.attestation(name, kind, names, false);
+    let name = draft.attested(name, kind, own, attestation.here());
     let list = format!("attestations.{name}");
-    for need in own {
-        // That any of them stated it is asked already.
-        let is_any = own.len() == 1 && need.threshold().is_some_and(|(count, _)| count == 1);
-        if !is_any {
-            let message = format!("the attestation {kind} is not signed by all who should");
-            draft.validate(
-                &format!("{name}-signers"),
-                need.expression(&list),
-                &message,
-                Some("SIGNER_MISMATCH"),
-                attestation.here(),
-            );
-        }
-    }
     let path = attestation.at("conditions");
     for (at, conditions) in attestation.list("conditions", notes) {
         match condition(&conditions) {
@@ -317,14 +301,6 @@ fn attested(name: &str, kind: &str, own: &[Need], mut attestation: Fields, draft
     attestation.end(notes);
 }
 
-fn collect(need: &Need, names: &mut Vec<String>) {
-    match need {
-        Need::By { signer, .. } if !names.contains(signer) => names.push(signer.clone()),
-        Need::By { .. } => {}
-        Need::Of(_, needs) => needs.iter().for_each(|need| collect(need, names)),
-    }
-}
-
 /// `https://slsa.dev/provenance/v1` as `provenance`.
 fn short(kind: &str) -> String {
     let mut parts = kind.rsplit('/').filter(|part| !part.is_empty());
@@ -332,13 +308,6 @@ fn short(kind: &str) -> String {
     let is_version = last.starts_with('v') && last.chars().skip(1).all(|c| c.is_ascii_digit() || c == '.');
     let name = if is_version { parts.next().unwrap_or(last) } else { last };
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
-}
-
-fn repository(fields: &mut Fields, notes: &mut Notes) {
-    if fields.text("repository", notes).is_some() {
-        let why = "signatures are looked for beside the image only: those elsewhere are not found, and it is refused";
-        notes.stricter(fields.at("repository"), why, "copy them to the image's repository: cosign copy");
-    }
 }
 
 /// Sets of attestors, all of which must hold.
@@ -373,7 +342,7 @@ fn entry(
     made: &mut Vec<Value>,
     notes: &mut Notes,
 ) -> Vec<Need> {
-    repository(&mut entry, notes);
+    elsewhere(&mut entry, "repository", notes);
     let annotations = entry.pairs("annotations", notes);
     let path = entry.here().to_owned();
     let mut needs = Vec::new();

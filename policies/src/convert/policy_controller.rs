@@ -12,9 +12,9 @@ use super::{
     fields::{Fields, Notes},
     images,
     kyverno_match::{metadata, selector},
-    rule::{Draft, Need, Who, identity, trust_to_bring},
+    rule::{Draft, Need, Who, anybody, elsewhere, identities, tag_prefix, trust_to_bring},
 };
-use crate::kinds::{Action, Evidence, Identity, Keyless};
+use crate::kinds::{Action, Evidence, Keyless};
 
 /// What an authority asks for.
 struct Authority {
@@ -203,21 +203,11 @@ fn read(
         }
     };
     for mut source in authority.parts("source", notes) {
-        if source.text("oci", notes).is_some() {
-            let why =
-                "signatures are looked for beside the image only: those elsewhere are not found, and it is refused";
-            notes.stricter(source.at("oci"), why, "copy them to the image's repository: cosign copy");
-        }
+        elsewhere(&mut source, "oci", notes);
         if !source.list("signaturePullSecrets", notes).is_empty() {
             notes.same(source.at("signaturePullSecrets"), "the pod's own credentials are used");
         }
-        if source.text("tagPrefix", notes).is_some() {
-            notes.stricter(
-                source.at("tagPrefix"),
-                "signatures at tags with a prefix are not found",
-                "attach them anew",
-            );
-        }
+        tag_prefix(&mut source, notes);
         source.end(notes);
     }
     if authority.text("signatureFormat", notes).is_some() {
@@ -309,21 +299,14 @@ fn keyless(
         let why = "that a certificate is in its log is checked, unless the trust root names no such log";
         notes.stricter(keyless.at("insecureIgnoreSCT"), why, "name a SignerTrust without logs of certificates");
     }
-    let mut identities = Vec::new();
-    for mut one in keyless.parts("identities", notes) {
-        let (issuer, issuer_expression) = (one.text("issuer", notes), one.text("issuerRegExp", notes));
-        let (subject, subject_expression) = (one.text("subject", notes), one.text("subjectRegExp", notes));
-        identities.push(identity(issuer, issuer_expression, subject, subject_expression, one.here(), notes));
-        one.end(notes);
-    }
+    let mut identities = identities(&mut keyless, notes);
     if identities.is_empty() {
         notes.beside(
             keyless.at("identities"),
             "anybody with a certificate is accepted, as there",
             "name who may sign: everybody gets a certificate",
         );
-        let anybody = Some(".*".to_owned());
-        identities.push(Identity { issuer_reg_exp: anybody.clone(), subject_reg_exp: anybody, ..Identity::default() });
+        identities.push(anybody());
     }
     keyless.end(notes);
     (Who::Keyless(Keyless { trust, identities }), path)

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::{cel, fields::Notes};
+use super::{
+    cel,
+    fields::{Fields, Notes},
+};
 use crate::{
     kinds::{
         API_VERSION, Action, Condition, Enforcement, Evidence, Identity, ImageRuleSpec, Key, Keyless, Metadata,
@@ -110,6 +113,21 @@ impl Draft {
         self.conditions.push(from.to_owned());
     }
 
+    /// An attestation that these must have stated, under a name of its own; that name.
+    pub(super) fn attested(&mut self, wanted: &str, predicate_type: &str, needs: &[Need], from: &str) -> String {
+        let name = self.attestation(wanted, predicate_type, Need::signers(needs), false);
+        for need in needs {
+            // That any of them stated it is asked already.
+            let is_any = needs.len() == 1 && need.threshold().is_some_and(|(count, _)| count == 1);
+            if !is_any {
+                let message = format!("the attestation {predicate_type} is not signed by all who should");
+                let expression = need.expression(&format!("attestations.{name}"));
+                self.validate(&format!("{name}-signers"), expression, &message, Some("SIGNER_MISMATCH"), from);
+            }
+        }
+        name
+    }
+
     pub(super) fn validate(&mut self, name: &str, expression: String, message: &str, reason: Option<&str>, from: &str) {
         self.validation(
             Validation {
@@ -201,6 +219,20 @@ impl Need {
         Self::By { signer, annotations: BTreeMap::new() }
     }
 
+    /// All who are named, each once.
+    pub(super) fn signers(needs: &[Self]) -> Vec<String> {
+        fn add(need: &Need, names: &mut Vec<String>) {
+            match need {
+                Need::By { signer, .. } if !names.contains(signer) => names.push(signer.clone()),
+                Need::By { .. } => {}
+                Need::Of(_, needs) => needs.iter().for_each(|need| add(need, names)),
+            }
+        }
+        let mut names = Vec::new();
+        needs.iter().for_each(|need| add(need, &mut names));
+        names
+    }
+
     /// How many of which signers, where no more is asked than that.
     pub(super) fn threshold(&self) -> Option<(usize, Vec<String>)> {
         let name = |need: &Self| match need {
@@ -278,6 +310,24 @@ impl Who {
     }
 }
 
+/// Who may sign, as Sigstore's projects write it.
+pub(super) fn identities(keyless: &mut Fields, notes: &mut Notes) -> Vec<Identity> {
+    let mut identities = Vec::new();
+    for mut one in keyless.parts("identities", notes) {
+        let (issuer, issuer_expression) = (one.text("issuer", notes), one.text("issuerRegExp", notes));
+        let (subject, subject_expression) = (one.text("subject", notes), one.text("subjectRegExp", notes));
+        identities.push(identity(issuer, issuer_expression, subject, subject_expression, one.here(), notes));
+        one.end(notes);
+    }
+    identities
+}
+
+/// Everybody who has a certificate.
+pub(super) fn anybody() -> Identity {
+    let any = Some(".*".to_owned());
+    Identity { issuer_reg_exp: any.clone(), subject_reg_exp: any, ..Identity::default() }
+}
+
 /// An identity as cosign takes it: what is empty is anybody, and expressions are looked for anywhere.
 pub(super) fn identity(
     issuer: Option<String>,
@@ -299,6 +349,21 @@ pub(super) fn identity(
     let (issuer, issuer_reg_exp) = pair("issuer", issuer, issuer_expression);
     let (subject, subject_reg_exp) = pair("subject", subject, subject_expression);
     Identity { issuer, issuer_reg_exp, subject, subject_reg_exp, claims: BTreeMap::new() }
+}
+
+/// Signatures in another repository, which a field names.
+pub(super) fn elsewhere(fields: &mut Fields, field: &str, notes: &mut Notes) {
+    if fields.text(field, notes).is_some() {
+        let why = "signatures are looked for beside the image only: those elsewhere are not found, and it is refused";
+        notes.stricter(fields.at(field), why, "copy them to the image's repository: cosign copy");
+    }
+}
+
+/// Signatures at tags of another form.
+pub(super) fn tag_prefix(source: &mut Fields, notes: &mut Notes) {
+    if source.text("tagPrefix", notes).is_some() {
+        notes.stricter(source.at("tagPrefix"), "signatures at tags with a prefix are not found", "attach them anew");
+    }
 }
 
 /// Where a trust root is renewed from: a repository, and the `root.json` that trust begins with, base64.

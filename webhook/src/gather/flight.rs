@@ -9,6 +9,7 @@ use std::{
 };
 
 use dna::{Cause, Fact};
+use lineage::Document;
 use moka::{Expiry, future::Cache};
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::Instrument as _;
@@ -83,7 +84,7 @@ struct Held<V> {
 
 enum Kept<V> {
     Plain(Fact<Arc<V>>),
-    Packed(Box<[u8]>),
+    Packed(Document),
 }
 
 struct AsLongAsItHolds;
@@ -104,7 +105,7 @@ where
         let weigh = move |_: &K, held: &Arc<Held<V>>| match &held.fact {
             Kept::Plain(Fact::Known(value)) => weight(value).saturating_add(OVERHEAD),
             Kept::Plain(_) => OVERHEAD,
-            Kept::Packed(bytes) => u32::try_from(bytes.len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD),
+            Kept::Packed(packed) => u32::try_from(packed.packed().len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD),
         };
         let kept = Cache::builder().max_capacity(bytes).weigher(weigh).expire_after(AsLongAsItHolds).build();
         Self { tier, shelf: Shelf { kept, packing: None } }
@@ -190,11 +191,6 @@ where
     V: Send + Sync + 'static,
 {
     async fn look(&self, key: &K) -> Option<Fact<Arc<V>>> {
-        if let Some(packing) = &self.packing
-            && let Some((value, _)) = packing.hot.get(key).await
-        {
-            return Some(Fact::Known(value));
-        }
         self.open(key, &*self.kept.get(key).await?).await
     }
 
@@ -205,7 +201,7 @@ where
                 if let Some((value, _)) = packing.hot.get(key).await {
                     return Some(Fact::Known(value));
                 }
-                let json = zstd::stream::decode_all(&**packed).ok()?;
+                let json = packed.unpack().ok()?;
                 let value = Arc::new((packing.read)(&json)?);
                 packing.hot.insert(key.clone(), (Arc::clone(&value), in_memory(&json))).await;
                 Some(Fact::Known(value))
@@ -220,8 +216,7 @@ where
         };
         let Some(json) = (packing.write)(value) else { return Held { fact: Kept::Plain(fact), holds } };
         packing.hot.insert(key.clone(), (Arc::clone(value), in_memory(&json))).await;
-        let packed = zstd::bulk::compress(&json, LEVEL).map(Into::into);
-        Held { fact: packed.map_or(Kept::Plain(fact), Kept::Packed), holds }
+        Held { fact: Document::pack(&json).map_or(Kept::Plain(fact), Kept::Packed), holds }
     }
 }
 
@@ -239,9 +234,6 @@ struct Shared<V>(Fact<Arc<V>>);
 
 /// How long nothing is believed to be there: whoever signs an image now can use it within a minute.
 pub(super) const ABSENT: Duration = Duration::from_secs(60);
-
-/// Of zstd: the fastest, as a text of names shrinks to a tenth with any.
-const LEVEL: i32 = 1;
 
 /// How long what was asked for is kept as it is.
 const HOT: Duration = Duration::from_secs(600);

@@ -121,12 +121,11 @@ impl Lasts {
     /// Keeps what is wholly known; of what is not, adds what was. The facts are of one reference, for all its platforms.
     pub(super) async fn settle(
         &self,
-        key: impl FnOnce() -> Digest,
+        key: Digest,
         facts: Vec<SubjectFacts>,
         known: &Known,
         deadline: Instant,
     ) -> Vec<SubjectFacts> {
-        let key = key();
         if facts.iter().all(is_whole) {
             self.keep(key, &facts).await;
             return facts;
