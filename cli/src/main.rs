@@ -30,6 +30,9 @@ use clap::Parser as _;
 
 use args::{Args, Command};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// It ran, and there was nothing to object to.
 const FINE: u8 = 0;
 /// It ran, and the answer is no.

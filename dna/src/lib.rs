@@ -22,6 +22,7 @@
 //! ```
 
 mod accounts;
+mod activity;
 mod behavior;
 mod canonical;
 mod container;
@@ -43,6 +44,7 @@ mod unknown;
 mod workload;
 
 pub use accounts::{Accounts, Folder, Group, User};
+pub use activity::{Act, Activity, Change, Origin, Outcome, Process, SeenContainer};
 pub use behavior::{
     Arguments, Behavior, Capability, Completeness, Completenesses, Confidence, Connect, Exec, Known, Listen, Load,
     Phase, Protocol, Read, Syscall, Write,

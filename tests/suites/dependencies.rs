@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, process::Command};
 
 /// Which crates of the workspace each may use, at any depth.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("dna", &[]),
     ("oci", &["dna"]),
     ("analyzer", &["dna", "oci"]),
@@ -12,7 +12,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("lineage", &["dna"]),
     ("certs", &[]),
     ("webhook", &["analyzer", "certs", "dna", "lineage", "oci", "policies", "trust"]),
-    ("cli", &["analyzer", "certs", "dna", "lineage", "oci", "policies", "trust", "webhook"]),
+    ("runtime-bridge", &["certs", "dna", "lineage", "policies", "trust", "oci"]),
+    ("cli", &["analyzer", "certs", "dna", "lineage", "oci", "policies", "runtime-bridge", "trust", "webhook"]),
     // Makes signed material for tests only: it uses nothing of ours, and nothing we ship uses it.
     ("sigstore-instance", &[]),
 ];

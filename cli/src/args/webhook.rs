@@ -96,7 +96,7 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub(crate) inline: u64,
     /// MiB of memory for what is known of images
-    #[arg(long, value_name = "MIB", default_value_t = 96)]
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub(crate) facts_memory: u64,
     /// MiB of compressed images that are analyzed at once
     #[arg(long, value_name = "MIB", default_value_t = 256)]

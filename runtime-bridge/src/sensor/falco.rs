@@ -1,0 +1,329 @@
+//! Falco's JSON, as `http_output`, `file_output` and Falcosidekick's webhook send it.
+//!
+//! Source: falcosecurity/falco `userspace/engine/formats.cpp` (0.44) for the frame, `userspace/libsinsp/sinsp_filtercheck_*.cpp` for the
+//! fields. What an event is follows from `evt.type`, never from a rule's name, so that anybody's rules are understood.
+
+use std::net::IpAddr;
+
+use dna::{Act, Activity, Change, Origin, Outcome, Process, Protocol, SeenContainer};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{
+    Loss, Malformed, Told, container_id,
+    lenient::{Flag, Number, Text},
+    words,
+};
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow, default)]
+    time: Text<'a>,
+    #[serde(borrow, default)]
+    rule: Text<'a>,
+    #[serde(borrow, default)]
+    source: Text<'a>,
+    #[serde(borrow, default)]
+    hostname: Text<'a>,
+    #[serde(borrow)]
+    output_fields: Option<Fields<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "container.id")]
+    container_id: Text<'a>,
+    #[serde(borrow, rename = "container.full_id")]
+    container_full_id: Text<'a>,
+    #[serde(borrow, rename = "container.name")]
+    container_name: Text<'a>,
+    #[serde(borrow, rename = "container.image.repository")]
+    repository: Text<'a>,
+    #[serde(borrow, rename = "container.image.tag")]
+    tag: Text<'a>,
+    #[serde(borrow, rename = "container.image.digest")]
+    digest: Text<'a>,
+    #[serde(borrow, rename = "k8s.ns.name")]
+    namespace: Text<'a>,
+    #[serde(borrow, rename = "k8s.pod.name")]
+    pod: Text<'a>,
+    #[serde(borrow, rename = "k8s.pod.uid")]
+    pod_uid: Text<'a>,
+    #[serde(rename = "evt.time")]
+    time: Number,
+    #[serde(borrow, rename = "evt.type")]
+    kind: Text<'a>,
+    #[serde(borrow, rename = "evt.res")]
+    result: Text<'a>,
+    #[serde(rename = "evt.rawres")]
+    raw_result: Number,
+    #[serde(rename = "evt.is_open_write")]
+    is_write: Flag,
+    #[serde(rename = "evt.is_open_read")]
+    is_read: Flag,
+    #[serde(borrow, rename = "evt.arg.flags")]
+    flags: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.filename")]
+    filename: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.path")]
+    path: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.newpath")]
+    new_path: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.uid")]
+    set_uid: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.id")]
+    set_id: Text<'a>,
+    #[serde(borrow, rename = "evt.args")]
+    arguments: Text<'a>,
+    #[serde(rename = "proc.pid")]
+    pid: Number,
+    #[serde(borrow, rename = "proc.name")]
+    name: Text<'a>,
+    #[serde(borrow, rename = "proc.exepath")]
+    exe_path: Text<'a>,
+    #[serde(borrow, rename = "proc.exe")]
+    exe: Text<'a>,
+    #[serde(borrow, rename = "proc.cmdline")]
+    command_line: Text<'a>,
+    #[serde(borrow, rename = "proc.args")]
+    args: Text<'a>,
+    #[serde(borrow, rename = "proc.cwd")]
+    cwd: Text<'a>,
+    #[serde(rename = "proc.ppid")]
+    parent_pid: Number,
+    #[serde(borrow, rename = "proc.pname")]
+    parent_name: Text<'a>,
+    #[serde(borrow, rename = "proc.pexepath")]
+    parent_exe_path: Text<'a>,
+    #[serde(borrow, rename = "proc.pcmdline")]
+    parent_command_line: Text<'a>,
+    #[serde(borrow, rename = "proc.aname[2]")]
+    grandparent: Text<'a>,
+    #[serde(rename = "proc.is_exe_upper_layer")]
+    is_upper_layer: Flag,
+    #[serde(rename = "proc.is_exe_lower_layer")]
+    is_lower_layer: Flag,
+    #[serde(rename = "proc.is_exe_from_memfd")]
+    is_memfd: Flag,
+    #[serde(rename = "user.uid")]
+    uid: Number,
+    #[serde(borrow, rename = "fd.name")]
+    fd_name: Text<'a>,
+    #[serde(borrow, rename = "fd.type")]
+    fd_type: Text<'a>,
+    #[serde(borrow, rename = "fd.l4proto")]
+    l4_protocol: Text<'a>,
+    #[serde(borrow, rename = "fd.lip")]
+    local_address: Text<'a>,
+    #[serde(rename = "fd.lport")]
+    local_port: Number,
+    #[serde(borrow, rename = "fd.rip")]
+    remote_address: Text<'a>,
+    #[serde(rename = "fd.rport")]
+    remote_port: Number,
+    #[serde(borrow, rename = "fd.sip")]
+    server_address: Text<'a>,
+    #[serde(rename = "fd.sport")]
+    server_port: Number,
+    #[serde(borrow, rename = "fd.sip.name")]
+    server_name: Text<'a>,
+    #[serde(rename = "n_drops")]
+    drops: Number,
+}
+
+/// Reads one event.
+///
+/// # Errors
+/// [`Malformed`] where it is not JSON, or has no `output_fields`.
+pub fn decode(item: &[u8]) -> Result<Told, Malformed> {
+    let event: Event<'_> = serde_json::from_slice(item)
+        .map_err(|error| Malformed::new(format!("not an event of Falco, one JSON object: {error}")))?;
+    let Some(fields) = event.output_fields else {
+        return Err(Malformed::new(
+            "no `output_fields`: set `json_output: true` and `json_include_output_fields_property: true` in falco.yaml",
+        ));
+    };
+    let Some(at) = time(&event.time, fields.time) else {
+        return Err(Malformed::new("no time: `time` is no RFC 3339 time and `evt.time` no number of nanoseconds"));
+    };
+    let node = event.hostname.owned();
+    if event.source.as_deref() == Some("internal") {
+        let count = fields.drops.fit();
+        return Ok(Told::Loss(Loss { at, node, count, reason: event.rule.owned().unwrap_or_default() }));
+    }
+    if fields.container_id.as_deref().is_none_or(|id| id == "host") {
+        return Ok(Told::Nothing("of the host"));
+    }
+    let Some(act) = act(&fields) else { return Ok(Told::Nothing("of a kind that is not compared")) };
+    Ok(Told::Activity(Box::new(Activity {
+        at,
+        sensor: "falco".to_owned(),
+        node,
+        container: container(&fields),
+        process: process(&fields),
+        ancestors: ancestors(&fields),
+        act,
+        outcome: outcome(&fields),
+        rule: event.rule.owned(),
+    })))
+}
+
+fn time(text: &Text<'_>, nanoseconds: Number) -> Option<Timestamp> {
+    let exact = nanoseconds.0.and_then(|number| Timestamp::from_nanosecond(i128::from(number)).ok());
+    exact.or_else(|| text.as_deref().and_then(|text| text.parse().ok()))
+}
+
+fn container(fields: &Fields<'_>) -> SeenContainer {
+    let id = [&fields.container_full_id, &fields.container_id].into_iter().find_map(|id| container_id(id.as_deref()?));
+    let image = fields.repository.as_deref().map(|repository| match fields.tag.as_deref() {
+        Some(tag) => format!("{repository}:{tag}"),
+        None => repository.to_owned(),
+    });
+    SeenContainer {
+        id,
+        name: fields.container_name.owned(),
+        image,
+        digest: fields.digest.owned(),
+        namespace: fields.namespace.owned(),
+        pod: fields.pod.owned(),
+        pod_uid: fields.pod_uid.owned(),
+    }
+}
+
+fn process(fields: &Fields<'_>) -> Process {
+    let argv = match (fields.exe.as_deref(), fields.args.as_deref()) {
+        // `proc.cmdline` begins with the name of the process; `proc.exe` is its first argument.
+        (Some(exe), Some(args)) => words(&format!("{exe} {args}")),
+        (Some(exe), None) if fields.command_line.as_deref().is_none_or(|line| !line.contains(' ')) => words(exe),
+        _ => fields.command_line.as_deref().map(words).unwrap_or_default(),
+    };
+    let origin = if fields.is_memfd.is_set() {
+        Some(Origin::Memory)
+    } else if fields.is_upper_layer.is_set()
+        || fields.flags.as_deref().is_some_and(|flags| flags.contains("EXE_UPPER_LAYER"))
+    {
+        Some(Origin::Written)
+    } else if fields.is_lower_layer.is_set() {
+        Some(Origin::Image)
+    } else {
+        None
+    };
+    Process {
+        pid: fields.pid.fit(),
+        id: None,
+        name: fields.name.owned(),
+        exe: fields.exe_path.owned(),
+        argv,
+        cwd: fields.cwd.owned(),
+        uid: fields.uid.fit(),
+        origin,
+    }
+}
+
+fn ancestors(fields: &Fields<'_>) -> Vec<Process> {
+    let parent = Process {
+        pid: fields.parent_pid.fit(),
+        name: fields.parent_name.owned(),
+        exe: fields.parent_exe_path.owned(),
+        argv: fields.parent_command_line.as_deref().map(words).unwrap_or_default(),
+        ..Process::default()
+    };
+    if parent == Process::default() {
+        return Vec::new();
+    }
+    let grandparent = fields.grandparent.owned().map(|name| Process { name: Some(name), ..Process::default() });
+    [parent].into_iter().chain(grandparent).collect()
+}
+
+fn act(fields: &Fields<'_>) -> Option<Act> {
+    let kind = fields.kind.as_deref()?;
+    let file = || fields.fd_name.owned().or_else(|| fields.path.owned()).or_else(|| fields.filename.owned());
+    let change = |change| file().map(|path| Act::Write { path, change });
+    match kind {
+        "execve" | "execveat" => Some(Act::Exec { file: fields.filename.owned() }),
+        "procexit" => Some(Act::Exit),
+        "open" | "openat" | "openat2" | "creat" | "open_by_handle_at" => opened(fields, file()?),
+        "listen" | "bind" => {
+            let protocol = protocol(fields)?;
+            // A stream socket that is bound does not listen yet.
+            if kind == "bind" && protocol != Protocol::Udp {
+                return None;
+            }
+            let port = fields.local_port.fit().or_else(|| fields.server_port.fit()).filter(|port| *port != 0)?;
+            let address = address(&fields.local_address).or_else(|| address(&fields.server_address));
+            Some(Act::Listen { protocol, address, port })
+        }
+        "accept" | "accept4" => {
+            let port = fields.local_port.fit().or_else(|| fields.server_port.fit())?;
+            Some(Act::Accept { port, peer: address(&fields.remote_address) })
+        }
+        "connect" | "sendto" | "sendmsg" | "sendmmsg" => connected(fields),
+        "unlink" | "unlinkat" | "rmdir" => change(Change::Remove),
+        "rename" | "renameat" | "renameat2" => {
+            let path = fields.new_path.owned().or_else(file)?;
+            Some(Act::Write { path, change: Change::Rename })
+        }
+        "mkdir" | "mkdirat" | "symlink" | "symlinkat" | "link" | "linkat" | "mknod" | "mknodat" => {
+            change(Change::Create)
+        }
+        "truncate" | "ftruncate" => change(Change::Truncate),
+        "chmod" | "fchmod" | "fchmodat" | "fchmodat2" => change(Change::Mode),
+        "chown" | "fchown" | "lchown" | "fchownat" => change(Change::Owner),
+        "setuid" | "setgid" | "setreuid" | "setregid" | "setresuid" | "setresgid" | "setfsuid" | "setfsgid"
+        | "setgroups" => {
+            let id = fields.set_id.as_deref().or(fields.set_uid.as_deref()).and_then(|id| id.parse().ok());
+            Some(Act::Identity { call: kind.to_owned(), id })
+        }
+        // Made by every process, and told only with what it leads to.
+        "clone" | "clone3" | "fork" | "vfork" | "close" | "read" | "write" => None,
+        _ => Some(Act::Syscall { name: kind.to_owned(), arguments: fields.arguments.owned() }),
+    }
+}
+
+fn opened(fields: &Fields<'_>, path: String) -> Option<Act> {
+    let flags = fields.flags.as_deref().unwrap_or_default();
+    let is_write = fields.is_write.0.unwrap_or_else(|| flags.contains("O_WRONLY") || flags.contains("O_RDWR"));
+    if is_write {
+        return Some(Act::Write { path, change: Change::Open });
+    }
+    let is_read = fields.is_read.0.unwrap_or_else(|| flags.contains("O_RDONLY"));
+    is_read.then_some(Act::Read { path })
+}
+
+fn connected(fields: &Fields<'_>) -> Option<Act> {
+    if fields.fd_type.as_deref() == Some("unix") {
+        // `a->b path` where both ends are shown.
+        let path = fields.fd_name.as_deref()?.rsplit(' ').next()?.rsplit("->").next()?.to_owned();
+        return Some(Act::ConnectUnix { path });
+    }
+    let protocol = protocol(fields)?;
+    let port = fields.remote_port.fit().or_else(|| fields.server_port.fit())?;
+    let address = address(&fields.remote_address).or_else(|| address(&fields.server_address));
+    Some(Act::Connect { protocol, address, host: fields.server_name.owned(), port })
+}
+
+fn protocol(fields: &Fields<'_>) -> Option<Protocol> {
+    match fields.l4_protocol.as_deref() {
+        Some("tcp") => Some(Protocol::Tcp),
+        Some("udp") => Some(Protocol::Udp),
+        Some("sctp") => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+fn address(text: &Text<'_>) -> Option<IpAddr> {
+    text.as_deref().and_then(|text| text.parse().ok())
+}
+
+fn outcome(fields: &Fields<'_>) -> Outcome {
+    match fields.result.as_deref() {
+        // A connection that does not wait is on its way.
+        Some("SUCCESS" | "EINPROGRESS") => Outcome::Done,
+        Some(error) => Outcome::Failed { error: error.to_owned() },
+        None => match fields.raw_result.0 {
+            Some(number) if number < 0 => Outcome::Failed { error: number.to_string() },
+            _ => Outcome::Done,
+        },
+    }
+}
