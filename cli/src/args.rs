@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Webhook(webhook::Webhook),
     /// The same with everything that is kept in one folder: no other service is needed
     Serve(webhook::Serve),
+    /// Compare a recorded stream of a sensor with what the images' DNAs expect, offline
+    Replay(Replay),
     /// Copy an image into an OCI layout, every byte checked
     #[command(after_long_help = SOURCES)]
     Pull(Pull),
@@ -199,6 +201,29 @@ pub(crate) struct Expect {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) open: Open,
+}
+
+/// A recorded stream, and what it is held against.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Replay {
+    /// Events of a sensor, one JSON object a line, also gzip-compressed; `-` is standard input
+    #[arg(value_name = "EVENTS")]
+    pub(crate) events: PathBuf,
+    /// A DNA for all containers, or a folder of them: found by the image's digest, else by its repository's last name
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub(crate) dna: PathBuf,
+    /// What to print: for people what was found by container, or a line for each deviation with the event it is about
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: ReplayFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReplayFormat {
+    /// For people
+    #[default]
+    Human,
+    /// A JSON object a line: `deviation`, `risk`, `alert`, `incident`, `event`; a summary on standard error
+    Ndjson,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

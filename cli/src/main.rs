@@ -13,12 +13,14 @@ mod fixture;
 mod html;
 mod human;
 mod keys;
+mod lines;
 mod logs;
 mod output;
 mod policy;
 mod profile;
 mod question;
 mod remote;
+mod replay;
 mod text;
 mod trust_root;
 mod verify;
@@ -82,6 +84,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::webhook(&args),
         Command::Serve(args) => webhook::serve(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),
         Command::Completions { shell } => args::completions(shell),

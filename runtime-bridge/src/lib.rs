@@ -9,4 +9,16 @@
 //!
 //! Reading order: `dna::Activity`, then `compare`.
 
+mod compare;
+mod deviation;
+mod expected;
+mod history;
+pub mod replay;
+mod sensitive;
 pub mod sensor;
+mod text;
+
+pub use compare::{compare, judge};
+pub use deviation::{Class, Deviation};
+pub use expected::{Expected, Node};
+pub use history::{History, Line, Phase, Standing};

@@ -6,20 +6,21 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write as _,
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-    path::Path,
 };
 
 use anyhow::{Context as _, bail};
-use flate2::bufread::MultiGzDecoder;
 use policies::{Decision, Effect, GroupVersionKind, GroupVersionResource, Request, Review, UserInfo, Verdict};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use webhook::service::{Considered, Service};
 
 use super::{Counts, Judges, Refused, enforce, objects, of_files, space};
-use crate::{args::policy as args, output, remote, text::clean};
+use crate::{
+    args::policy as args,
+    lines::{self, Ended},
+    output, remote,
+    text::clean,
+};
 
 pub(super) fn run(args: &args::Replay) -> anyhow::Result<()> {
     let replayed = remote::block_on(replayed(args))?;
@@ -151,13 +152,14 @@ async fn replayed(args: &args::Replay) -> anyhow::Result<Replayed> {
     let documents: Vec<Value> = objects(&args.manifests)?.into_iter().map(|(_, object)| object).collect();
     let judges = Judges::new(&args.gathering, of_files(&documents), documents.clone())?;
     let service = judges.service(&args.rules, args.own_namespace.as_deref()).await?;
-    let mut log = open(&args.log)?;
+    let mut log = lines::open(&args.log)?;
     let mut replayed = Replayed::default();
     let mut denials = BTreeMap::new();
     let mut before = Former::default();
     let mut line = Vec::new();
     loop {
-        let ended = next(&mut log, &mut line).with_context(|| format!("cannot read {}", args.log.display()))?;
+        let ended = lines::next(&mut log, &mut line, MAX_LINE_BYTES)
+            .with_context(|| format!("cannot read {}", args.log.display()))?;
         if ended == Ended::File {
             break;
         }
@@ -392,37 +394,6 @@ impl Former {
     }
 }
 
-/// How a line ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// It is whole.
-    Line,
-    /// It is longer than may be; its rest was passed over.
-    TooLong,
-    /// There is none.
-    File,
-}
-
-/// Reads a line, but no more of it than may be.
-fn next(log: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Ended> {
-    line.clear();
-    if log.take(MAX_LINE_BYTES + 1).read_until(b'\n', line)? == 0 {
-        return Ok(Ended::File);
-    }
-    if line.last() == Some(&b'\n') || line.len() as u64 <= MAX_LINE_BYTES {
-        return Ok(Ended::Line);
-    }
-    line.clear();
-    let mut rest = Vec::new();
-    loop {
-        rest.clear();
-        let read = log.take(1 << 20).read_until(b'\n', &mut rest)?;
-        if read == 0 || rest.last() == Some(&b'\n') {
-            return Ok(Ended::TooLong);
-        }
-    }
-}
-
 fn event(line: &[u8], ended: Ended) -> Result<Event, String> {
     if ended == Ended::TooLong {
         return Err(format!("it is longer than {MAX_LINE_BYTES} bytes"));
@@ -432,21 +403,6 @@ fn event(line: &[u8], ended: Ended) -> Result<Event, String> {
         ("audit.k8s.io/v1", "Event") => Ok(event),
         (version, kind) => Err(format!("expected audit.k8s.io/v1 Event, found `{version} {kind}`")),
     }
-}
-
-/// The log, unpacked where it is packed.
-fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
-    let plain: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(path).with_context(|| format!("cannot read {}", path.display()))?)
-    };
-    let mut plain = BufReader::new(plain);
-    let start = plain.fill_buf().with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(match start.starts_with(&GZIP) {
-        true => Box::new(BufReader::new(MultiGzDecoder::new(plain))),
-        false => Box::new(plain),
-    })
 }
 
 fn human(replayed: &Replayed) -> String {
@@ -500,8 +456,6 @@ fn human(replayed: &Replayed) -> String {
     }
     text
 }
-
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// An object has at most 3 MiB, and an event may have two of them, escaped.
 const MAX_LINE_BYTES: u64 = 16 << 20;
@@ -620,7 +574,7 @@ mod tests {
         let log = [b"{\"a\"\n".as_slice(), &long, b"\n{}\nlast"].concat();
         let (mut log, mut line, mut found) = (log.as_slice(), Vec::new(), Vec::new());
         loop {
-            match next(&mut log, &mut line).expect("reads") {
+            match lines::next(&mut log, &mut line, MAX_LINE_BYTES).expect("reads") {
                 Ended::File => break,
                 ended => found.push((super::event(&line, ended).map(|_| ()).expect_err("none is one"), line.len())),
             }

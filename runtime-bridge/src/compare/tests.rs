@@ -1,0 +1,223 @@
+//! A small web server's DNA, and events that are and are not expected of it.
+
+use dna::Dna;
+use serde_json::{Value, json};
+
+use crate::{
+    Class, Expected, History, judge,
+    sensor::{Dialect, Told, decode},
+};
+
+/// A shell entry point that starts a server, in a Debian-like image with tools that nothing leads to.
+fn dna() -> Dna {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let elf = json!({"architecture": "amd64", "linkage": "dynamic", "stripped": true, "hardening": {"pie": "yes", "relro": "full", "nx": "yes", "canary": "yes", "fortify": "yes"}});
+    let program = |path: &str, package: &str, aliases: Value, runs: Value, behavior: Value| {
+        let mut program = json!({"path": path, "sha256": digest, "size": 1, "layer": 0, "package": format!("pkg:deb/debian/{package}@1?arch=amd64"),
+            "aliases": aliases, "uid": 0, "gid": 0, "mode": 0o755, "kind": "elf", "facts": elf, "runs": runs});
+        if !behavior.is_null() {
+            program["behavior"] = behavior;
+        }
+        program
+    };
+    let run = |program: &str, reason: &str| json!({"program": program, "reason": reason, "confidence": "certain", "evidence": []});
+    let known = |value: Value| {
+        let mut value = value;
+        value["confidence"] = "certain".into();
+        value["evidence"] = json!([]);
+        value
+    };
+    let partial = json!({"state": "partial", "reason": "a test"});
+    let complete = json!({"exec": partial, "load": partial, "syscalls": partial, "capabilities": partial, "listen": partial, "connect": partial, "write": partial, "read": partial});
+    let server = json!({"listen": [known(json!({"protocol": "tcp", "port": 80}))], "write": [known(json!({"path": "/etc/served/**"}))],
+        "syscalls": [known(json!({"name": "connect"}))], "completeness": complete});
+    let mut script = program(
+        "/entry.sh",
+        "served",
+        json!([]),
+        json!([run("/usr/bin/dash", "#! interpreter"), run("/usr/sbin/served", "calls")]),
+        json!({"completeness": complete}),
+    );
+    script["kind"] = "script".into();
+    script["facts"] = json!({"shebang": ["/bin/sh"]});
+    let dna = json!({
+        "schema": dna::SCHEMA,
+        "analyzer": {"name": "mayfly", "version": "0", "rules": digest},
+        "image": {"platform": "linux/amd64"},
+        "layers": [{}],
+        "start": {"argv": ["/entry.sh"], "program": "/entry.sh", "uid": 0, "gid": 0},
+        "programs": [
+            script,
+            program("/usr/bin/cat", "coreutils", json!([]), json!([]), Value::Null),
+            program("/usr/bin/dash", "dash", json!(["/bin/sh", "/usr/bin/sh"]), json!([]), json!({"completeness": complete})),
+            program("/usr/bin/served-ctl", "served-tools", json!([]), json!([]), Value::Null),
+            program("/usr/sbin/served", "served", json!([]), json!([]), server.clone()),
+        ],
+        "accounts": {"users": [], "groups": []},
+        "folders": [],
+        "behavior": {"exec": [known(json!({"path": "/entry.sh"})), known(json!({"path": "/usr/bin/dash"})), known(json!({"path": "/usr/sbin/served"}))],
+            "listen": server["listen"], "write": server["write"], "syscalls": server["syscalls"], "completeness": complete},
+        "unknowns": [],
+    });
+    serde_json::from_value(dna).expect("a DNA")
+}
+
+/// A container under events that differ only in what is given.
+struct Container {
+    expected: Expected,
+    history: History,
+    clock: i64,
+}
+
+impl Container {
+    fn new() -> Self {
+        Self { expected: Expected::of_image(&dna()), history: History::default(), clock: 0 }
+    }
+
+    /// One that has started and serves, as process 10.
+    fn serving() -> Self {
+        let mut container = Self::new();
+        let starts = json!({"evt.type": "execve", "proc.pid": 10, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": "/usr/bin/dash", "proc.exe": "/bin/sh", "proc.args": "/entry.sh", "evt.arg.filename": "/entry.sh"});
+        assert_eq!(container.see(starts), []);
+        let server = json!({"evt.type": "execve", "proc.pid": 10, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": "/usr/sbin/served", "proc.exe": "served"});
+        assert_eq!(container.see(server), []);
+        assert_eq!(container.see(json!({"evt.type": "listen", "proc.pid": 10, "proc.exepath": "/usr/sbin/served", "fd.l4proto": "tcp", "fd.lip": "0.0.0.0", "fd.lport": 80})), []);
+        container
+    }
+
+    fn see(&mut self, mut fields: Value) -> Vec<Class> {
+        self.clock += 1_000_000;
+        fields["evt.time"] = (1_700_000_000_000_000_000_i64 + self.clock).into();
+        fields["container.id"] = "0123456789ab".into();
+        let item = json!({"output_fields": fields, "source": "syscall"}).to_string();
+        let Ok(Told::Activity(activity)) = decode(Dialect::Falco, item.as_bytes()) else {
+            panic!("an activity: {item}")
+        };
+        judge(&self.expected, &mut self.history, &activity).into_iter().map(|deviation| deviation.class).collect()
+    }
+}
+
+/// An execution by the server.
+fn executes(pid: u32, exe: &str, args: &str) -> Value {
+    json!({"evt.type": "execve", "proc.pid": pid, "proc.ppid": 10, "proc.pname": "served", "proc.pexepath": "/usr/sbin/served", "proc.exepath": exe, "proc.exe": exe, "proc.args": args})
+}
+
+#[test]
+fn what_the_image_does_by_itself_is_expected() {
+    let mut container = Container::serving();
+    for (path, is_write) in
+        [("/var/lib/served/data", true), ("/tmp/x", true), ("/etc/served/state", true), ("/etc/hosts", false)]
+    {
+        let opens = json!({"evt.type": "openat", "proc.pid": 10, "proc.exepath": "/usr/sbin/served", "fd.name": path, "evt.is_open_write": is_write, "evt.is_open_read": !is_write});
+        assert_eq!(container.see(opens), [], "{path}");
+    }
+}
+
+#[test]
+fn programs_are_told_by_where_they_come_from() {
+    let mut container = Container::serving();
+    assert_eq!(container.see(executes(20, "/usr/bin/cat", "/etc/hosts")), [Class::ProgramNotReachable]);
+    assert_eq!(container.see(executes(21, "/tmp/x", "")), [Class::ProgramNotInImage]);
+    let mut written = executes(22, "/usr/sbin/served", "");
+    written["proc.is_exe_upper_layer"] = true.into();
+    assert_eq!(container.see(written), [Class::ProgramNotInImage]);
+    let mut memory = executes(23, "memfd:x", "");
+    memory["proc.is_exe_from_memfd"] = true.into();
+    assert_eq!(container.see(memory), [Class::ProgramNotInImage]);
+    assert_eq!(container.see(executes(24, "/usr/bin/dash", "-c id")), [Class::StepNotPredicted]);
+    // A worker.
+    assert_eq!(container.see(executes(25, "/usr/sbin/served", "--worker")), []);
+}
+
+#[test]
+fn what_descends_from_a_stray_step_has_strayed() {
+    let mut container = Container::serving();
+    assert_eq!(container.see(executes(20, "/usr/bin/cat", "")), [Class::ProgramNotReachable]);
+    let calls = json!({"evt.type": "connect", "proc.pid": 20, "proc.exepath": "/usr/bin/cat", "fd.l4proto": "tcp", "fd.rip": "10.0.0.1", "fd.rport": 4444});
+    assert_eq!(container.see(calls.clone()), [Class::Connect]);
+    let mut server = calls;
+    server["proc.pid"] = 10.into();
+    server["proc.exepath"] = "/usr/sbin/served".into();
+    assert_eq!(container.see(server.clone()), [], "the server may call within the cluster");
+    server["fd.rip"] = "169.254.169.254".into();
+    assert_eq!(container.see(server.clone()), [Class::Connect], "the cloud's metadata");
+    server["fd.rip"] = "93.184.216.34".into();
+    assert_eq!(container.see(server), [Class::Connect], "the internet");
+}
+
+#[test]
+fn a_command_from_outside_is_told_but_for_the_server_s_own_check() {
+    let from_outside = |pid: u32, exe: &str, args: &str| json!({"evt.type": "execve", "proc.pid": pid, "proc.ppid": 2, "proc.pname": "runc", "proc.exepath": exe, "proc.exe": exe, "proc.args": args});
+    let mut container = Container::serving();
+    assert_eq!(container.see(from_outside(30, "/usr/bin/dash", "-c id; uname")), [Class::CommandFromOutside]);
+    assert_eq!(container.see(from_outside(31, "/usr/bin/served-ctl", "ping")), []);
+    assert_eq!(container.see(from_outside(32, "/usr/bin/dash", "-c served-ctl ping")), []);
+    let child = json!({"evt.type": "execve", "proc.pid": 33, "proc.ppid": 32, "proc.pname": "sh", "proc.exepath": "/usr/bin/served-ctl", "proc.exe": "served-ctl", "proc.args": "ping"});
+    assert_eq!(container.see(child), []);
+    assert_eq!(
+        container.see(from_outside(34, "/usr/bin/dash", "-c served-ctl ping; cat /etc/shadow")),
+        [Class::CommandFromOutside, Class::SensitiveRead]
+    );
+}
+
+#[test]
+fn ports_files_and_calls_that_nothing_leads_to() {
+    let mut container = Container::serving();
+    let by_server = |fields: Value| {
+        let mut fields = fields;
+        fields["proc.pid"] = 10.into();
+        fields["proc.exepath"] = "/usr/sbin/served".into();
+        fields
+    };
+    let listens = |port: u16| {
+        by_server(json!({"evt.type": "listen", "fd.l4proto": "tcp", "fd.lip": "0.0.0.0", "fd.lport": port}))
+    };
+    assert_eq!(container.see(listens(80)), []);
+    assert_eq!(container.see(listens(31337)), [Class::Listen]);
+    assert_eq!(container.see(listens(40000)), [], "a port of the range that the kernel gives");
+    let writes = |path: &str| by_server(json!({"evt.type": "openat", "fd.name": path, "evt.is_open_write": true}));
+    assert_eq!(container.see(writes("/etc/passwd")), [Class::Write]);
+    assert_eq!(container.see(writes("/srv/www/shell.php")), [Class::Write]);
+    assert_eq!(container.see(writes("/usr/bin/ls")), [Class::Write]);
+    assert_eq!(container.see(writes("/srv/www/picture.png")), []);
+    let reads = |path: &str| by_server(json!({"evt.type": "openat", "fd.name": path, "evt.is_open_read": true}));
+    assert_eq!(container.see(reads("/etc/shadow")), [Class::SensitiveRead]);
+    assert_eq!(container.see(reads("/proc/1/environ")), [Class::SensitiveRead]);
+    assert_eq!(container.see(reads("/proc/self/environ")), []);
+    assert_eq!(container.see(by_server(json!({"evt.type": "ptrace"}))), [Class::Syscall]);
+    assert_eq!(container.see(by_server(json!({"evt.type": "socket", "evt.args": "0x2 0x3 0x1"}))), [Class::Syscall]);
+    assert_eq!(container.see(by_server(json!({"evt.type": "socket", "evt.args": "0x2 0x1 0x0"}))), []);
+}
+
+#[test]
+fn configuration_may_be_written_on_the_way_to_serving() {
+    let mut container = Container::new();
+    let starts = json!({"evt.type": "execve", "proc.pid": 10, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": "/usr/bin/dash", "proc.exe": "/bin/sh", "proc.args": "/entry.sh", "evt.arg.filename": "/entry.sh"});
+    assert_eq!(container.see(starts), []);
+    let writes = |path: &str| json!({"evt.type": "openat", "proc.pid": 10, "proc.exepath": "/usr/bin/dash", "fd.name": path, "evt.is_open_write": true});
+    assert_eq!(container.see(writes("/etc/other.conf")), []);
+    assert_eq!(container.see(writes("/etc/ld.so.preload")), [Class::Write], "that is never usual");
+}
+
+#[test]
+fn a_command_line_tells_what_the_kernel_refused() {
+    let mut container = Container::serving();
+    assert_eq!(
+        container.see(executes(20, "/bin/sh", "-c echo 'x:0:0' >> /etc/passwd")),
+        [Class::StepNotPredicted, Class::Write]
+    );
+}
+
+#[test]
+fn a_dimension_that_is_not_known_raises_nothing() {
+    let mut dna = dna();
+    dna.behavior.completeness = dna::Completenesses::default();
+    let mut container = Container { expected: Expected::of_image(&dna), ..Container::serving() };
+    assert_eq!(container.see(executes(20, "/usr/bin/cat", "/etc/hosts")), []);
+    assert_eq!(
+        container.see(executes(21, "/tmp/x", "")),
+        [Class::ProgramNotInImage],
+        "what the image does not have needs no DNA"
+    );
+    assert!(container.expected.unknown_dimensions().contains(&"exec"));
+}

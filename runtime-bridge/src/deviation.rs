@@ -1,0 +1,80 @@
+//! A step that was not expected, and why.
+
+use serde::{Deserialize, Serialize};
+
+/// What an event did that was not expected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deviation {
+    /// What sort of step.
+    pub class: Class,
+    /// What it is about, the same for every repetition: a program, a port, a file.
+    pub subject: String,
+    /// One sentence for a person.
+    pub message: String,
+    /// The nearest program on the way here that was expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Index of the layer that brought the program that acts, where the image has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<u32>,
+    /// The package that owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// How likely it is that this is an attack, by rules alone: 0 to 1.
+    pub risk: f64,
+    /// The technique it looks like, MITRE ATT&CK for containers.
+    pub technique: String,
+    /// It was kept from happening.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub blocked: bool,
+}
+
+/// What sort of step was not expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Class {
+    /// A program that the image does not have.
+    ProgramNotInImage,
+    /// A program of the image that nothing leads to from the start command.
+    ProgramNotReachable,
+    /// A program that is expected, but not from this one.
+    StepNotPredicted,
+    /// A command that somebody started in the container: `kubectl exec`.
+    CommandFromOutside,
+    /// A port.
+    Listen,
+    /// A peer.
+    Connect,
+    /// A capability.
+    Capability,
+    /// A system call.
+    Syscall,
+    /// A file that was written or changed.
+    Write,
+    /// A sensitive file that was read.
+    SensitiveRead,
+    /// Another user.
+    Identity,
+}
+
+impl Class {
+    /// Its name in documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ProgramNotInImage => "program-not-in-image",
+            Self::ProgramNotReachable => "program-not-reachable",
+            Self::StepNotPredicted => "step-not-predicted",
+            Self::CommandFromOutside => "command-from-outside",
+            Self::Listen => "listen",
+            Self::Connect => "connect",
+            Self::Capability => "capability",
+            Self::Syscall => "syscall",
+            Self::Write => "write",
+            Self::SensitiveRead => "sensitive-read",
+            Self::Identity => "identity",
+        }
+    }
+}
