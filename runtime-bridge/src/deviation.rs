@@ -1,9 +1,10 @@
 //! A step that was not expected, and why.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What an event did that was not expected.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Deviation {
     /// What sort of step.
@@ -31,7 +32,7 @@ pub struct Deviation {
 }
 
 /// What sort of step was not expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Class {

@@ -9,10 +9,14 @@
 //!
 //! Reading order: `dna::Activity`, then `compare`.
 
+pub mod alert;
 mod compare;
 mod deviation;
+pub mod engine;
 mod expected;
 mod history;
+pub mod identity;
+pub mod order;
 pub mod replay;
 mod sensitive;
 pub mod sensor;

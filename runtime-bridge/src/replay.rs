@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dna::{Activity, SeenContainer};
-use sha2::{Digest as _, Sha256};
-
 use crate::{
-    Deviation, Expected, History, judge,
+    Deviation, Expected, History,
+    alert::{self, Place},
+    judge,
     sensor::{self, Dialect, Malformed, Told},
 };
+use dna::{Activity, SeenContainer};
 
 /// Finds what is expected of a container from what a sensor says of it; none where its DNA is not known.
 pub type Find<'a> = dyn Fn(&SeenContainer) -> Option<Arc<Expected>> + 'a;
@@ -96,7 +96,7 @@ impl<'a> Replay<'a> {
         deviations
             .into_iter()
             .map(|deviation| {
-                let alert = alert(seen, &deviation);
+                let alert = alert::id(&place(seen), deviation.class, &deviation.subject);
                 let what = || format!("{} {}", deviation.class.name(), deviation.subject);
                 container.summary.alerts.entry(alert.clone()).or_insert_with(|| (what(), 0)).1 += 1;
                 Found { deviation, alert }
@@ -131,19 +131,15 @@ fn name(seen: &SeenContainer) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// The id of the alert that a deviation belongs to: the same for every repetition, whatever pod of the workload it is in.
-fn alert(seen: &SeenContainer, deviation: &Deviation) -> String {
-    let mut hash = Sha256::new();
-    for part in [
-        seen.namespace.as_deref().unwrap_or_default(),
-        seen.name.as_deref().unwrap_or_default(),
-        seen.image.as_deref().unwrap_or_default(),
-        seen.digest.as_deref().unwrap_or_default(),
-        deviation.class.name(),
-        &deviation.subject,
-    ] {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part.as_bytes());
+/// Where it was seen, as far as a stream alone tells.
+fn place(seen: &SeenContainer) -> Place {
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    Place {
+        cluster: String::new(),
+        namespace: text(&seen.namespace),
+        owner: String::new(),
+        container: text(&seen.name),
+        image: text(&seen.image),
+        digest: text(&seen.digest),
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -6,9 +6,11 @@
 //! accuracy traits IMAGES      analyzes the images of a folder and keeps how their code leads to calls (traits/)
 //! accuracy train              makes the model (analyzer/data/syscall-model.toml) from truth/ and traits/
 //! accuracy machines FOLDER    makes the same images for two machines in a folder, and compares the predictions
+//! accuracy detect IMAGES RESULTS   compares recorded intrusions (RESULTS/attacks/NAME.ndjson) with the DNA of their images
 //! accuracy import RESULTS     keeps recorded runs (truth/), RESULTS as the recorder writes them: LIST/NAME.json
 //! ```
 
+mod detect;
 mod glob;
 mod machines;
 mod score;
@@ -38,8 +40,11 @@ fn main() -> anyhow::Result<()> {
         ["traits", images] => keep_traits(Path::new(images)),
         ["train"] => train(),
         ["machines", folder] => compare_machines(Path::new(folder)),
+        ["detect", images, results] => detect_attacks(Path::new(images), Path::new(results)),
         ["import", results] => import(Path::new(results)),
-        _ => bail!("accuracy score IMAGES | traits IMAGES | train | machines FOLDER | import RESULTS"),
+        _ => bail!(
+            "accuracy score IMAGES | traits IMAGES | train | machines FOLDER | detect IMAGES RESULTS | import RESULTS"
+        ),
     }
 }
 
@@ -85,6 +90,61 @@ fn analyze_for(layout: &Path, machine: Option<&str>) -> anyhow::Result<Analysis>
     let image = images.first().context("no image")?;
     let progress = analyzer::Progress::start(&options.limits);
     Ok(analyzer::analyze(image, &options.limits, &progress)?)
+}
+
+/// Attacks of a hundred that must raise a deviation, and benign events of ten thousand that may.
+const MIN_DETECTED: f64 = 0.92;
+const MAX_FALSE: f64 = 5.0;
+
+/// Recorded intrusions against the DNA of their images.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn detect_attacks(images: &Path, results: &Path) -> anyhow::Result<()> {
+    let mut streams: Vec<PathBuf> =
+        fs::read_dir(results.join("attacks"))?.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<_>>()?;
+    streams.retain(|stream| stream.extension().is_some_and(|ending| ending == "ndjson"));
+    streams.sort();
+    let (mut attacks, mut hits, mut by_profile, mut benign, mut false_alerts, mut false_by_profile) =
+        (0, 0, 0, 0, 0, 0);
+    for stream in &streams {
+        let name = stream.file_stem().and_then(|name| name.to_str()).context("a name")?;
+        let dna = analyze(&images.join(name))?.dna;
+        let profile = detect::Profile::read(&results.join(format!("{name}.json")))?;
+        let found = detect::detect(&dna, stream, &profile)?;
+        let missed: Vec<&str> =
+            found.attacks.iter().filter(|(_, hit)| !**hit).map(|(attack, _)| attack.as_str()).collect();
+        println!(
+            "{name:16} {:>2} of {:>2} attacks (a perfect profile: {:>2}), {} of {} benign events (a perfect profile: {}); missed: {}",
+            found.attacks.len() - missed.len(),
+            found.attacks.len(),
+            found.by_profile.len(),
+            found.false_alerts.len(),
+            found.benign,
+            found.false_by_profile,
+            missed.join(" "),
+        );
+        for message in found.false_alerts.iter().take(5) {
+            println!("  benign: {message}");
+        }
+        attacks += found.attacks.len();
+        hits += found.attacks.len() - missed.len();
+        by_profile += found.by_profile.len();
+        benign += found.benign;
+        false_alerts += found.false_alerts.len();
+        false_by_profile += found.false_by_profile;
+    }
+    ensure!(attacks > 0 && benign > 0, "no stream in {}", results.display());
+    #[expect(clippy::cast_precision_loss, reason = "counts of events")]
+    let (share, noise, profile) = (
+        hits as f64 / attacks as f64,
+        false_alerts as f64 * 10_000.0 / benign as f64,
+        by_profile as f64 / attacks as f64,
+    );
+    println!(
+        "in all {share:.3} of {attacks} attacks (a perfect profile: {profile:.3}), {noise:.1} of 10,000 benign events ({false_by_profile} of {benign} by the profile)"
+    );
+    ensure!(share >= MIN_DETECTED, "fewer than {MIN_DETECTED} of the attacks raise a deviation");
+    ensure!(noise <= MAX_FALSE, "more than {MAX_FALSE} of 10,000 benign events raise one");
+    Ok(())
 }
 
 /// The same images for two machines.

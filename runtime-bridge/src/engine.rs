@@ -1,0 +1,344 @@
+//! From what sensors told to what was not expected, container by container. No I/O: what it needs it asks for, what it found it gives out.
+//!
+//! ```text
+//! Told ─► once ─► in order ─► whose? ─► expected? ─► judged ─► Found
+//!                              │ parked    │ parked
+//!                       Pod ◄──┘    Need ──┘
+//! ```
+//!
+//! An event whose container is not known waits for the pod; one whose container's expectation is not at hand waits for that. Both waits are
+//! bounded in time and number: then the event is judged by what its sensor said, and counted.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use dna::{Act, Activity};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    Class, Deviation, Expected, History,
+    identity::{Container, Identity, Pod},
+    judge,
+    order::{Seen, Waiting},
+    sensor::{Call, Loss, Told},
+};
+
+/// How late an event may come and still be judged in its order.
+pub const LATENESS: SignedDuration = SignedDuration::from_secs(2);
+/// How long an event waits for its pod: the API server tells of a pod before the kubelet starts it.
+const PARKED: SignedDuration = SignedDuration::from_secs(30);
+/// Events that wait for one container.
+const MOST_PARKED: usize = 10_000;
+/// How long a key that was seen is known: sensors that try again do so within minutes.
+const KEYS: SignedDuration = SignedDuration::from_mins(10);
+/// Keys known at once, of some 100 bytes.
+const MOST_KEYS: usize = 500_000;
+/// Containers with a history. The one longest without an event is forgotten first.
+const MOST_CONTAINERS: usize = 20_000;
+/// Activities kept of a container, to show what went before.
+const BEFORE: usize = 12;
+/// How far the API server's clock and a node's may be apart for a command to be joined to its caller.
+const JOINED: SignedDuration = SignedDuration::from_secs(10);
+/// Requests kept to be joined.
+const MOST_CALLS: usize = 4096;
+
+/// What a sensor told, with where it stands in the log.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Its place in the log.
+    pub offset: u64,
+    /// The cluster that the sensor is of.
+    pub cluster: String,
+    /// What names it for good: the same event sent twice has one key.
+    pub key: String,
+    /// When it came.
+    pub received: Timestamp,
+    /// It was judged before: only the container's history learns of it.
+    pub is_judged: bool,
+    /// What it says.
+    pub told: Told,
+}
+
+/// What comes out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Out {
+    /// The expectation of this container is wanted: [`Engine::expect`].
+    Need(Arc<Container>),
+    /// A step that was not expected.
+    Found(Box<Found>),
+    /// A sensor lost events.
+    Blind {
+        /// The cluster.
+        cluster: String,
+        /// What it said.
+        loss: Loss,
+    },
+}
+
+/// A deviation, and where it was seen.
+#[derive(Debug)]
+pub struct Found {
+    /// The container.
+    pub container: Arc<Container>,
+    /// What was not expected.
+    pub deviation: Deviation,
+    /// The act.
+    pub activity: Activity,
+    /// What the container did before, the oldest first.
+    pub before: Vec<Activity>,
+    /// Who asked the API server for it.
+    pub user: Option<String>,
+}
+
+/// What is counted, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Activities judged.
+    pub judged: u64,
+    /// Events that came again.
+    pub repeated: u64,
+    /// Events whose container is not known to the cluster.
+    pub unattributed: u64,
+    /// Events of containers without a DNA.
+    pub without_dna: u64,
+    /// Events that say nothing of a container.
+    pub ignored: u64,
+    /// Events that could not wait any longer for their container.
+    pub unparked: u64,
+}
+
+/// What is expected of a container, as far as is known.
+#[derive(Debug)]
+enum Knows {
+    /// Asked for.
+    Asked(VecDeque<Item>),
+    /// Known, or known to be absent.
+    Expected(Option<Arc<Expected>>),
+}
+
+#[derive(Debug)]
+struct State {
+    knows: Knows,
+    history: History,
+    before: VecDeque<Activity>,
+    used: u64,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    identity: Identity,
+    seen: Seen<String>,
+    waiting: Waiting<Item>,
+    parked: VecDeque<Item>,
+    containers: HashMap<String, State>,
+    calls: VecDeque<(String, Call)>,
+    counts: Counts,
+    clock: u64,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            identity: Identity::default(),
+            seen: Seen::new(KEYS, MOST_KEYS),
+            waiting: Waiting::new(LATENESS),
+            parked: VecDeque::new(),
+            containers: HashMap::new(),
+            calls: VecDeque::new(),
+            counts: Counts::default(),
+            clock: 0,
+        }
+    }
+}
+
+impl Engine {
+    /// Takes in what a sensor told.
+    pub fn take(&mut self, item: Item, out: &mut Vec<Out>) {
+        if !self.seen.is_new(format!("{}/{}", item.cluster, item.key), item.received) {
+            self.counts.repeated += 1;
+            return;
+        }
+        match &item.told {
+            Told::Activity(activity) => {
+                if activity.container == dna::SeenContainer::default() {
+                    self.counts.ignored += 1;
+                    return;
+                }
+                let (node, at) = (activity.node.clone(), activity.at);
+                self.waiting.push(node.as_deref(), at, item.received, item.key.clone(), item);
+            }
+            Told::Call(call) => {
+                if self.calls.len() >= MOST_CALLS {
+                    self.calls.pop_front();
+                }
+                self.calls.push_back((item.cluster, Call::clone(call)));
+            }
+            Told::Loss(loss) => out.push(Out::Blind { cluster: item.cluster, loss: loss.clone() }),
+            Told::Nothing(_) => self.counts.ignored += 1,
+        }
+    }
+
+    /// A pod, new or changed.
+    pub fn pod(&mut self, pod: &Pod) {
+        self.identity.pod(pod);
+    }
+
+    /// A pod that is gone.
+    pub fn gone(&mut self, cluster: &str, uid: &str, now: Timestamp) {
+        self.identity.gone(cluster, uid, now);
+    }
+
+    /// What is expected of a container that was asked for; none where nobody knows.
+    pub fn expect(&mut self, container: &Container, expected: Option<Arc<Expected>>, out: &mut Vec<Out>) {
+        let Some(state) = self.containers.get_mut(&container.key()) else { return };
+        let known = std::mem::replace(&mut state.knows, Knows::Expected(expected));
+        if let Knows::Asked(items) = known {
+            for item in items {
+                self.attribute(item, true, out);
+            }
+        }
+    }
+
+    /// What is expected of a container has changed, or became known: it is asked for again with its next event.
+    pub fn forget_expectation(&mut self, key: &str) {
+        if let Some(state) = self.containers.get_mut(key)
+            && matches!(state.knows, Knows::Expected(_))
+        {
+            state.knows = Knows::Expected(None);
+            self.containers.remove(key);
+        }
+    }
+
+    /// Judges what need not wait any longer.
+    pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Out>) {
+        for item in std::mem::take(&mut self.parked) {
+            let is_late = now.duration_since(item.received) > PARKED;
+            self.attribute(item, is_late, out);
+        }
+        for item in self.waiting.ready(now) {
+            self.attribute(item, false, out);
+        }
+        for (cluster, uid) in self.identity.forget(now) {
+            let start = format!("{cluster}/{uid}/");
+            self.containers.retain(|key, _| !key.starts_with(&start));
+        }
+    }
+
+    /// Finds the container of an event; `is_last` where it may wait no longer for the pod.
+    fn attribute(&mut self, item: Item, is_last: bool, out: &mut Vec<Out>) {
+        let Told::Activity(activity) = &item.told else { return };
+        let container = match self.identity.find(&item.cluster, &activity.container) {
+            Some(container) => container,
+            None if is_last => {
+                self.counts.unattributed += 1;
+                Arc::new(Container::of_sensor(&item.cluster, &activity.container))
+            }
+            None if self.parked.len() >= MOST_PARKED => {
+                self.counts.unparked += 1;
+                Arc::new(Container::of_sensor(&item.cluster, &activity.container))
+            }
+            None => {
+                self.parked.push_back(item);
+                return;
+            }
+        };
+        self.clock += 1;
+        let key = container.key();
+        if !self.containers.contains_key(&key) {
+            if self.containers.len() >= MOST_CONTAINERS {
+                self.forget_oldest();
+            }
+            out.push(Out::Need(Arc::clone(&container)));
+        }
+        let state = self.containers.entry(key).or_insert_with(|| State {
+            knows: Knows::Asked(VecDeque::new()),
+            history: History::default(),
+            before: VecDeque::new(),
+            used: 0,
+        });
+        state.used = self.clock;
+        match &mut state.knows {
+            Knows::Asked(items) => {
+                if items.len() >= MOST_PARKED {
+                    items.pop_front();
+                    self.counts.unparked += 1;
+                }
+                items.push_back(item);
+            }
+            Knows::Expected(None) => self.counts.without_dna += 1,
+            Knows::Expected(Some(expected)) => {
+                let expected = Arc::clone(expected);
+                let deviations = judge(&expected, &mut state.history, activity);
+                if !item.is_judged {
+                    self.counts.judged += 1;
+                    for deviation in deviations {
+                        let user = caller(&self.calls, &container, activity, &deviation);
+                        out.push(Out::Found(Box::new(Found {
+                            container: Arc::clone(&container),
+                            deviation,
+                            activity: Activity::clone(activity),
+                            before: state.before.iter().cloned().collect(),
+                            user,
+                        })));
+                    }
+                }
+                if state.before.len() >= BEFORE {
+                    state.before.pop_front();
+                }
+                state.before.push_back(Activity::clone(activity));
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let mut ages: Vec<u64> = self.containers.values().map(|state| state.used).collect();
+        let tenth = ages.len() / 10;
+        let (_, until, _) = ages.select_nth_unstable(tenth);
+        let until = *until;
+        self.containers.retain(|_, state| state.used > until);
+    }
+
+    /// The lowest place in the log that is still to be judged, and the places above it that are done with are all others: what waits.
+    #[must_use]
+    pub fn open(&self) -> BTreeMap<u64, ()> {
+        let asked = self.containers.values().filter_map(|state| match &state.knows {
+            Knows::Asked(items) => Some(items.iter()),
+            Knows::Expected(_) => None,
+        });
+        self.waiting.items().chain(&self.parked).chain(asked.flatten()).map(|item| (item.offset, ())).collect()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
+/// Who asked the API server for a command from outside.
+fn caller(
+    calls: &VecDeque<(String, Call)>,
+    container: &Container,
+    activity: &Activity,
+    deviation: &Deviation,
+) -> Option<String> {
+    if deviation.class != Class::CommandFromOutside || !matches!(activity.act, Act::Exec { .. }) {
+        return None;
+    }
+    let is_near = |call: &Call| activity.at.duration_since(call.at).abs() <= JOINED;
+    let is_same = |cluster: &String, call: &Call| {
+        *cluster == container.place.cluster
+            && call.namespace == container.place.namespace
+            && call.pod == container.pod
+            && call.container.as_ref().is_none_or(|name| *name == container.place.container)
+            && call.allowed
+    };
+    let mut near = calls.iter().rev().filter(|(cluster, call)| is_near(call) && is_same(cluster, call));
+    let exact = near.clone().find(|(_, call)| call.command == activity.process.argv);
+    let (_, call) = exact.or_else(|| near.next())?;
+    Some(call.impersonated.as_ref().map_or_else(|| call.user.clone(), |other| format!("{} as {other}", call.user)))
+}
