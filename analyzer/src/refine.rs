@@ -109,17 +109,18 @@ pub fn answer(dna: &Dna, command: &[String], mounted: &Mounted, limits: &Limits)
         uid: dna.start.uid,
         cwd: dna.start.workdir.clone().unwrap_or_else(ImagePath::root),
         confidence: Confidence::Certain,
-        evidence: Evidence::Config { key: "command line".to_owned() },
+        evidence: Evidence::Config { key: COMMAND_LINE.to_owned() },
     };
     let closure = with_stack(|| closure::reach(&[launch], world, limits, &mut closure::Silent));
     unknowns.extend(closure.unknowns.iter().cloned());
     if closure.exec.is_empty() {
         let name = command.first().map(|name| dna::redact(name).into_owned()).unwrap_or_default();
         let why = format!("`{name}` is no executable file of the image");
-        unknowns.insert(Unknown { place: "command line".to_owned(), subject: Subject::Start, why });
+        unknowns.insert(Unknown { place: COMMAND_LINE.to_owned(), subject: Subject::Start, why });
     }
     let executed = executed(dna, command, mounted, &env, &closure, &mut unknowns);
-    let behavior = joined(dna, mounted, &closure, &executed, world, &mut unknowns);
+    let is_own = command == dna.start.argv;
+    let behavior = joined(dna, (mounted, is_own), &closure, &executed, world, &mut unknowns);
     Answer { behavior, unknowns: unknowns.into_iter().collect() }
 }
 
@@ -263,10 +264,10 @@ fn may_hold(
     }
 }
 
-/// The behavior of all that is executed: each program's own, and what the files laid over configure.
+/// The behavior of all that is executed: each program's own, and what the files laid over and the arguments of now configure.
 fn joined(
     dna: &Dna,
-    mounted: &Mounted,
+    (mounted, is_own): (&Mounted, bool),
     closure: &Closure,
     executed: &BTreeMap<ImagePath, Known<Exec>>,
     world: World<'_>,
@@ -276,6 +277,12 @@ fn joined(
     let mut is_whole = !executed.is_empty();
     let (hidden, mut lost) = (&mounted.files, BTreeSet::new());
     let (mut loads, mut syscalls) = (BTreeMap::new(), BTreeMap::new());
+    let mut configured = merge::Configured::default();
+    if !mounted.is_empty() || !is_own {
+        let (read, more) = merge::configured(closure, world);
+        unknowns.extend(more);
+        configured = read;
+    }
     for path in executed.keys() {
         let program = dna.programs.iter().find(|program| program.path == *path);
         if program.is_some_and(|program| matches!(program.kind, Kind::Script(_))) {
@@ -290,10 +297,22 @@ fn joined(
         loads.insert(path.clone(), behavior.load.clone());
         syscalls.insert(path.clone(), behavior.syscalls.clone());
         merge::join(&mut all.capabilities, &behavior.capabilities);
-        merge::join(&mut all.listen, &shown(&behavior.listen, hidden, "listen", &mut lost));
-        merge::join(&mut all.connect, &shown(&behavior.connect, hidden, "connect", &mut lost));
-        merge::join(&mut all.write, &shown(&behavior.write, hidden, "write", &mut lost));
-        merge::join(&mut all.read, &shown(&behavior.read, hidden, "read", &mut lost));
+        let is_started = !is_own && closure.processes.iter().any(|process| process.program == *path);
+        let now = configured.program(path).filter(|_| is_started);
+        let mut listen = shown(&behavior.listen, hidden, "listen", &mut lost);
+        let mut connect = shown(&behavior.connect, hidden, "connect", &mut lost);
+        let mut write = shown(&behavior.write, hidden, "write", &mut lost);
+        let mut read = shown(&behavior.read, hidden, "read", &mut lost);
+        if let Some(now) = now {
+            started(&mut listen, &now.listen, hidden);
+            started(&mut connect, &now.connect, hidden);
+            started(&mut write, &now.write, hidden);
+            started(&mut read, &now.read, hidden);
+        }
+        merge::join(&mut all.listen, &listen);
+        merge::join(&mut all.connect, &connect);
+        merge::join(&mut all.write, &write);
+        merge::join(&mut all.read, &read);
     }
     let sureness = |path: &ImagePath| executed.get(path).map_or(Confidence::Possible, |known| known.confidence);
     let runs =
@@ -301,8 +320,6 @@ fn joined(
     all.load = merge::union_by(&loads, sureness);
     all.syscalls = phases::union(&syscalls, runs, sureness);
     if !mounted.is_empty() {
-        let (configured, more) = merge::configured(closure, world);
-        unknowns.extend(more);
         let mut claimed = Behavior::default();
         configured.add_all(Vec::new(), &mut claimed);
         merge::join(&mut all.listen, &laid_over(&claimed.listen, hidden));
@@ -339,6 +356,28 @@ fn shown<T: Clone>(
         !is_gone
     };
     items.iter().filter(|item| stays(item)).cloned().collect()
+}
+
+/// Puts what the arguments of now say in place of what those of the image's own start said. What is so by default stays, unless now
+/// something else is said and the default is not.
+fn started<T: Clone + PartialEq>(then: &mut Vec<Known<T>>, now: &[Known<T>], files: &BTreeMap<ImagePath, Laid>) {
+    let rests_on =
+        |item: &Known<T>, is: fn(&Evidence) -> bool| !item.evidence.is_empty() && item.evidence.iter().all(is);
+    let is_argument =
+        |item: &Known<T>| rests_on(item, |one| matches!(one, Evidence::Config { key } if key == COMMAND_LINE));
+    let is_default = |item: &Known<T>| {
+        rests_on(
+            item,
+            |one| matches!(one, Evidence::Binary { detail: Some(detail), .. } if detail.starts_with(DEFAULT)),
+        )
+    };
+    let is_laid = |item: &Known<T>| item.evidence.iter().any(|one| over(one, files).is_some());
+    let is_said = now.iter().any(|item| is_argument(item) || is_laid(item));
+    then.retain(|item| {
+        let is_so = now.iter().any(|other| other.what == item.what);
+        !is_argument(item) && (!is_default(item) || !is_said || is_so)
+    });
+    then.extend(now.iter().filter(|item| is_argument(item)).cloned());
 }
 
 /// The items that rest on the files laid over.
@@ -381,4 +420,8 @@ fn link(rootfs: &mut Rootfs, path: &str, target: &str) {
     }
 }
 
+/// The evidence of what arguments say.
+const COMMAND_LINE: &str = "command line";
+/// How evidence begins of what a server does where nothing says otherwise.
+const DEFAULT: &str = "default: ";
 const UNREADABLE: &str = "laid over by the deployment, and cannot be read";
