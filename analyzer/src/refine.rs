@@ -304,10 +304,10 @@ fn joined(
         let mut write = shown(&behavior.write, hidden, "write", &mut lost);
         let mut read = shown(&behavior.read, hidden, "read", &mut lost);
         if let Some(now) = now {
-            started(&mut listen, &now.listen, hidden);
-            started(&mut connect, &now.connect, hidden);
-            started(&mut write, &now.write, hidden);
-            started(&mut read, &now.read, hidden);
+            stays(&mut listen, &now.listen, hidden);
+            stays(&mut connect, &now.connect, hidden);
+            stays(&mut write, &now.write, hidden);
+            stays(&mut read, &now.read, hidden);
         }
         merge::join(&mut all.listen, &listen);
         merge::join(&mut all.connect, &connect);
@@ -319,14 +319,12 @@ fn joined(
         dna.programs.iter().filter(|program| executed.contains_key(&program.path)).flat_map(|program| &program.runs);
     all.load = merge::union_by(&loads, sureness);
     all.syscalls = phases::union(&syscalls, runs, sureness);
-    if !mounted.is_empty() {
-        let mut claimed = Behavior::default();
-        configured.add_all(Vec::new(), &mut claimed);
-        merge::join(&mut all.listen, &laid_over(&claimed.listen, hidden));
-        merge::join(&mut all.connect, &laid_over(&claimed.connect, hidden));
-        merge::join(&mut all.write, &laid_over(&claimed.write, hidden));
-        merge::join(&mut all.read, &laid_over(&claimed.read, hidden));
-    }
+    let mut claimed = Behavior::default();
+    configured.add_all(Vec::new(), &mut claimed);
+    merge::join(&mut all.listen, &said_now(&claimed.listen, hidden, is_own));
+    merge::join(&mut all.connect, &said_now(&claimed.connect, hidden, is_own));
+    merge::join(&mut all.write, &said_now(&claimed.write, hidden, is_own));
+    merge::join(&mut all.read, &said_now(&claimed.read, hidden, is_own));
     all.completeness = if is_whole { dna.behavior.completeness.clone() } else { exec_only(dna) };
     // What rested on a file that another, unreadable one now hides: nothing follows from what is left.
     for dimension in lost {
@@ -358,31 +356,30 @@ fn shown<T: Clone>(
     items.iter().filter(|item| stays(item)).cloned().collect()
 }
 
-/// Puts what the arguments of now say in place of what those of the image's own start said. What is so by default stays, unless now
-/// something else is said and the default is not.
-fn started<T: Clone + PartialEq>(then: &mut Vec<Known<T>>, now: &[Known<T>], files: &BTreeMap<ImagePath, Laid>) {
-    let rests_on =
-        |item: &Known<T>, is: fn(&Evidence) -> bool| !item.evidence.is_empty() && item.evidence.iter().all(is);
-    let is_argument =
-        |item: &Known<T>| rests_on(item, |one| matches!(one, Evidence::Config { key } if key == COMMAND_LINE));
+/// Leaves what does not rest on the arguments of the image's own start. What is so by default stays, unless something else is said now and
+/// the default is not.
+fn stays<T: Clone + PartialEq>(then: &mut Vec<Known<T>>, now: &[Known<T>], files: &BTreeMap<ImagePath, Laid>) {
     let is_default = |item: &Known<T>| {
-        rests_on(
-            item,
-            |one| matches!(one, Evidence::Binary { detail: Some(detail), .. } if detail.starts_with(DEFAULT)),
-        )
+        let is = |one: &Evidence| matches!(one, Evidence::Binary { detail: Some(detail), .. } if detail.starts_with(DEFAULT));
+        !item.evidence.is_empty() && item.evidence.iter().all(is)
     };
-    let is_laid = |item: &Known<T>| item.evidence.iter().any(|one| over(one, files).is_some());
-    let is_said = now.iter().any(|item| is_argument(item) || is_laid(item));
+    let is_said = !said_now(now, files, false).is_empty();
     then.retain(|item| {
         let is_so = now.iter().any(|other| other.what == item.what);
         !is_argument(item) && (!is_default(item) || !is_said || is_so)
     });
-    then.extend(now.iter().filter(|item| is_argument(item)).cloned());
 }
 
-/// The items that rest on the files laid over.
-fn laid_over<T: Clone>(items: &[Known<T>], files: &BTreeMap<ImagePath, Laid>) -> Vec<Known<T>> {
-    items.iter().filter(|item| item.evidence.iter().any(|one| over(one, files).is_some())).cloned().collect()
+/// The items that rest on the files laid over, or on other arguments than the image's own.
+fn said_now<T: Clone>(items: &[Known<T>], files: &BTreeMap<ImagePath, Laid>, is_own: bool) -> Vec<Known<T>> {
+    let is_laid = |item: &Known<T>| item.evidence.iter().any(|one| over(one, files).is_some());
+    items.iter().filter(|item| is_laid(item) || (!is_own && is_argument(item))).cloned().collect()
+}
+
+/// Whether an item rests on arguments alone.
+fn is_argument<T>(item: &Known<T>) -> bool {
+    let is = |one: &Evidence| matches!(one, Evidence::Config { key } if key == COMMAND_LINE);
+    !item.evidence.is_empty() && item.evidence.iter().all(is)
 }
 
 /// What lies over the file that evidence is in.
