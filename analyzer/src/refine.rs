@@ -7,7 +7,8 @@
 //!
 //! - a script of the image runs what its edges say; what it does with other arguments is an unknown;
 //! - a program that the image's own start never executes has no behavior in the DNA: its dimensions are not worked out;
-//! - a server that is told to read another file of the image keeps what it was configured to do.
+//! - a server that is told to read another file of the image keeps what it was configured to do; what rests on its arguments alone
+//!   is read from those of now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -422,3 +423,50 @@ const COMMAND_LINE: &str = "command line";
 /// How evidence begins of what a server does where nothing says otherwise.
 const DEFAULT: &str = "default: ";
 const UNREADABLE: &str = "laid over by the deployment, and cannot be read";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(port: u16, evidence: Evidence) -> Known<u16> {
+        Known {
+            what: port,
+            confidence: Confidence::Certain,
+            probability: None,
+            when: Vec::new(),
+            evidence: vec![evidence],
+        }
+    }
+
+    fn argument() -> Evidence {
+        Evidence::Config { key: COMMAND_LINE.to_owned() }
+    }
+
+    fn default() -> Evidence {
+        let path = "/usr/bin/server".parse().expect("a path");
+        Evidence::Binary { path, offset: None, layer: None, detail: Some(format!("{DEFAULT}port 11211")) }
+    }
+
+    fn file(path: &str) -> Evidence {
+        Evidence::File { path: path.parse().expect("a path"), line: None, layer: None, detail: None }
+    }
+
+    #[test]
+    fn arguments_of_now_count_in_place_of_those_of_then_and_a_default_while_nothing_else_is_said() {
+        let laid = BTreeMap::from([("/config".parse().expect("a path"), Laid::Empty)]);
+        let then = [known(8080, argument()), known(11211, default()), known(9000, file("/etc/server.conf"))];
+        let after = |now: &[Known<u16>]| {
+            let mut left = then.to_vec();
+            stays(&mut left, now, &laid);
+            left.extend(said_now(now, &laid, false));
+            left.iter().map(|item| item.what).collect::<Vec<_>>()
+        };
+        assert_eq!(after(&[known(7101, argument())]), [9000, 7101]);
+        assert_eq!(after(&[known(7101, file("/config/server.conf"))]), [9000, 7101]);
+        assert_eq!(after(&[known(11211, default()), known(7101, argument())]), [11211, 9000, 7101]);
+        assert_eq!(after(&[]), [11211, 9000]);
+        // Of the image's own start only what is laid over is news.
+        assert!(said_now(&[known(7101, argument())], &laid, true).is_empty());
+        assert_eq!(said_now(&[known(7101, file("/config/server.conf"))], &laid, true).len(), 1);
+    }
+}
