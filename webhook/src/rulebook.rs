@@ -356,7 +356,7 @@ pub struct Unread {
 }
 
 impl Unread {
-    /// Whether the cluster has no such kind, or the asker no right: what is left after another try.
+    /// Whether another try would end alike: the cluster has no such kind, or whoever asks no right.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         matches!(self.error.as_ref(), kube::Error::Api(answer) if answer.is_not_found() || answer.is_forbidden())
