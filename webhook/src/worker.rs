@@ -11,7 +11,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -76,6 +79,8 @@ pub(crate) struct Worker {
     nodes: ArcSwap<BTreeMap<String, Platform>>,
     /// ConfigMaps, as of the last look.
     maps: ArcSwap<Maps>,
+    /// That they cannot be listed was said.
+    is_told: AtomicBool,
     /// There is something to be done.
     filled: Notify,
     /// Nobody can tell which images are looked at more closely.
@@ -94,6 +99,7 @@ impl Worker {
             board: Mutex::default(),
             nodes: ArcSwap::default(),
             maps: ArcSwap::default(),
+            is_told: AtomicBool::new(false),
             filled: Notify::new(),
             salt: uuid::Uuid::now_v7(),
         }
@@ -221,10 +227,13 @@ impl Worker {
                     self.service.cluster.forget_config_map(namespace, name).await;
                 }
                 self.maps.store(Arc::new(maps));
+                self.is_told.store(false, Ordering::Relaxed);
             }
             Err(error) => {
                 metrics::counter!("mayfly_worker_looks_failed_total").increment(1);
-                debug!(%error, "ConfigMaps are not known anew");
+                if !self.is_told.swap(true, Ordering::Relaxed) {
+                    warn!(%error, "ConfigMaps cannot be listed: no change of them is seen");
+                }
             }
         }
     }
