@@ -112,6 +112,11 @@ fn given<'a>(users: &BTreeMap<u32, &'a ImagePath>, world: World<'_>) -> Vec<(&'a
 }
 
 impl Configured {
+    /// What a program is configured to do.
+    pub(crate) fn program(&self, path: &ImagePath) -> Option<&Claims> {
+        self.programs.get(path)
+    }
+
     /// Takes what the code of the executed programs writes and reads by constants; no claim is surer than its program.
     pub(crate) fn add_acts(&mut self, closure: &Closure, acts: &BTreeMap<ImagePath, Acts>) {
         for (program, acts) in acts {

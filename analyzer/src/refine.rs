@@ -7,7 +7,8 @@
 //!
 //! - a script of the image runs what its edges say; what it does with other arguments is an unknown;
 //! - a program that the image's own start never executes has no behavior in the DNA: its dimensions are not worked out;
-//! - a server that is told to read another file of the image keeps what it was configured to do.
+//! - a server that is told to read another file of the image keeps what it was configured to do; what rests on its arguments alone
+//!   is read from those of now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -109,17 +110,18 @@ pub fn answer(dna: &Dna, command: &[String], mounted: &Mounted, limits: &Limits)
         uid: dna.start.uid,
         cwd: dna.start.workdir.clone().unwrap_or_else(ImagePath::root),
         confidence: Confidence::Certain,
-        evidence: Evidence::Config { key: "command line".to_owned() },
+        evidence: Evidence::Config { key: COMMAND_LINE.to_owned() },
     };
     let closure = with_stack(|| closure::reach(&[launch], world, limits, &mut closure::Silent));
     unknowns.extend(closure.unknowns.iter().cloned());
     if closure.exec.is_empty() {
         let name = command.first().map(|name| dna::redact(name).into_owned()).unwrap_or_default();
         let why = format!("`{name}` is no executable file of the image");
-        unknowns.insert(Unknown { place: "command line".to_owned(), subject: Subject::Start, why });
+        unknowns.insert(Unknown { place: COMMAND_LINE.to_owned(), subject: Subject::Start, why });
     }
     let executed = executed(dna, command, mounted, &env, &closure, &mut unknowns);
-    let behavior = joined(dna, mounted, &closure, &executed, world, &mut unknowns);
+    let is_own = command == dna.start.argv;
+    let behavior = joined(dna, (mounted, is_own), &closure, &executed, world, &mut unknowns);
     Answer { behavior, unknowns: unknowns.into_iter().collect() }
 }
 
@@ -263,10 +265,10 @@ fn may_hold(
     }
 }
 
-/// The behavior of all that is executed: each program's own, and what the files laid over configure.
+/// The behavior of all that is executed: each program's own, and what the files laid over and the arguments of now configure.
 fn joined(
     dna: &Dna,
-    mounted: &Mounted,
+    (mounted, is_own): (&Mounted, bool),
     closure: &Closure,
     executed: &BTreeMap<ImagePath, Known<Exec>>,
     world: World<'_>,
@@ -276,6 +278,12 @@ fn joined(
     let mut is_whole = !executed.is_empty();
     let (hidden, mut lost) = (&mounted.files, BTreeSet::new());
     let (mut loads, mut syscalls) = (BTreeMap::new(), BTreeMap::new());
+    let mut configured = merge::Configured::default();
+    if !mounted.is_empty() || !is_own {
+        let (read, more) = merge::configured(closure, world);
+        unknowns.extend(more);
+        configured = read;
+    }
     for path in executed.keys() {
         let program = dna.programs.iter().find(|program| program.path == *path);
         if program.is_some_and(|program| matches!(program.kind, Kind::Script(_))) {
@@ -290,26 +298,34 @@ fn joined(
         loads.insert(path.clone(), behavior.load.clone());
         syscalls.insert(path.clone(), behavior.syscalls.clone());
         merge::join(&mut all.capabilities, &behavior.capabilities);
-        merge::join(&mut all.listen, &shown(&behavior.listen, hidden, "listen", &mut lost));
-        merge::join(&mut all.connect, &shown(&behavior.connect, hidden, "connect", &mut lost));
-        merge::join(&mut all.write, &shown(&behavior.write, hidden, "write", &mut lost));
-        merge::join(&mut all.read, &shown(&behavior.read, hidden, "read", &mut lost));
+        let is_started = !is_own && closure.processes.iter().any(|process| process.program == *path);
+        let now = configured.program(path).filter(|_| is_started);
+        let mut listen = shown(&behavior.listen, hidden, "listen", &mut lost);
+        let mut connect = shown(&behavior.connect, hidden, "connect", &mut lost);
+        let mut write = shown(&behavior.write, hidden, "write", &mut lost);
+        let mut read = shown(&behavior.read, hidden, "read", &mut lost);
+        if let Some(now) = now {
+            stays(&mut listen, &now.listen, hidden);
+            stays(&mut connect, &now.connect, hidden);
+            stays(&mut write, &now.write, hidden);
+            stays(&mut read, &now.read, hidden);
+        }
+        merge::join(&mut all.listen, &listen);
+        merge::join(&mut all.connect, &connect);
+        merge::join(&mut all.write, &write);
+        merge::join(&mut all.read, &read);
     }
     let sureness = |path: &ImagePath| executed.get(path).map_or(Confidence::Possible, |known| known.confidence);
     let runs =
         dna.programs.iter().filter(|program| executed.contains_key(&program.path)).flat_map(|program| &program.runs);
     all.load = merge::union_by(&loads, sureness);
     all.syscalls = phases::union(&syscalls, runs, sureness);
-    if !mounted.is_empty() {
-        let (configured, more) = merge::configured(closure, world);
-        unknowns.extend(more);
-        let mut claimed = Behavior::default();
-        configured.add_all(Vec::new(), &mut claimed);
-        merge::join(&mut all.listen, &laid_over(&claimed.listen, hidden));
-        merge::join(&mut all.connect, &laid_over(&claimed.connect, hidden));
-        merge::join(&mut all.write, &laid_over(&claimed.write, hidden));
-        merge::join(&mut all.read, &laid_over(&claimed.read, hidden));
-    }
+    let mut claimed = Behavior::default();
+    configured.add_all(Vec::new(), &mut claimed);
+    merge::join(&mut all.listen, &said_now(&claimed.listen, hidden, is_own));
+    merge::join(&mut all.connect, &said_now(&claimed.connect, hidden, is_own));
+    merge::join(&mut all.write, &said_now(&claimed.write, hidden, is_own));
+    merge::join(&mut all.read, &said_now(&claimed.read, hidden, is_own));
     all.completeness = if is_whole { dna.behavior.completeness.clone() } else { exec_only(dna) };
     // What rested on a file that another, unreadable one now hides: nothing follows from what is left.
     for dimension in lost {
@@ -341,9 +357,30 @@ fn shown<T: Clone>(
     items.iter().filter(|item| stays(item)).cloned().collect()
 }
 
-/// The items that rest on the files laid over.
-fn laid_over<T: Clone>(items: &[Known<T>], files: &BTreeMap<ImagePath, Laid>) -> Vec<Known<T>> {
-    items.iter().filter(|item| item.evidence.iter().any(|one| over(one, files).is_some())).cloned().collect()
+/// Leaves what does not rest on the arguments of the image's own start. What is so by default stays, unless something else is said now and
+/// the default is not.
+fn stays<T: Clone + PartialEq>(then: &mut Vec<Known<T>>, now: &[Known<T>], files: &BTreeMap<ImagePath, Laid>) {
+    let is_default = |item: &Known<T>| {
+        let is = |one: &Evidence| matches!(one, Evidence::Binary { detail: Some(detail), .. } if detail.starts_with(DEFAULT));
+        !item.evidence.is_empty() && item.evidence.iter().all(is)
+    };
+    let is_said = !said_now(now, files, false).is_empty();
+    then.retain(|item| {
+        let is_so = now.iter().any(|other| other.what == item.what);
+        !is_argument(item) && (!is_default(item) || !is_said || is_so)
+    });
+}
+
+/// The items that rest on the files laid over, or on other arguments than the image's own.
+fn said_now<T: Clone>(items: &[Known<T>], files: &BTreeMap<ImagePath, Laid>, is_own: bool) -> Vec<Known<T>> {
+    let is_laid = |item: &Known<T>| item.evidence.iter().any(|one| over(one, files).is_some());
+    items.iter().filter(|item| is_laid(item) || (!is_own && is_argument(item))).cloned().collect()
+}
+
+/// Whether an item rests on arguments alone.
+fn is_argument<T>(item: &Known<T>) -> bool {
+    let is = |one: &Evidence| matches!(one, Evidence::Config { key } if key == COMMAND_LINE);
+    !item.evidence.is_empty() && item.evidence.iter().all(is)
 }
 
 /// What lies over the file that evidence is in.
@@ -381,4 +418,55 @@ fn link(rootfs: &mut Rootfs, path: &str, target: &str) {
     }
 }
 
+/// The evidence of what arguments say.
+const COMMAND_LINE: &str = "command line";
+/// How evidence begins of what a server does where nothing says otherwise.
+const DEFAULT: &str = "default: ";
 const UNREADABLE: &str = "laid over by the deployment, and cannot be read";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(port: u16, evidence: Evidence) -> Known<u16> {
+        Known {
+            what: port,
+            confidence: Confidence::Certain,
+            probability: None,
+            when: Vec::new(),
+            evidence: vec![evidence],
+        }
+    }
+
+    fn argument() -> Evidence {
+        Evidence::Config { key: COMMAND_LINE.to_owned() }
+    }
+
+    fn default() -> Evidence {
+        let path = "/usr/bin/server".parse().expect("a path");
+        Evidence::Binary { path, offset: None, layer: None, detail: Some(format!("{DEFAULT}port 11211")) }
+    }
+
+    fn file(path: &str) -> Evidence {
+        Evidence::File { path: path.parse().expect("a path"), line: None, layer: None, detail: None }
+    }
+
+    #[test]
+    fn arguments_of_now_count_in_place_of_those_of_then_and_a_default_while_nothing_else_is_said() {
+        let laid = BTreeMap::from([("/config".parse().expect("a path"), Laid::Empty)]);
+        let then = [known(8080, argument()), known(11211, default()), known(9000, file("/etc/server.conf"))];
+        let after = |now: &[Known<u16>]| {
+            let mut left = then.to_vec();
+            stays(&mut left, now, &laid);
+            left.extend(said_now(now, &laid, false));
+            left.iter().map(|item| item.what).collect::<Vec<_>>()
+        };
+        assert_eq!(after(&[known(7101, argument())]), [9000, 7101]);
+        assert_eq!(after(&[known(7101, file("/config/server.conf"))]), [9000, 7101]);
+        assert_eq!(after(&[known(11211, default()), known(7101, argument())]), [11211, 9000, 7101]);
+        assert_eq!(after(&[]), [11211, 9000]);
+        // Of the image's own start only what is laid over is news.
+        assert!(said_now(&[known(7101, argument())], &laid, true).is_empty());
+        assert_eq!(said_now(&[known(7101, file("/config/server.conf"))], &laid, true).len(), 1);
+    }
+}

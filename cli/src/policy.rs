@@ -175,6 +175,19 @@ impl Judges {
 
     /// A service with the rules of these files.
     async fn service(&self, rules: &[PathBuf], own_namespace: Option<&str>) -> anyhow::Result<Service> {
+        let (service, problems) = self.armed(self::rules(rules)?, own_namespace).await?;
+        match problems.first() {
+            Some(problem) => bail!("{problem}"),
+            None => Ok(service),
+        }
+    }
+
+    /// A service with these rules; and what is not in force as it is written.
+    async fn armed(
+        &self,
+        rules: policies::Rules,
+        own_namespace: Option<&str>,
+    ) -> anyhow::Result<(Service, Vec<String>)> {
         let settings = service::Settings {
             cluster: String::new(),
             own_namespace: own_namespace.map(str::to_owned),
@@ -182,17 +195,14 @@ impl Judges {
             inline_bytes: u64::MAX,
         };
         let service = Service::new(Arc::clone(&self.gatherer), self.cluster.clone(), None, None, settings);
-        let rules = self::rules(rules)?;
         let beside = match self.cluster.client() {
             Some(_) => self.cluster.beside(&rules, own_namespace).await.map_err(anyhow::Error::msg)?,
             None => beside_of(&rules, &self.documents),
         };
         let book = Rulebook::new(rules, Vec::new(), &beside, Timestamp::now());
-        if let Some(problem) = book.problems.first() {
-            bail!("{problem}");
-        }
+        let problems = book.problems.clone();
         service.arm(book);
-        Ok(service)
+        Ok((service, problems))
     }
 
     fn deadline(&self) -> Instant {

@@ -65,6 +65,11 @@ impl Cluster {
         command
     }
 
+    /// What a command begins with that is to run in the cluster's network.
+    pub fn network(&self) -> Vec<String> {
+        ["nsenter", "-t", &self.init.to_string(), "-n"].map(str::to_owned).to_vec()
+    }
+
     /// `kubectl` with these arguments.
     pub fn kubectl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
         run(self.inside("kubectl").args(arguments))

@@ -4,10 +4,14 @@
 
 #[path = "cluster/api.rs"]
 mod api;
+#[path = "cluster/configured.rs"]
+mod configured;
 #[path = "cluster/failures.rs"]
 mod failures;
 #[path = "cluster/load.rs"]
 mod load;
+#[path = "cluster/replicas.rs"]
+mod replicas;
 #[path = "cluster/reviews.rs"]
 mod reviews;
 #[path = "cluster/running.rs"]
@@ -42,13 +46,17 @@ const SCENARIOS: &[(&str, Scenario)] = scenarios! {
         a_dry_run_is_answered_and_leaves_nothing, few_may_exempt_a_namespace;
     running: many_pods_of_an_image_that_was_never_seen_cost_one_look;
     api: the_manifests_are_taken_as_they_are_shipped, bad_rules_are_refused_by_the_api_server,
-        rules_and_exceptions_of_the_cluster_take_effect_without_a_restart,
+        rules_and_exceptions_of_the_cluster_take_effect_without_a_restart, what_became_of_a_rule_stands_in_its_status,
+        a_plan_is_held_against_the_rules_of_the_cluster,
         no_kind_of_the_api_server_carries_an_image_that_is_not_read;
+    configured: a_script_that_changes_counts_at_once_and_a_variable_from_the_next_start,
+        real_servers_are_bound_again_when_their_configuration_changes;
     vouched: a_private_image_is_for_those_whose_secret_opens_it, signatures_and_attested_dnas_count_by_who_made_them;
     running: a_thousand_pods_on_nodes_that_are_not_there_are_all_reviewed;
     failures: without_an_answer_the_failure_policy_decides;
     api: the_service_account_s_rights_were_enough;
     failures: installed_as_shipped_its_certificate_and_replicas_are_exchanged_under_load;
+    replicas: replicas_share_a_ledger_and_one_is_killed_under_load;
 };
 
 fn main() -> ExitCode {

@@ -205,6 +205,17 @@ impl Cluster {
         self.namespaces.invalidate(name).await;
     }
 
+    /// Whether ConfigMaps of the cluster may be read.
+    #[must_use]
+    pub fn reads_config_maps(&self) -> bool {
+        self.client.is_some() && self.may.config_maps
+    }
+
+    /// A ConfigMap that was changed: what is kept of it no longer holds.
+    pub async fn forget_config_map(&self, namespace: &str, name: &str) {
+        self.maps.invalidate(&(namespace.to_owned(), name.to_owned())).await;
+    }
+
     /// Platforms that a pod may land on, by its node selector and affinity and by the nodes there are; none: not known.
     #[must_use]
     pub fn platforms(&self, pod: &PodSpec) -> Option<Vec<Platform>> {

@@ -10,10 +10,14 @@ use std::{
 
 use dna::{Cause, Digest, Gap, PodSpec};
 use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, TypeMeta},
+};
 use oci::registry::{Host, Mirror, PullSecret};
 use policies::{
     AcceptedSigner, Matching, Material, Needs, Review, Rules,
-    kinds::{Evidence, Identity, ObjectRef, RegistryAccessSpec},
+    kinds::{API_VERSION, Evidence, Identity, ObjectRef, RegistryAccessSpec},
 };
 use serde_json::Value;
 use trust::{PublicKey, Root, Signer, Text, Who};
@@ -289,6 +293,19 @@ pub fn yaml_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 pub struct Objects {
     /// Rules as they loaded last, by kind, namespace and name.
     good: BTreeMap<[String; 3], Value>,
+    /// What became of each object that was read last.
+    pub standings: Vec<Standing>,
+}
+
+/// What became of an object of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The object, as it was read.
+    pub object: Value,
+    /// Why it does not load; none: it does.
+    pub errors: Vec<String>,
+    /// It does not load, and is in force as it was before.
+    pub is_as_before: bool,
 }
 
 impl Objects {
@@ -299,16 +316,23 @@ impl Objects {
         let mut problems: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let mut good = BTreeMap::new();
         let mut chosen = Vec::new();
+        self.standings.clear();
         for object in objects {
             let key = key(object);
             let [kind, ..] = &key;
             let is_rule = kind.ends_with("ImageRule");
-            let loads = errors.is_empty() || Rules::from_objects([object]).1.is_empty();
+            let failed = if errors.is_empty() { Vec::new() } else { Rules::from_objects([object]).1 };
+            let loads = failed.is_empty();
             let of_before = self.good.remove(&key).filter(|_| !loads);
             if let Some(before) = &of_before {
                 problems.push(format!("{}: it stays in force as it was before", key.join(" ").replace("  ", " ")));
                 chosen.push(before.clone());
             }
+            self.standings.push(Standing {
+                object: object.clone(),
+                errors: failed.iter().map(ToString::to_string).collect(),
+                is_as_before: of_before.is_some(),
+            });
             let as_it_is = loads.then(|| object.clone());
             chosen.extend(as_it_is.clone());
             if let Some(object) = of_before.or(as_it_is).filter(|_| is_rule) {
@@ -322,6 +346,46 @@ impl Objects {
         (rules, problems)
     }
 }
+
+/// Objects of a kind are not known.
+#[derive(Debug, thiserror::Error)]
+#[error("objects of kind {kind}: {error}")]
+pub struct Unread {
+    kind: &'static str,
+    error: Box<kube::Error>,
+}
+
+impl Unread {
+    /// Whether another try would end alike: the cluster has no such kind, or whoever asks no right.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.error.as_ref(), kube::Error::Api(answer) if answer.is_not_found() || answer.is_forbidden())
+    }
+}
+
+/// The objects of a cluster that say what is in force.
+///
+/// # Errors
+/// [`Unread`]: which kind the API server would not list, and why.
+pub async fn objects(client: &Client) -> Result<Vec<Value>, Unread> {
+    let mut objects: Vec<Value> = Vec::new();
+    for kind in KINDS {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mayfly.dev", "v1alpha1", kind));
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        // From the API server's memory: it is asked often.
+        let failed = |error: kube::Error| Unread { kind, error: Box::new(error) };
+        let listed = api.list(&ListParams::default().match_any()).await.map_err(failed)?;
+        for mut object in listed.items {
+            // Items of a list do not say what they are.
+            object.types = Some(TypeMeta { api_version: API_VERSION.to_owned(), kind: kind.to_owned() });
+            objects.push(serde_json::to_value(object).map_err(|error| failed(kube::Error::SerdeError(error)))?);
+        }
+    }
+    Ok(objects)
+}
+
+/// Kinds of rules and what belongs to them.
+const KINDS: [&str; 5] = ["ClusterImageRule", "ImageRule", "RuleException", "SignerTrust", "RegistryAccess"];
 
 /// What an object is called: its kind, namespace and name.
 fn key(object: &Value) -> [String; 3] {
@@ -354,6 +418,8 @@ mod tests {
             let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "imaeg.pinned")]);
             assert_eq!(versions(&rules), before);
             assert!(problems.iter().any(|problem| problem.contains("ClusterImageRule two: it stays")), "{problems:?}");
+            let [one, two] = &*objects.standings else { panic!("of each object: {:?}", objects.standings) };
+            assert!(one.errors.is_empty() && two.is_as_before && two.errors.len() == 1, "{two:?}");
         }
         // Deleted, and made anew with the same mistake: there is nothing that it was before.
         let (rules, _) = objects.read(&[rule("one", "true")]);

@@ -5,15 +5,10 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time
 use dna::{Limits, RuntimeFacts};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use kube::{
-    Api, Client,
-    api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
-};
+use kube::Client;
 use lineage::{Ledger, Recorder, RecorderOptions, Retention};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use oci::registry;
-use policies::Rules;
-use serde_json::Value;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -272,7 +267,12 @@ impl Source {
     /// Reads all there is and puts it in force. What cannot be read leaves what was in force.
     async fn read(&mut self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
         let (rules, problems) = match (self.cluster.client().cloned(), self.files.is_empty()) {
-            (Some(client), true) => self.of_cluster(&client).await.map_err(|error| vec![error])?,
+            (Some(client), true) => {
+                let objects = rulebook::objects(&client).await.map_err(|unread| vec![unread.to_string()])?;
+                let read = self.objects.read(&objects);
+                service.standings.store(Arc::new(std::mem::take(&mut self.objects.standings)));
+                read
+            }
             _ => (rulebook::from_files(&self.files)?, Vec::new()),
         };
         let beside = self.cluster.beside(&rules, self.own_namespace.as_deref()).await;
@@ -319,29 +319,7 @@ impl Source {
             }
         }
     }
-
-    async fn of_cluster(&mut self, client: &Client) -> Result<(Rules, Vec<String>), String> {
-        let mut objects: Vec<Value> = Vec::new();
-        for kind in KINDS {
-            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mayfly.dev", "v1alpha1", kind));
-            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-            // From the API server's memory: it is asked often.
-            let listed = api.list(&ListParams::default().match_any()).await;
-            let listed = listed.map_err(|error| format!("objects of kind {kind}: {error}"))?;
-            for mut object in listed.items {
-                object.types = Some(kube::api::TypeMeta {
-                    api_version: policies::kinds::API_VERSION.to_owned(),
-                    kind: kind.to_owned(),
-                });
-                objects.push(serde_json::to_value(object).map_err(|error| format!("objects of kind {kind}: {error}"))?);
-            }
-        }
-        Ok(self.objects.read(&objects))
-    }
 }
-
-/// Kinds of rules and what belongs to them.
-const KINDS: [&str; 5] = ["ClusterImageRule", "ImageRule", "RuleException", "SignerTrust", "RegistryAccess"];
 
 /// Time to write what is still in memory.
 const LAST_WRITES: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use dna::{Fact, PodSpec, Role, SubjectFacts};
 use jiff::Timestamp;
 use lineage::{Binding, DecisionImage, Document, Recorder};
@@ -26,7 +26,7 @@ use crate::{
     gather::{Gatherer, Origins, Pod, Wanted},
     packed::Packed,
     review::{self, Response, Status},
-    rulebook::{self, Rulebook},
+    rulebook::{self, Rulebook, Standing},
     traces,
     worker::Template,
 };
@@ -35,6 +35,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Service {
     pub(crate) rulebook: ArcSwapOption<Rulebook>,
+    /// What became of the objects that rules were read of last.
+    pub(crate) standings: ArcSwap<Vec<Standing>>,
     pub(crate) gatherer: Arc<Gatherer>,
     pub(crate) cluster: Cluster,
     pub(crate) recorder: Option<Arc<Recorder>>,
@@ -70,9 +72,10 @@ impl Service {
         serving: Option<certs::Serving>,
         settings: Settings,
     ) -> Self {
-        let (rulebook, ahead, packed) = (ArcSwapOption::empty(), OnceLock::new(), Packed::default());
+        let (rulebook, standings) = (ArcSwapOption::empty(), ArcSwap::default());
+        let (ahead, packed) = (OnceLock::new(), Packed::default());
         let watch = Watch::new(RULE_LIMIT);
-        Self { rulebook, gatherer, cluster, recorder, settings, serving, ahead, packed, watch }
+        Self { rulebook, standings, gatherer, cluster, recorder, settings, serving, ahead, packed, watch }
     }
 
     /// Puts rules in force.

@@ -11,7 +11,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,7 @@ use crate::service::{EXEMPT, Service};
 mod ahead;
 mod board;
 mod compare;
+mod configuration;
 mod cover;
 mod decide;
 mod election;
@@ -38,12 +42,14 @@ mod facts;
 pub(crate) mod fake;
 mod report;
 mod running;
+mod status;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use ahead::{Template, listen, run as run_ahead};
 
 use board::{Board, Job, Scope};
+use configuration::Maps;
 use election::Election;
 use report::Reports;
 use running::Cluster;
@@ -71,6 +77,10 @@ pub(crate) struct Worker {
     board: Mutex<Board>,
     /// The platform of each node, as of the last look.
     nodes: ArcSwap<BTreeMap<String, Platform>>,
+    /// ConfigMaps, as of the last look.
+    maps: ArcSwap<Maps>,
+    /// That they cannot be listed was said.
+    is_told: AtomicBool,
     /// There is something to be done.
     filled: Notify,
     /// Nobody can tell which images are looked at more closely.
@@ -88,6 +98,8 @@ impl Worker {
             reports: client.map(|client| tokio::sync::Mutex::new(Reports::new(client))),
             board: Mutex::default(),
             nodes: ArcSwap::default(),
+            maps: ArcSwap::default(),
+            is_told: AtomicBool::new(false),
             filled: Notify::new(),
             salt: uuid::Uuid::now_v7(),
         }
@@ -119,7 +131,8 @@ impl Worker {
     }
 
     async fn work(&self) {
-        future::join4(self.keep_looking(), self.keep_doing(false), self.keep_doing(true), self.keep_tidy()).await;
+        let doing = future::join(self.keep_doing(false), self.keep_doing(true));
+        future::join4(self.keep_looking(), doing, self.keep_tidy(), self.keep_telling()).await;
         // Without a cluster and a ledger there is nothing to do, which is no reason to begin again.
         future::pending().await
     }
@@ -148,9 +161,12 @@ impl Worker {
 
     async fn look(&self, cluster: &Cluster) -> Result<(), kube::Error> {
         let book = self.service.rulebook.load_full();
+        self.look_at_configuration(cluster).await;
+        let maps = self.maps.load_full();
         let scope = Scope {
             book: book.as_ref().map(|book| &book.digest),
             binds: book.is_some() && self.ledger.is_some() && self.service.recorder.is_some(),
+            maps: &maps,
             time: Timestamp::now(),
             now: Instant::now(),
         };
@@ -197,6 +213,29 @@ impl Worker {
         self.settle().await;
         self.measure();
         Ok(())
+    }
+
+    /// Finds which ConfigMaps were changed, in one list of their names. What is not known anew stays as it was.
+    async fn look_at_configuration(&self, cluster: &Cluster) {
+        if !self.service.cluster.reads_config_maps() {
+            return;
+        }
+        match cluster.config_maps().await {
+            Ok(maps) => {
+                // What is kept of one must not be older than what is known of it here.
+                for (namespace, name) in maps.changed_since(&self.maps.load()) {
+                    self.service.cluster.forget_config_map(namespace, name).await;
+                }
+                self.maps.store(Arc::new(maps));
+                self.is_told.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                metrics::counter!("mayfly_worker_looks_failed_total").increment(1);
+                if !self.is_told.swap(true, Ordering::Relaxed) {
+                    warn!(%error, "ConfigMaps cannot be listed: no change of them is seen");
+                }
+            }
+        }
     }
 
     /// Finds what was admitted without all facts, and has it decided again while it runs.
@@ -250,6 +289,9 @@ impl Worker {
                         debug!(why, namespace = named.namespace, pod = named.name, "a running pod is not bound yet");
                     });
                     self.board().covered(&named, face, is_covered.is_ok(), Instant::now());
+                    if is_covered.is_ok_and(|is_other| is_other) {
+                        self.board().ask(&named);
+                    }
                 }
                 Some(Job::Decide(variant, named)) => {
                     let decided = self.decide(cluster, &variant, &named).await;

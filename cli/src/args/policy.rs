@@ -78,7 +78,7 @@ pub(crate) struct Plan {
     /// Rule files, or folders of them
     #[arg(value_name = "RULES", required = true)]
     pub(crate) rules: Vec<PathBuf>,
-    /// Rules that are in force now, files or folders: what changes against them is told too
+    /// Rules that are in force now, files or folders: what changes against them is told too [default: the cluster's]
     #[arg(long, value_name = "PATH")]
     pub(crate) against: Vec<PathBuf>,
     /// Manifests of what runs, files or folders, in place of a cluster

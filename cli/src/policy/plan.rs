@@ -20,6 +20,7 @@ use webhook::{
     Judged,
     cluster::{Cluster, Permissions},
     listing::is_top,
+    rulebook,
     service::Service,
 };
 
@@ -169,7 +170,7 @@ async fn made(args: &args::Plan) -> anyhow::Result<Plan> {
     let judges = Judges::new(&args.gathering, cluster.clone(), documents.clone())?;
     let after = Arc::new(judges.service(&args.rules, own).await?);
     let before = match args.against.as_slice() {
-        [] => None,
+        [] => in_force(&cluster, &judges, own).await?.map(Arc::new),
         paths => Some(Arc::new(judges.service(paths, own).await?)),
     };
     let subjects = subjects(args, &cluster, documents, judges.deadline()).await?;
@@ -222,6 +223,33 @@ async fn made(args: &args::Plan) -> anyhow::Result<Plan> {
         (now.is_none(), worst(|place| place.everywhere), std::cmp::Reverse(finding.workloads.len()))
     });
     Ok(plan)
+}
+
+/// The rules of the cluster, as its webhook has them in force; none where there is none to compare with.
+async fn in_force(cluster: &Cluster, judges: &Judges, own: Option<&str>) -> anyhow::Result<Option<Service>> {
+    let Some(client) = cluster.client() else { return Ok(None) };
+    let without = |why: &str| {
+        output::say(&format!(
+            "mayfly: {why}: nothing is compared with what is in force now; --against takes its rules from files"
+        ));
+        Ok(None)
+    };
+    let objects = match rulebook::objects(client).await {
+        Ok(objects) => objects,
+        Err(unread) if unread.is_lasting() => return without(&unread.to_string()),
+        Err(unread) => return Err(unread).context("it is not known what is in force now"),
+    };
+    let (rules, mut problems) = rulebook::Objects::default().read(&objects);
+    if rules.is_empty() && problems.is_empty() {
+        return without("the cluster has no rules");
+    }
+    let (service, others) = judges.armed(rules, own).await?;
+    problems.extend(others);
+    for problem in &problems {
+        // The webhook may hold on to what it was before, which only it knows.
+        output::say(&format!("mayfly: of what is in force, this is not taken as it is written: {}", clean(problem)));
+    }
+    Ok(Some(service))
 }
 
 /// The workloads that stand for themselves, each with its namespace.

@@ -27,20 +27,16 @@ pub fn crds_yaml() -> String {
 }
 
 fn crd(kind: &str, plural: &str, is_namespaced: bool, spec: Value) -> Value {
-    let age = json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"});
-    let columns = match kind {
-        "RuleException" => vec![
-            json!({"name": "Expires", "type": "string", "jsonPath": ".spec.expires"}),
-            json!({"name": "Reason", "type": "string", "jsonPath": ".spec.reason"}),
-            age,
-        ],
-        "ImageRule" | "ClusterImageRule" => vec![
-            json!({"name": "Actions", "type": "string", "jsonPath": ".spec.actions"}),
-            json!({"name": "Enforcement", "type": "string", "jsonPath": ".spec.enforcement"}),
-            age,
-        ],
-        _ => vec![age],
-    };
+    let text = |name: &str, path: &str| json!({"name": name, "type": "string", "jsonPath": path});
+    let mut columns = vec![text("Status", r#".status.conditions[?(@.type=="Ready")].reason"#)];
+    match kind {
+        "RuleException" => columns.extend([text("Expires", ".spec.expires"), text("Reason", ".spec.reason")]),
+        "ImageRule" | "ClusterImageRule" => {
+            columns.extend([text("Actions", ".spec.actions"), text("Enforcement", ".spec.enforcement")]);
+        }
+        _ => {}
+    }
+    columns.push(json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}));
     let schema = json!({
         "type": "object",
         "required": ["spec"],
@@ -49,7 +45,7 @@ fn crd(kind: &str, plural: &str, is_namespaced: bool, spec: Value) -> Value {
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "status": status(),
         },
     });
     json!({
@@ -74,6 +70,41 @@ fn crd(kind: &str, plural: &str, is_namespaced: bool, spec: Value) -> Value {
                 "subresources": {"status": {}},
                 "additionalPrinterColumns": columns,
             }],
+        },
+    })
+}
+
+/// What the webhook says of an object. Source: Kubernetes, `metav1.Condition`.
+fn status() -> Value {
+    let text =
+        |description: &str, length: u64| json!({"type": "string", "maxLength": length, "description": description});
+    let generation = json!({"type": "integer", "format": "int64", "minimum": 0,
+        "description": "The `metadata.generation` that this is about."});
+    json!({
+        "type": "object",
+        "description": "What became of it; the webhook writes it.",
+        "properties": {
+            "observedGeneration": generation,
+            "conditions": {
+                "type": "array",
+                "maxItems": 8,
+                "description": "`Loaded`: it loads as it is written. `Ready`: it is in force.",
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+                "items": {
+                    "type": "object",
+                    "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+                    "properties": {
+                        "type": text("Which.", 316),
+                        "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so."},
+                        "reason": text("Why, a word.", 1024),
+                        "message": text("Why, for people: what does not load, where, and what to do.", 32768),
+                        "observedGeneration": generation,
+                        "lastTransitionTime": {"type": "string", "format": "date-time",
+                            "description": "When `status` became what it is."},
+                    },
+                },
+            },
         },
     })
 }
@@ -165,6 +196,8 @@ mod tests {
             "additionalProperties",
             "required",
             "type",
+            "x-kubernetes-list-map-keys",
+            "x-kubernetes-list-type",
             "x-kubernetes-validations",
             "x-kubernetes-preserve-unknown-fields",
         ];
@@ -189,6 +222,8 @@ mod tests {
             let name = crd.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
             let spec = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").expect("a spec");
             assert_structural(spec, &name);
+            let status = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status").expect("a status");
+            assert_structural(status, &name);
             let properties = spec.get("properties").and_then(Value::as_object).expect("fields");
             assert!(properties.values().all(|field| field.get("description").is_some()), "{name}");
         }

@@ -1,11 +1,11 @@
 //! What the API server itself takes: the manifests as they are shipped, the kinds of rules, and what it says of its own kinds.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use serde_json::{Value, json};
-use tests::{Carrier, carriers};
+use tests::{Carrier, Output, carriers, mayfly_path, run};
 
-use crate::world::{BUSYBOX, OWN, World, pod, sleeping, wait};
+use crate::world::{BUSYBOX, OWN, RULES, World, pod, sleeping, wait};
 
 pub(crate) fn the_manifests_are_taken_as_they_are_shipped(world: &World) {
     let base = format!("{}/base", world.deploy("shipped", ""));
@@ -25,6 +25,7 @@ pub(crate) fn the_manifests_are_taken_as_they_are_shipped(world: &World) {
         world.cluster.kubectl([&["auth", "can-i"], words, &[account.as_str()]].concat()).text().trim() == "yes"
     };
     assert!(may(&["get", "pods", "-A"]) && may(&["list", "clusterimagerules.mayfly.dev"]));
+    assert!(may(&["update", "imagerules.mayfly.dev", "--subresource=status", "-A"]));
     for words in [
         &["create", "pods", "-n", OWN][..],
         &["delete", "pods", "-n", "before"],
@@ -33,6 +34,8 @@ pub(crate) fn the_manifests_are_taken_as_they_are_shipped(world: &World) {
         &["update", "secrets/other", "-n", OWN],
         &["create", "clusterimagerules.mayfly.dev"],
         &["create", "ruleexceptions.mayfly.dev"],
+        &["update", "clusterimagerules.mayfly.dev"],
+        &["patch", "clusterimagerules.mayfly.dev", "--subresource=status"],
         &["patch", "validatingwebhookconfigurations/other"],
         &["delete", "validatingwebhookconfigurations/mayfly"],
         &["update", "namespaces"],
@@ -151,6 +154,102 @@ pub(crate) fn rules_and_exceptions_of_the_cluster_take_effect_without_a_restart(
     world.cluster.kubectl(["delete", "clusterimagerule", "none-live"]).ok();
     problems(false);
     world.until_decided(&tried, None);
+}
+
+pub(crate) fn what_became_of_a_rule_stands_in_its_status(world: &World) {
+    let apply = |expression: &str| {
+        let rule = json!({"apiVersion": "mayfly.dev/v1alpha1", "kind": "ClusterImageRule", "metadata": {"name": "told"},
+            "spec": {"match": {"namespaces": {"names": ["nowhere"]}}, "actions": ["Deny"],
+                "validations": [{"name": "one", "expression": expression}]}});
+        world.cluster.kubectl_with(&["apply"], &rule).ok();
+    };
+    let told = |reason: &str| {
+        wait(60, &format!("it is told as {reason}"), || {
+            let rule = world.cluster.kubectl(["get", "clusterimagerule", "told", "-o", "json"]).ok().json();
+            let conditions = rule["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let is_now = rule["status"]["observedGeneration"] == rule["metadata"]["generation"];
+            let is_so = is_now && conditions.iter().any(|one| one["type"] == "Ready" && one["reason"] == reason);
+            let loaded = conditions.iter().find(|one| one["type"] == "Loaded").cloned();
+            loaded.filter(|_| is_so).ok_or_else(|| format!("{:#}", rule["status"]))
+        })
+    };
+    apply("contaner.name == 'x'");
+    let loaded = told("Invalid");
+    assert_eq!(loaded["status"], "False");
+    let why = loaded["message"].as_str().expect("a message");
+    for part in ["spec.validations[0].expression: 1:1", "`contaner` is not known here: did you mean `container`?"] {
+        assert!(why.contains(part), "{why}");
+    }
+    let yaml = world.cluster.kubectl(["get", "clusterimagerule", "told", "-o", "yaml"]).ok().text();
+    assert!(yaml.contains("did you mean `container`?"), "{yaml}");
+    let table = || world.cluster.kubectl(["get", "clusterimagerules"]).ok().text();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let shown = table();
+    assert_eq!(words(shown.lines().next().expect("a head")), ["NAME", "STATUS", "ACTIONS", "ENFORCEMENT", "AGE"]);
+    let row = shown.lines().map(words).find(|row| row[0] == "told").expect("a row");
+    assert_eq!(row[1..3], ["Invalid", r#"["Deny"]"#], "{shown}");
+    assert!(shown.lines().map(words).any(|row| row[..2] == ["starts", "InForce"]), "{shown}");
+
+    apply("true");
+    assert_eq!(told("InForce")["status"], "True");
+    apply("fasle");
+    let loaded = told("AsBefore");
+    assert!(
+        loaded["status"] == "False" && loaded["message"].as_str().is_some_and(|why| why.contains("fasle")),
+        "{loaded}"
+    );
+    // What is written stays, and is not written again and again.
+    let version = || {
+        world
+            .cluster
+            .kubectl(["get", "clusterimagerules", "-o", "jsonpath={.items[*].metadata.resourceVersion}"])
+            .text()
+    };
+    let before = version();
+    thread::sleep(Duration::from_secs(12));
+    assert_eq!(version(), before);
+    world.cluster.kubectl(["delete", "clusterimagerule", "told"]).ok();
+}
+
+pub(crate) fn a_plan_is_held_against_the_rules_of_the_cluster(world: &World) {
+    world.namespace("planned", false);
+    world.cluster.create(&pod("planned", "one", &json!({"containers": [sleeping(BUSYBOX)]})));
+    let rule = r#"
+apiVersion: mayfly.dev/v1alpha1
+kind: ClusterImageRule
+metadata: {name: planned}
+spec:
+  match: {namespaces: {names: [planned]}}
+  enforcement: Always
+  validations: [{name: none, expression: "false", reason: NONE_HERE}]
+"#;
+    let file = world.file("planned.yaml", format!("{RULES}---{rule}"));
+    let plan = || {
+        let mut command = world.cluster.inside(mayfly_path());
+        // A registry that is not there is waited for: that of the manifests.
+        command.args(["policy", "plan", &file, "--format", "json", "--plain-http", "--timeout", "15", "--kubeconfig"]);
+        run(command.arg(world.cluster.folder().join("kubeconfig")))
+    };
+    let changes = |planned: &Output| {
+        let plan = planned.json();
+        let changes = plan["changes"].as_array().cloned().unwrap_or_default();
+        let text = |change: &Value| {
+            let turn = |when: &str| format!("{}-{}", change[when]["before"], change[when]["after"]).to_lowercase();
+            format!("{} {} {}", change["namespace"], change["workload"], turn("now")).replace('"', "")
+        };
+        assert!(plan["before"].is_object(), "{plan:#}");
+        changes.iter().map(text).collect::<Vec<_>>()
+    };
+    let planned = plan();
+    assert_eq!(planned.code, 1, "{}", planned.stderr);
+    assert_eq!(changes(&planned), ["planned Pod/one allow-deny"], "{}", planned.stderr);
+    // Once it is in force, nothing changes any more.
+    let in_force = world.file("planned-rule.yaml", rule);
+    world.cluster.kubectl(["apply", "-f", &in_force]).ok();
+    let planned = plan();
+    assert_eq!(changes(&planned), [""; 0], "{}", planned.stderr);
+    world.cluster.kubectl(["delete", "-f", &in_force]).ok();
+    world.cluster.kubectl(["delete", "namespace", "planned", "--wait=false"]).ok();
 }
 
 /// Subresources that change no image of what they belong to, and why.

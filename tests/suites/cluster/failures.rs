@@ -65,7 +65,11 @@ fn merged(name: &str, changes: &Value) -> Value {
     webhook
 }
 
-pub(crate) fn installed_as_shipped_its_certificate_and_replicas_are_exchanged_under_load(world: &World) {
+/// Replaces the process by the pods of the manifests, as they are shipped; where they run already, that is all.
+pub(crate) fn install_pods(world: &World) {
+    if !pods(world).is_empty() {
+        return;
+    }
     push_mayfly(world);
     // What this cluster lacks: a name and an address of the API server for pods, and TLS of its registry.
     let more = r#"
@@ -79,14 +83,19 @@ patches:
 "#;
     let deploy = world.deploy("pods", more);
     world.cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-k", &deploy]).ok();
-    let rolled = || {
-        let done = world.cluster.kubectl(["rollout", "status", "-n", OWN, "deployment/mayfly", "--timeout=120s"]);
-        assert_eq!(done.code, 0, "{}\n{}", done.stderr, told(world));
-    };
-    rolled();
+    rolled(world);
     world.cluster.kubectl(["delete", "endpointslice", "-n", OWN, PROCESS]).ok();
     world.down();
+}
 
+/// Waits until the manifests' replicas are those that were asked for.
+pub(crate) fn rolled(world: &World) {
+    let done = world.cluster.kubectl(["rollout", "status", "-n", OWN, "deployment/mayfly", "--timeout=120s"]);
+    assert_eq!(done.code, 0, "{}\n{}", done.stderr, told(world));
+}
+
+pub(crate) fn installed_as_shipped_its_certificate_and_replicas_are_exchanged_under_load(world: &World) {
+    install_pods(world);
     world.namespace("loaded", true);
     let image = format!("{ADDRESS}:5000/busybox:1");
     let mut object = pod("loaded", "", &json!({"containers": [sleeping(&image)]}));
@@ -118,13 +127,13 @@ patches:
     let tried = under_load(world, &object, || {
         let gone = pods(world)[0].0.clone();
         world.cluster.kubectl(["delete", "pod", "-n", OWN, &gone, "--wait=true", "--timeout=90s"]).ok();
-        rolled();
+        rolled(world);
         assert!(pods(world).iter().all(|(name, _)| *name != gone));
     });
     println!("{tried} pods while one of two replicas was replaced");
     let tried = under_load(world, &object, || {
         world.cluster.kubectl(["rollout", "restart", "-n", OWN, "deployment/mayfly"]).ok();
-        rolled();
+        rolled(world);
         wait(90, "the old ones have ended", || if pods(world).len() == 2 { Ok(()) } else { Err(told(world)) });
     });
     println!("{tried} pods while all replicas were replaced");
@@ -133,7 +142,7 @@ patches:
 }
 
 /// The webhook's pods, each with its address.
-fn pods(world: &World) -> Vec<(String, String)> {
+pub(crate) fn pods(world: &World) -> Vec<(String, String)> {
     let list = world.cluster.kubectl(["get", "pods", "-n", OWN, "-o", "json"]).ok().json();
     let text = |pod: &Value, pointer: &str| pod.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let pods = list["items"].as_array().expect("pods").iter();
@@ -152,7 +161,7 @@ fn served(world: &World) -> Vec<String> {
 }
 
 /// What the webhook's pods say, and what is said of them.
-fn told(world: &World) -> String {
+pub(crate) fn told(world: &World) -> String {
     let logs =
         world.cluster.kubectl(["logs", "-n", OWN, "-l", "app.kubernetes.io/name=mayfly", "--tail=200", "--prefix"]);
     let events = world.cluster.kubectl(["get", "events", "-n", OWN, "--sort-by=.lastTimestamp"]);

@@ -105,6 +105,11 @@ impl World {
         self.webhook.lock().expect("no panic before").as_ref().expect("it runs").signal(name);
     }
 
+    /// How often the webhook was started.
+    pub(crate) fn starts(&self) -> usize {
+        self.starts.load(Ordering::Relaxed)
+    }
+
     /// All that webhooks have written.
     pub(crate) fn log(&self) -> String {
         let read = |number| fs::read_to_string(self.cluster.folder().join(format!("log/webhook-{number}")));
@@ -214,7 +219,7 @@ pub(crate) const PROCESS: &str = "mayfly-process";
 pub(crate) const BUSYBOX: &str = "127.0.0.1:5000/busybox:1";
 
 /// Rules in force where a namespace says so.
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 apiVersion: mayfly.dev/v1alpha1
 kind: ClusterImageRule
 metadata: {name: starts}
@@ -252,6 +257,20 @@ pub(crate) fn sleeping(image: &str) -> Value {
 
 pub(crate) fn is_running(pod: &Value) -> bool {
     pod.pointer("/status/containerStatuses/0/state/running").is_some()
+}
+
+/// Kills those processes of a pod, which its cgroup names, whose command line begins so: at once, without a word. Gives how many.
+pub(crate) fn kill_of_pod(uid: &str, command: &str) -> usize {
+    let mut killed = 0;
+    for entry in fs::read_dir("/proc").expect("processes").flatten() {
+        let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let words = read("cmdline").replace('\0', " ");
+        if read("cgroup").contains(uid) && words.starts_with(command) {
+            let pid = entry.file_name();
+            killed += usize::from(run(Command::new("kill").arg("-9").arg(pid)).code == 0);
+        }
+    }
+    killed
 }
 
 /// The digest of a tag in the cluster's registry.

@@ -11,7 +11,10 @@ use dna::{Digest, Dna};
 use jiff::{SignedDuration, Timestamp};
 use policies::Decision;
 
-use super::running::{Named, Running, Workload};
+use super::{
+    configuration::Maps,
+    running::{Named, Running, Workload},
+};
 
 /// Something to be done.
 #[derive(Debug, Clone)]
@@ -56,6 +59,8 @@ pub(super) struct Scope<'a> {
     pub(super) book: Option<&'a Digest>,
     /// Bindings are kept.
     pub(super) binds: bool,
+    /// What containers are configured by.
+    pub(super) maps: &'a Maps,
     pub(super) time: Timestamp,
     pub(super) now: Instant,
 }
@@ -120,7 +125,7 @@ impl Board {
         if pod.has_ended() {
             return;
         }
-        let (named, face, variant) = (pod.named(), pod.face(), pod.variant());
+        let (named, face, variant) = (pod.named(), pod.face(scope.maps), pod.variant());
         self.seen.running.insert(named.bound.clone());
         self.seen.names.insert((named.namespace.clone(), named.name.clone()), variant.clone());
         let is_due =
@@ -192,6 +197,14 @@ impl Board {
         }
     }
 
+    /// Has a pod's like decided again: what it may do is another thing now.
+    pub(super) fn ask(&mut self, named: &Named) {
+        let variant = self.names.get(&(named.namespace.clone(), named.name.clone()));
+        if let Some(state) = variant.and_then(|variant| self.variants.get_mut(variant)) {
+            state.is_asked = true;
+        }
+    }
+
     /// A variant was decided, or nobody could.
     pub(super) fn decided(&mut self, variant: &Digest, decided: Option<Decided>, now: Instant) {
         let key = variant.to_string();
@@ -219,6 +232,12 @@ impl Board {
     /// All workloads that were decided on.
     pub(super) fn workloads(&self) -> BTreeSet<Workload> {
         self.variants.values().filter_map(|state| Some(state.decided.as_ref()?.workload.clone())).collect()
+    }
+
+    /// Whether nothing waits or is being done.
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// How many variants were decided by these rules.
@@ -316,7 +335,8 @@ mod tests {
 
     fn look(board: &mut Board, pods: &[Running], book: &str, now: Instant, second: i64) -> Gone {
         let book = Digest::sha256(book.as_bytes());
-        let scope = Scope { book: Some(&book), binds: true, time: time(second), now };
+        let maps = Maps::default();
+        let scope = Scope { book: Some(&book), binds: true, maps: &maps, time: time(second), now };
         board.begin();
         pods.iter().for_each(|pod| board.see(pod, scope));
         board.end()
@@ -413,7 +433,7 @@ mod tests {
             }
             waits.push(now.duration_since(from).as_secs());
             let named = pods[0].named();
-            board.covered(&named, pods[0].face(), false, now);
+            board.covered(&named, pods[0].face(&Maps::default()), false, now);
         }
         assert_eq!(waits, [0, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600, 3600]);
         assert_eq!(board.counts().1, 0);

@@ -3,32 +3,36 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dna::{Digest, DnaSource, Fact, Role, SubjectFacts};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lineage::{Binding, BindingRow, DecisionImage, Document};
 use policies::Needs;
 use serde_json::json;
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
     USER, Worker,
     board::Sample,
     compare::{self, Disagreement},
+    configuration,
     facts::Asked,
     running::{Cluster, Named, Workload},
 };
 use crate::service::{owner, platform};
 
 impl Worker {
-    /// Binds those containers of a pod that nobody bound. An error says why some stay unbound.
-    pub(super) async fn cover(&self, cluster: &Cluster, named: &Named) -> Result<(), String> {
-        let (Some(ledger), Some(recorder)) = (&self.ledger, &self.service.recorder) else { return Ok(()) };
+    /// Binds those containers of a pod that nobody bound, and those bound before whose ConfigMaps changed: whether one of these may do
+    /// something else now. An error says why some stay unbound.
+    pub(super) async fn cover(&self, cluster: &Cluster, named: &Named) -> Result<bool, String> {
+        let (Some(ledger), Some(recorder)) = (&self.ledger, &self.service.recorder) else { return Ok(false) };
         let rows = ledger.bindings_of_pod(&self.service.settings.cluster, &named.bound).await;
         let rows = rows.map_err(|error| error.to_string())?;
-        let Some(asked) = self.asked(cluster, named).await? else { return Ok(()) };
-        let open = open(&asked.pod.containers(), &rows);
+        let Some(asked) = self.asked(cluster, named).await? else { return Ok(false) };
+        let mut open = open(&asked.pod.containers(), &rows);
+        let mut is_other = false;
+        open.extend(self.configured(&asked, &rows)?);
         if open.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let mut needs = Needs { digest: true, dna: true, expectation: true, dna_analyzed: true, ..asked.needs.clone() };
         // Only what bears on the binding.
@@ -49,11 +53,48 @@ impl Worker {
                 gaps.insert(used.name.clone(), why_unknown(facts));
             }
             let Some(binding) = self.binding(&asked, named, facts, &rows) else { continue };
+            let is_again = rows.iter().any(|row| row.container == used.name && row.expectation.is_some());
             if !recorder.record(binding) {
                 gaps.insert(used.name.clone(), "the ledger takes no more now".to_owned());
+            } else if is_again {
+                is_other = true;
+                metrics::counter!("mayfly_bound_again_total").increment(1);
+                info!(
+                    namespace = named.namespace,
+                    pod = named.name,
+                    container = used.name,
+                    "bound again: its configuration changed"
+                );
             }
         }
-        if gaps.is_empty() { Ok(()) } else { Err(format!("{gaps:?}")) }
+        if gaps.is_empty() { Ok(is_other) } else { Err(format!("{gaps:?}")) }
+    }
+
+    /// Containers that are bound, and rest on ConfigMaps that may have changed since.
+    fn configured(&self, asked: &Asked, rows: &[BindingRow]) -> Result<BTreeSet<String>, String> {
+        if !self.service.cluster.reads_config_maps() {
+            return Ok(BTreeSet::new());
+        }
+        let (namespace, maps, started) = (&asked.review.request.namespace, self.maps.load(), asked.pod.started());
+        let mut containers = super::facts::spec(&asked.pod)?.containers;
+        containers.retain_mut(|container| {
+            let row = rows.iter().filter(|row| row.container == container.name && row.expectation.is_some());
+            let Some(bound) = row.map(|row| row.at).max() else { return false };
+            let is_configured = analyzer::config_maps(container).next().is_some();
+            let renewed = configuration::renewed(container);
+            let versions: Vec<_> = renewed.iter().map(|name| maps.get(namespace, name)).collect();
+            // Of a ConfigMap that is gone the kubelet leaves the files.
+            if !is_configured || versions.iter().any(Option::is_none) {
+                return false;
+            }
+            let modified = versions.into_iter().flatten().filter_map(|version| version.modified).max();
+            let is_renewed = modified.is_some_and(|modified| bound.duration_since(modified) < CLOCKS_DIFFER);
+            let started = started.get(container.name.as_str()).copied();
+            let is_less = configuration::as_started(container, |name| maps.is_newer(namespace, name, started));
+            // What it was started with was known when it was bound, and is not any more: only for what is new is that given up.
+            !is_less || is_renewed
+        });
+        Ok(containers.into_iter().map(|container| container.name).collect())
     }
 
     /// What a container is held to from now on; none where that would say less than what is written.
@@ -64,6 +105,11 @@ impl Worker {
         let digest = facts.resolved.known().map(|resolved| resolved.platform_digest.clone());
         let expectation = facts.expectation.known().and_then(|expectation| self.service.packed.document(expectation));
         if expectation.is_none() && (before.is_some() || digest.is_none()) {
+            return None;
+        }
+        let is_same = |row: &BindingRow| row.platform == platform && row.expectation.is_some();
+        let bound = before.filter(|row| is_same(row)).and_then(|row| row.expectation.as_ref());
+        if bound.is_some() && bound == expectation.as_ref().map(Document::digest) {
             return None;
         }
         Some(Binding {
@@ -195,6 +241,9 @@ fn why_unknown(facts: &SubjectFacts) -> String {
     let known = "it is known".to_owned();
     why(&facts.resolved).or_else(|| why(&facts.dna)).or_else(|| why(&facts.expectation)).unwrap_or(known)
 }
+
+/// Between this machine and the API server's.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_mins(1);
 
 #[cfg(test)]
 mod tests {

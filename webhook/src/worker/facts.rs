@@ -10,7 +10,7 @@ use oci::Reference;
 use policies::{Needs, Review};
 
 use super::{
-    Worker,
+    Worker, configuration,
     running::{Cluster, Named, Running, pulled},
 };
 use crate::rulebook::{self, Rulebook};
@@ -44,6 +44,11 @@ impl Worker {
         if let Some(node) = self.nodes.load().get(asked.pod.node()) {
             spec.operating_systems = Some([node.os().to_owned()].into());
             spec.architectures = Some([node.architecture().to_owned()].into());
+        }
+        let (namespace, maps, started) = (&asked.review.request.namespace, self.maps.load(), asked.pod.started());
+        for container in &mut spec.containers {
+            let started = started.get(container.name.as_str()).copied();
+            configuration::as_started(container, |name| maps.is_newer(namespace, name, started));
         }
         let asked_as_written = spec.clone();
         let ids = asked.pod.image_ids();
@@ -97,7 +102,7 @@ impl Worker {
 }
 
 /// What the pod says of its containers.
-fn spec(pod: &Running) -> Result<PodSpec, String> {
+pub(super) fn spec(pod: &Running) -> Result<PodSpec, String> {
     let spec = pod.object.get("spec").ok_or("it has no spec")?;
     PodSpec::read(spec).map_err(|error| error.to_string())
 }

@@ -126,7 +126,8 @@ impl State {
 }
 
 /// Kinds that are listed where nothing is named.
-const LISTED: [&str; 10] = [
+const LISTED: [&str; 11] = [
+    "configmaps",
     "nodes",
     "pods",
     "podtemplates",

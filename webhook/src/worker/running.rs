@@ -4,13 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dna::{Digest, Platform};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Node, Pod},
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams},
 };
 use moka::future::Cache;
 use serde_json::Value;
+
+use super::configuration::{self, Maps, Version};
 
 /// A pod as the API server has it: only its JSON, read where it is asked.
 #[derive(Debug, Clone)]
@@ -97,13 +102,18 @@ impl Running {
 
     /// By container the image that the kubelet runs.
     pub(super) fn image_ids(&self) -> BTreeMap<&str, &str> {
+        self.statuses()
+            .filter_map(|status| Some((status.get("name")?.as_str()?, status.get("imageID")?.as_str()?)))
+            .filter(|(_, id)| !id.is_empty())
+            .collect()
+    }
+
+    /// What the kubelet says of its containers, of all kinds.
+    fn statuses(&self) -> impl Iterator<Item = &Value> {
         ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"]
             .iter()
             .filter_map(|list| self.object.pointer("/status")?.get(*list)?.as_array())
             .flatten()
-            .filter_map(|status| Some((status.get("name")?.as_str()?, status.get("imageID")?.as_str()?)))
-            .filter(|(_, id)| !id.is_empty())
-            .collect()
     }
 
     /// The controller: its API version, kind, name and uid.
@@ -111,15 +121,32 @@ impl Running {
         controller(&self.object)
     }
 
-    /// Changes with its containers and with the images they run.
-    pub(super) fn face(&self) -> Digest {
+    /// Changes with its containers and with the images they run; where it rests on ConfigMaps, with those it mounts, and with each start
+    /// of a container.
+    pub(super) fn face(&self, maps: &Maps) -> Digest {
         let images = self.image_ids();
-        let lines: Vec<String> = self
+        let mut lines: Vec<String> = self
             .containers()
             .iter()
             .map(|name| format!("{name} {}", images.get(name).copied().unwrap_or_default()))
             .collect();
+        if let Some(mounted) = configuration::mounted(&self.object) {
+            let namespace = self.text("/metadata/namespace");
+            let version = |name| maps.get(namespace, name).map_or("", |version| version.resource.as_str());
+            lines.extend(mounted.into_iter().map(|name| format!("map {name} {}", version(name))));
+            lines.extend(self.statuses().filter_map(|status| Some(status.get("containerID")?.as_str()?.to_owned())));
+        }
         Digest::sha256(lines.join("\n").as_bytes())
+    }
+
+    /// By container when it was started last, of those that were.
+    pub(super) fn started(&self) -> BTreeMap<&str, Timestamp> {
+        let started = |status: &Value| {
+            let state = status.get("state")?;
+            let running = state.get("running").or_else(|| state.get("terminated"))?;
+            running.get("startedAt")?.as_str()?.parse().ok()
+        };
+        self.statuses().filter_map(|status| Some((status.get("name")?.as_str()?, started(status)?))).collect()
     }
 
     /// Whether it was made only now: what was decided of it may be on its way to the ledger.
@@ -221,6 +248,30 @@ impl Cluster {
         }
     }
 
+    /// The ConfigMaps of all namespaces, without what is in them.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub(super) async fn config_maps(&self) -> Result<Maps, kube::Error> {
+        let api: Api<ConfigMap> = Api::all(self.client.clone());
+        let (mut maps, mut page) = (Maps::default(), ListParams::default().limit(NAMES_PAGE));
+        loop {
+            let listed = api.list_metadata(&page).await?;
+            for ObjectMeta { namespace, name, resource_version, creation_timestamp, managed_fields, .. } in
+                listed.items.into_iter().map(|map| map.metadata)
+            {
+                let writes = managed_fields.into_iter().flatten().filter_map(|fields| fields.time);
+                let modified = writes.chain(creation_timestamp).map(|Time(time)| time).max();
+                let version = Version { resource: resource_version.unwrap_or_default(), modified };
+                maps.insert(namespace.unwrap_or_default(), name.unwrap_or_default(), version);
+            }
+            match listed.metadata.continue_ {
+                Some(token) if !token.is_empty() => page.continue_token = Some(token),
+                _ => return Ok(maps),
+            }
+        }
+    }
+
     /// What a pod belongs to: its controller, or of a ReplicaSet or Job the one who made that.
     pub(super) async fn workload(&self, pod: &Running) -> Workload {
         let Named { namespace, name, uid, .. } = pod.named();
@@ -253,6 +304,8 @@ impl Cluster {
 
 /// Objects in one answer of the API server: a pod takes some 10 KiB, at most 1.5 MiB.
 const PAGE: u32 = 200;
+/// Of objects without their contents.
+const NAMES_PAGE: u32 = 500;
 
 const NEW_SECONDS: i64 = 20;
 const MAX_MAKERS: u64 = 20_000;

@@ -21,9 +21,18 @@ use crate::{
     rulebook::{Beside, Rulebook},
 };
 
-/// An image with one layer, nothing in it, and a port; the registry's address and the manifest's digest.
+/// An image with one layer, a server's name in it, and a port; the registry's address and the manifest's digest.
 async fn registry() -> (String, Digest) {
-    let layer = vec![0_u8; 1024];
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    let server = b"#!/bin/sh\n";
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(server.len() as u64);
+    layer.append_data(&mut header, SERVER.trim_start_matches('/'), server.as_slice()).expect("a file");
+    let layer = layer.into_inner().expect("an archive");
     let diff_id = Digest::sha256(&layer);
     let config = json!({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "config": {"Entrypoint": ["/app"], "ExposedPorts": {"8080/tcp": {}}}});
@@ -133,7 +142,7 @@ impl Bench {
         let settings =
             gather::Settings { registry, runtime: RuntimeFacts::default(), limits, memory_bytes: 32 << 20, seal: None };
         let gatherer = Arc::new(Gatherer::new(settings, analyzer, Some(ledger.clone())));
-        let may = Permissions { secrets: false, config_maps: false };
+        let may = Permissions { secrets: false, config_maps: true };
         let cluster = cluster::Cluster::new(Some(fake.client()), may);
         let settings = crate::service::Settings {
             cluster: "test".to_owned(),
@@ -244,6 +253,65 @@ async fn installed_onto_running_pods_it_covers_all_and_follows_the_rules() {
     assert_eq!(rows, []);
     let is_there = bench.fake.state().objects.contains_key(&format!("/apis/wgpolicyk8s.io/v1alpha2/{web}"));
     assert!(!is_there, "nothing of it runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_bound_again_when_its_files_change_and_its_variables_count_from_the_next_start() {
+    let (registry, digest) = registry().await;
+    let fake = Fake::default();
+    let put_map = |name: &str, key: &str, value: &str, modified: &str| {
+        let object = json!({"metadata": {"name": name, "namespace": "shop", "creationTimestamp": "2026-01-01T00:00:00Z",
+            "managedFields": [{"manager": "kubectl", "operation": "Update", "time": modified}]}, "data": {key: value}});
+        fake.put(&format!("/api/v1/namespaces/shop/configmaps/{name}"), object);
+    };
+    let put_pod = |started: &str| {
+        let object = json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "uid-web", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "node-1", "volumes": [{"name": "files", "configMap": {"name": "files"}}],
+                "containers": [{"name": "c", "image": format!("{registry}/app:1"), "command": [SERVER, "/conf/redis.conf"], "args": ["--loglevel", "$(MODE)"],
+                    "env": [{"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "env", "key": "mode"}}}],
+                    "volumeMounts": [{"name": "files", "mountPath": "/conf"}]}]},
+            "status": {"phase": "Running", "containerStatuses": [{"name": "c", "imageID": format!("{registry}/app@{digest}"),
+                "containerID": format!("containerd://{started}"), "state": {"running": {"startedAt": started}}}]}});
+        fake.put("/api/v1/namespaces/shop/pods/web", object);
+    };
+    let later = |seconds: i64| (Timestamp::now() + SignedDuration::from_secs(seconds)).to_string();
+    fake.put("/api/v1/namespaces/shop", json!({"metadata": {"name": "shop"}}));
+    put_map("files", "redis.conf", "port 7001\n", "2026-01-01T00:00:00Z");
+    put_map("env", "mode", "fast", "2026-01-01T00:00:00Z");
+    put_pod("2026-01-01T00:01:00Z");
+    let bench = Bench::new(fake.clone()).await;
+    bench.worker.service.arm(rule("by-digest", "{tags: RequireDigest}"));
+    let bound = async || {
+        bench.work(Board::is_idle).await;
+        bench.written().await;
+        let rows = bench.ledger.bindings_of_pod("test", "uid-web").await.expect("bindings");
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        let digest = rows[0].expectation.clone().expect("an expectation");
+        let bytes = bench.ledger.expectation(&digest).await.expect("an answer").expect("it is there");
+        String::from_utf8(bytes).expect("JSON")
+    };
+    let first = bound().await;
+    assert!(first.contains("7001") && first.contains("fast"), "{first}");
+    assert_eq!(bound().await, first);
+
+    put_map("env", "mode", "slow", &later(0));
+    assert_eq!(bound().await, first, "variables stay as they were");
+    // Another replica is elected, which knows of no earlier look.
+    *bench.worker.board() = Board::default();
+    assert_eq!(bound().await, first);
+
+    put_map("files", "redis.conf", "port 7002\n", &later(0));
+    let second = bound().await;
+    assert!(second.contains("7002") && !second.contains("7001"), "{second}");
+    assert!(!second.contains("fast") && !second.contains("slow"), "what it was started with nobody knows: {second}");
+    bench.fake.state().objects.remove("/api/v1/namespaces/shop/configmaps/files");
+    assert_eq!(bound().await, second, "the kubelet leaves the files of what is gone");
+
+    put_map("files", "redis.conf", "port 7002\n", &later(0));
+    put_pod(&later(10));
+    let third = bound().await;
+    assert!(third.contains("7002") && third.contains("slow"), "{third}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,4 +439,5 @@ async fn a_list_that_is_cut_short_ends_nothing() {
     assert_eq!(bench.worker.board().counts().0, 331);
 }
 
+const SERVER: &str = "/usr/bin/redis-server";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
