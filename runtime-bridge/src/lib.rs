@@ -1,6 +1,10 @@
 //! Live behavior against the prediction, from the first event.
 //!
 //! ```text
+//! POST ─door─┐
+//! file ─tail─┴─► log, on disk ─► 200
+//!                 └─► sensor's bytes
+//!
 //! sensor's bytes ─sensor─► Told ─► Activity ─identity─► container, digest ─► Expected
 //!                           │                                                  │
 //!                           │                 history ─► Standing ─compare─► Deviation ─collate─► Alert
@@ -9,4 +13,7 @@
 //!
 //! Reading order: `dna::Activity`, then `compare`.
 
+pub mod door;
+pub mod log;
 pub mod sensor;
+pub mod tail;
