@@ -1,6 +1,10 @@
 //! Live behavior against the prediction, from the first event.
 //!
 //! ```text
+//! POST ─door─┐
+//! file ─tail─┴─► log, on disk ─► 200
+//!                 └─► sensor's bytes
+//!
 //! sensor's bytes ─sensor─► Told ─► Activity ─identity─► container, digest ─► Expected
 //!                           │                                                  │
 //!                           │                 history ─► Standing ─compare─► Deviation ─collate─► Alert
@@ -12,14 +16,17 @@
 pub mod alert;
 mod compare;
 mod deviation;
+pub mod door;
 pub mod engine;
 mod expected;
 mod history;
 pub mod identity;
+pub mod log;
 pub mod order;
 pub mod replay;
 mod sensitive;
 pub mod sensor;
+pub mod tail;
 mod text;
 
 pub use compare::{compare, judge};
