@@ -4,6 +4,8 @@
 
 #[path = "cluster/api.rs"]
 mod api;
+#[path = "cluster/expressions.rs"]
+mod expressions;
 #[path = "cluster/failures.rs"]
 mod failures;
 #[path = "cluster/load.rs"]
@@ -44,6 +46,7 @@ const SCENARIOS: &[(&str, Scenario)] = scenarios! {
     api: the_manifests_are_taken_as_they_are_shipped, bad_rules_are_refused_by_the_api_server,
         rules_and_exceptions_of_the_cluster_take_effect_without_a_restart,
         no_kind_of_the_api_server_carries_an_image_that_is_not_read;
+    expressions: expressions_give_what_they_give_in_the_api_server;
     vouched: a_private_image_is_for_those_whose_secret_opens_it, signatures_and_attested_dnas_count_by_who_made_them;
     running: a_thousand_pods_on_nodes_that_are_not_there_are_all_reviewed;
     failures: without_an_answer_the_failure_policy_decides;
