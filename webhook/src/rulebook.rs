@@ -488,7 +488,8 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         let made = |uid: &str, expression: &str| {
             let mut object = rule("two", expression);
-            object["metadata"]["uid"] = uid.into();
+            let metadata = object.pointer_mut("/metadata").and_then(Value::as_object_mut).expect("an object");
+            metadata.insert("uid".to_owned(), uid.into());
             object
         };
         let good = [rule("one", "true"), made("a", "image.pinned")];
