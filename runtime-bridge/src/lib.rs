@@ -7,6 +7,7 @@
 //!                           └► Call (who ran kubectl exec) · Loss (when a sensor was blind)
 //! ```
 //!
-//! Reading order: `dna::Activity`, then `compare`.
+//! Reading order: `dna::Activity`, then `sensor`, then `compare`.
 
+pub mod limits;
 pub mod sensor;
