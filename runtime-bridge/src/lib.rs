@@ -11,7 +11,7 @@
 //!                           └► Call (who ran kubectl exec) · Loss (when a sensor was blind)
 //! ```
 //!
-//! Reading order: `dna::Activity`, then `compare`.
+//! Reading order: `dna::Activity`, then `sensor`, then `compare`.
 
 pub mod alert;
 mod compare;
@@ -21,13 +21,16 @@ pub mod engine;
 mod expected;
 mod history;
 pub mod identity;
+pub mod limits;
 pub mod log;
 pub mod order;
 pub mod replay;
 mod sensitive;
 pub mod sensor;
+pub mod shelf;
 pub mod tail;
 mod text;
+pub mod watch;
 
 pub use compare::{compare, judge};
 pub use deviation::{Class, Deviation};
