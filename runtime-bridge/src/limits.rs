@@ -1,6 +1,6 @@
 //! How much of what a sensor sends is kept. Nothing outside is trusted for a length: a command line is whatever an intruder wrote.
 //!
-//! Every activity passes [`bounded`], whatever its sensor, so that one place says what the rest of the crate may rely on.
+//! [`crate::sensor::decode`] holds whatever was told to these, of every sensor, so that the rest of the crate may rely on them.
 
 use dna::{Act, Activity, Outcome, Process, redact};
 
