@@ -1,6 +1,6 @@
 //! How much of what a sensor sends is kept. Nothing outside is trusted for a length: a command line is whatever an intruder wrote.
 //!
-//! Every activity passes [`bounded`], whatever its sensor, so that one place says what the rest of the crate may rely on.
+//! [`crate::sensor::decode`] holds whatever was told to these, of every sensor, so that the rest of the crate may rely on them.
 
 use dna::{Act, Activity, Outcome, Process, redact};
 
@@ -14,6 +14,8 @@ pub const DEPTH: u32 = 64;
 pub const WORDS: usize = 64;
 /// Bytes of all words of a command line together. Falcosidekick and the kernel's tracers cut at this or before.
 pub const WORDS_TEXT: usize = 4096;
+/// Bytes of a command line that is one text in which words and credentials are looked for: more than enough for those kept.
+pub const LINE: usize = 1 << 16;
 /// Processes above the one that acts. Deeper trees are made by scripts that call themselves; who began is told by the nearest.
 pub const ANCESTORS: usize = 16;
 /// Bytes of a path: `PATH_MAX`.
@@ -133,6 +135,15 @@ fn cut_words(words: &mut Vec<String>) {
     }
 }
 
+/// As much of a command line as is looked at; no word of it is a half.
+pub(crate) fn line(text: &str) -> &str {
+    if text.len() <= LINE {
+        return text;
+    }
+    let begin = start(text, LINE);
+    begin.rfind(' ').and_then(|end| begin.get(..end)).unwrap_or(begin)
+}
+
 fn cut_some(text: &mut Option<String>, limit: usize) {
     if let Some(text) = text {
         cut(text, limit);
@@ -184,6 +195,13 @@ mod tests {
         let last = all.last().expect("words");
         assert!(last.starts_with("éé") && last.ends_with(CUT), "{last}");
         assert!(all.iter().map(String::len).sum::<usize>() <= WORDS_TEXT + CUT.len());
+    }
+
+    #[test]
+    fn no_word_of_a_line_is_a_half() {
+        let long = "word ".repeat(LINE);
+        assert!(line(&long).ends_with("word") && line(&long).len() <= LINE);
+        assert_eq!(line("a b"), "a b");
     }
 
     #[test]

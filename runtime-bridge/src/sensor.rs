@@ -111,7 +111,19 @@ impl Malformed {
 /// # Errors
 /// [`Malformed`] where it is no event of this sensor.
 pub fn decode(dialect: Dialect, item: &[u8]) -> Result<Told, Malformed> {
-    let told = match dialect {
+    let told = match read(dialect, item) {
+        // Arguments and paths are any bytes: those of an intruder must not make an event unreadable.
+        Err(_) if std::str::from_utf8(item).is_err() => read(dialect, String::from_utf8_lossy(item).as_bytes()),
+        told => told,
+    }?;
+    Ok(match told {
+        Told::Activity(activity) if is_runtimes_own(&activity) => Told::Nothing(RUNTIMES_OWN),
+        told => limits::bounded(told),
+    })
+}
+
+fn read(dialect: Dialect, item: &[u8]) -> Result<Told, Malformed> {
+    match dialect {
         Dialect::Falco => falco::decode(item),
         Dialect::Tetragon => tetragon::decode(item),
         Dialect::Tracee => tracee::decode(item),
@@ -119,11 +131,7 @@ pub fn decode(dialect: Dialect, item: &[u8]) -> Result<Told, Malformed> {
         Dialect::InspektorGadget => gadget::decode(item),
         Dialect::KubernetesAudit => audit::decode(item),
         Dialect::Mayfly => own::decode(item),
-    }?;
-    Ok(match told {
-        Told::Activity(activity) if is_runtimes_own(&activity) => Told::Nothing(RUNTIMES_OWN),
-        told => limits::bounded(told),
-    })
+    }
 }
 
 /// Why an event of the container's runtime is left out.
@@ -162,7 +170,7 @@ fn image_name(text: &str) -> Option<String> {
 /// be seen in either.
 #[must_use]
 fn words(line: &str) -> Vec<String> {
-    let line = dna::redact(line);
+    let line = dna::redact(limits::line(line));
     // One more than is kept, so that the cut shows.
     let words: Vec<String> = line.split_ascii_whitespace().take(limits::WORDS + 1).map(str::to_owned).collect();
     dna::redact_argv(&words)

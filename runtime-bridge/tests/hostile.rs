@@ -1,7 +1,7 @@
 //! Bytes of no sensor: nothing panics, whatever they are.
 
 use proptest::prelude::*;
-use runtime_bridge::sensor::{Dialect, decode, items, key};
+use runtime_bridge::sensor::{Dialect, Told, decode, items, key};
 
 /// Names and values that adapters look for, put together at random.
 fn event() -> impl Strategy<Value = String> {
@@ -112,6 +112,16 @@ proptest! {
         }
         let _ = Dialect::guess(event.as_bytes());
     }
+}
+
+#[test]
+fn bytes_that_are_no_text_hide_no_event() {
+    let event = r#"{"process_exec":{"process":{"binary":"/x","arguments":"A","pod":{"name":"p"}}},"time":"2026-01-02T03:04:05Z"}"#;
+    let mut event = event.as_bytes().to_vec();
+    let at = event.iter().position(|byte| *byte == b'A').expect("an argument");
+    event.splice(at..=at, [0xff, 0xfe]);
+    let told = decode(Dialect::Tetragon, &event).expect("an event");
+    assert!(matches!(told, Told::Activity(activity) if activity.process.argv == ["/x", "\u{fffd}\u{fffd}"]));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! KubeArmor's logs and alerts as JSON: `karmor logs --json`, its relay's standard output.
 //!
-//! Source: kubearmor/KubeArmor `protobuf/kubearmor.proto` and `KubeArmor/monitor/logUpdate.go` (1.4). A log tells what was done, an
+//! Source: kubearmor/KubeArmor `protobuf/kubearmor.proto`, `KubeArmor/monitor/logUpdate.go` and
+//! `KubeArmor/enforcer/bpflsm/enforcer.go` (1.6). A log tells what was done, an
 //! alert which policy said what of it. What an event is stands in small grammars: `Data` (`syscall=SYS_OPENAT fd=-100 flags=O_RDONLY`),
 //! `Resource` (a command line, a path, `sin_port=53 sin_addr=10.0.0.10` in any order).
 //!
@@ -199,17 +200,15 @@ fn act(operation: &str, event: &Event<'_>) -> Result<Act, &'static str> {
 
 fn file(event: &Event<'_>, call: &str, data: &Pairs<'_>) -> Result<Act, &'static str> {
     let Some(path) = event.resource.owned() else { return Err("a file that has no path") };
-    if let Some(change) = kernel::change(call) {
+    // The enforcer's hooks are called `FILE_UNLINK`, `FILE_MKNOD` …
+    if let Some(change) = kernel::change(call.strip_prefix("file_").unwrap_or(call)) {
         return Ok(Act::Write { path, change });
     }
-    match call {
-        "close" => Err(NOT_COMPARED),
-        _ => match data.get("flags").filter(|flags| !flags.is_empty()) {
-            Some(flags) => kernel::opened(path, flags).ok_or(NOT_COMPARED),
-            // A hook of the security module tells that it was opened, and not for what: to read is the least it can be.
-            None if call.starts_with("file_") => Ok(Act::Read { path }),
-            None => Err(NOT_COMPARED),
-        },
+    match data.get("flags").filter(|flags| !flags.is_empty()) {
+        Some(flags) => kernel::opened(path, flags).ok_or(NOT_COMPARED),
+        // A hook tells that it was opened, and not for what: to read is the least it can be.
+        None if matches!(call, "file_open" | "file_permission") => Ok(Act::Read { path }),
+        None => Err(NOT_COMPARED),
     }
 }
 
@@ -237,7 +236,11 @@ fn network(event: &Event<'_>, call: &str, data: &Pairs<'_>) -> Result<Act, &'sta
             Some(path) => Ok(Act::ConnectUnix { path: path.to_owned() }),
             None => Err("a connection whose transport is not told; tcp_connect and udp_sendmsg tell it"),
         },
-        "socket" | "socket_create" => Ok(Act::Syscall { name: "socket".to_owned(), arguments: event.resource.owned() }),
+        // The enforcer knows the kind of socket, and no address.
+        "socket" | "socket_create" | "socket_connect" | "socket_accept" => {
+            let name = if call == "socket_create" { "socket" } else { call.strip_prefix("socket_").unwrap_or(call) };
+            Ok(Act::Syscall { name: name.to_owned(), arguments: event.resource.owned() })
+        }
         _ => Err(NOT_COMPARED),
     }
 }
@@ -288,6 +291,10 @@ mod tests {
 
     #[test]
     fn a_hook_of_a_file_is_a_change() {
-        assert_eq!(kernel::change(&Pairs("lsm=PATH_UNLINK").call()), Some(Change::Remove));
+        let event = Event { resource: Text(Some("/x".into())), ..Event::default() };
+        for (data, change) in [("lsm=FILE_UNLINK", Change::Remove), ("lsm=SECURITY_PATH_RENAME", Change::Rename)] {
+            let data = Pairs(data);
+            assert_eq!(file(&event, &data.call(), &data), Ok(Act::Write { path: "/x".to_owned(), change }));
+        }
     }
 }

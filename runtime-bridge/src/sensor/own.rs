@@ -3,10 +3,10 @@
 //! Here a wrong type is an error and not an absence: whoever writes for Mayfly wants to hear of it. The text is outside's all the same, so
 //! credentials are taken out again and identities are checked.
 
-use dna::{Activity, Process};
+use dna::{Act, Activity, Process};
 use schemars::Schema;
 
-use super::{Malformed, OF_THE_HOST, Told, container_id, image_digest, image_name};
+use super::{Malformed, OF_THE_HOST, Told, container_id, image_digest, image_name, kernel};
 
 /// The JSON Schema of the format.
 #[must_use]
@@ -44,6 +44,12 @@ pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
     container.image = container.image.take().and_then(|image| image_name(&image));
     if container.id.is_none() && container.pod.is_none() && container.pod_uid.is_none() {
         return Ok(Told::Nothing(OF_THE_HOST));
+    }
+    if let Act::Capability { name } = &mut activity.act {
+        let Some(known) = kernel::capability(name) else {
+            return Err(Malformed::new("`act.name` is no capability of capabilities(7), as `CAP_NET_RAW`"));
+        };
+        *name = known;
     }
     redact(&mut activity.process);
     activity.ancestors.iter_mut().for_each(redact);

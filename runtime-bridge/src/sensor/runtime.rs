@@ -24,7 +24,7 @@ const COPIES: [&str; 6] =
 /// Whether the container's runtime did this, not the container's program; or the `pause` program of its pod.
 #[must_use]
 pub fn is_runtimes_own(activity: &Activity) -> bool {
-    is_pause(activity) || (may_be_runtimes(&activity.act) && is_runtime(activity))
+    is_pause(activity) || is_in_bundle(activity) || (may_be_runtimes(&activity.act) && is_runtime(activity))
 }
 
 /// A runtime that prepares a container neither connects over a network nor serves.
@@ -64,6 +64,14 @@ fn parent_starts(parent: &Process) -> Option<bool> {
         (Some(exe), _) => Some(is_one(base(exe))),
         (None, Some(name)) => Some(is_name(name)),
     }
+}
+
+/// A file of the container by its path on the node, from a process that the sensor cannot name: devices and mount points made
+/// before the container has a root of its own.
+fn is_in_bundle(activity: &Activity) -> bool {
+    let (Act::Write { path, .. } | Act::Read { path }) = &activity.act else { return false };
+    let is_nameless = activity.process.exe.is_none() && activity.process.name.is_none();
+    is_nameless && path.starts_with("/run/containerd/io.containerd.runtime.v2.task/") && path.contains("/rootfs/")
 }
 
 /// `/pause` of an image called so, while it does what it is for: to start, to wait, to end.
@@ -150,6 +158,14 @@ mod tests {
         let connect = Act::Connect { protocol: Protocol::Tcp, address: None, host: None, port: 443 };
         let activity = activity(Some("runc:[2:INIT]"), Some("/usr/bin/runc"), &["runc", "init"], None, connect);
         assert!(!is_runtimes_own(&activity));
+    }
+
+    #[test]
+    fn a_device_made_through_the_bundle() {
+        let path = "/run/containerd/io.containerd.runtime.v2.task/k8s.io/cc23/rootfs/dev/random".to_owned();
+        let made = Act::Write { path, change: dna::Change::Create };
+        assert!(is_runtimes_own(&activity(None, None, &[], None, made.clone())));
+        assert!(!is_runtimes_own(&activity(Some("sh"), Some("/bin/sh"), &[], None, made)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     Loss, Malformed, NOT_COMPARED, OF_THE_HOST, Told, container_id, image_digest, image_name, kernel,
     lenient::{Nested, Number, Text},
 };
-use crate::limits::{ANCESTORS, FIELDS, WORDS};
+use crate::limits::{self, ANCESTORS, FIELDS, WORDS};
 
 const AGAIN: &str = "a step of an execution that is told of again when it is done";
 
@@ -214,6 +214,8 @@ struct Sock<'a> {
     daddr: Text<'a>,
     sport: Number,
     dport: Number,
+    #[serde(borrow)]
+    state: Text<'a>,
 }
 
 #[derive(Deserialize, Default)]
@@ -388,7 +390,7 @@ fn process(process: &Proc<'_>) -> Process {
 /// space is taken for the closing one. Credentials are taken out with the whole command line.
 fn arguments(text: &str) -> Vec<String> {
     let mut words = Vec::new();
-    let mut rest = text.trim_ascii();
+    let mut rest = limits::line(text.trim_ascii());
     // One more than is kept, so that the cut shows; looking for a closing quote must not cost the whole line for each word.
     while !rest.is_empty() && words.len() <= WORDS {
         let quoted = rest.strip_prefix('"').and_then(|inner| {
@@ -461,8 +463,11 @@ fn hooked(of: &Of<'_>) -> Acted {
         | "ip_output" => connected(&arguments, hook),
         "inet_csk_listen_start" | "inet_listen" | "socket_listen" => listening(&arguments),
         "socket_bind" | "inet_bind" | "inet6_bind" => bound(&arguments),
-        "inet_csk_accept" | "socket_accept" | "inet_accept" | "tcp_accept" => accepted(&arguments),
+        "inet_csk_accept" | "socket_accept" | "inet_accept" => accepted(&arguments),
+        // The last step of a connection from outside: to TCP_ESTABLISHED, which is 1.
+        "tcp_set_state" if arguments.is_received() => accepted(&arguments),
         "file_permission" | "file_open" | "file_post_open" => touched(&arguments),
+        // What is written to a private mapping, as loaders do, does not reach the file.
         "mmap_file" => arguments.path().map(|path| Act::Read { path }),
         // A descriptor without what it was opened for.
         "fd_install" => None,
@@ -661,6 +666,11 @@ impl<'e, 'a> Arguments<'e, 'a> {
             [&argument.sock_arg, &argument.socket_arg, &argument.skb_arg].into_iter().find_map(Nested::as_ref)
         };
         self.all().find_map(of).or_else(|| self.of.returned.as_ref().and_then(of))
+    }
+
+    fn is_received(&self) -> bool {
+        self.sock().is_some_and(|sock| sock.state.as_deref() == Some("TCP_SYN_RECV"))
+            && self.numbers().next() == Some(1)
     }
 
     fn capability(&self) -> Option<String> {
