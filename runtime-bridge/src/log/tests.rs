@@ -199,6 +199,34 @@ fn a_cursor_goes_on_where_it_was_done() {
 }
 
 #[test]
+fn an_offset_that_was_done_is_not_given_again_though_its_record_is_gone() {
+    let folder = TempDir::new().expect("a folder");
+    runtime().block_on(async {
+        let log = open(folder.path(), SMALL);
+        let mut cursor = log.cursor("judge").expect("a cursor");
+        for item in ["a", "b", "c"] {
+            append(&log, &[item]).await.expect("appended");
+        }
+        while cursor.read().expect("reads").is_some() {}
+        cursor.commit(log.end()).expect("committed");
+        drop((cursor, log));
+        let file = File::options().write(true).open(segment::path(folder.path(), 0)).expect("a segment");
+        file.set_len(file.metadata().expect("a file").len() - 1).expect("cut");
+
+        let (log, recovery) = Log::open(folder.path(), options(SMALL)).expect("opens");
+        assert!(recovery.torn.is_some_and(|torn| torn.bytes > 32));
+        let mut cursor = log.cursor("judge").expect("a cursor");
+        assert_eq!(append(&log, &["d"]).await.expect("appended"), 3);
+        let Some(Read::Records(records)) = cursor.read().expect("reads") else { panic!("records") };
+        assert_eq!(&records[0].body[..], b"d");
+        let (records, damages) = all(&log);
+        assert_eq!(records.into_values().collect::<Vec<_>>(), ["a", "b", "d"]);
+        let lost: Vec<_> = damages.iter().map(|damage| (damage.first.0, damage.records)).collect();
+        assert_eq!(lost, [(2, 1)]);
+    });
+}
+
+#[test]
 fn only_what_all_have_passed_is_removed() {
     let folder = TempDir::new().expect("a folder");
     let kept = || segment::all(folder.path()).expect("a folder").first().expect("one").0;
