@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a measurement is for whoever runs it")]
 #![expect(clippy::cast_precision_loss, reason = "rates are printed with few digits")]
 
-use std::{borrow::Cow, fs, hint::black_box, path::PathBuf, time::Instant};
+use std::{borrow::Cow, fs, hint::black_box, path::PathBuf, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use runtime_bridge::log::{Batch, Log, Offset, Options, Read};
@@ -47,12 +47,12 @@ struct Fields<'a> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let place = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).map(PathBuf::from);
     let place = place.unwrap_or_else(std::env::temp_dir).join(format!("mayfly-bench-{}", std::process::id()));
-    let events: Vec<String> = (0..EVENTS).map(event).collect();
+    let events: Arc<[String]> = (0..EVENTS).map(event).collect();
     let bytes = events.iter().map(String::len).sum::<usize>() / events.len();
     println!("{EVENTS} events of {bytes} bytes, log in {}", place.display());
 
     let parse = measure("parse only, borrowed", || {
-        for event in &events {
+        for event in &*events {
             black_box(serde_json::from_str::<Event<'_>>(event)?);
         }
         Ok(())
@@ -82,12 +82,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Appends events, each sender its part, one batch after the other.
-async fn append(log: &Log, events: &[String], count: usize, senders: usize, in_batch: usize) -> Outcome {
+async fn append(log: &Log, events: &Arc<[String]>, count: usize, senders: usize, in_batch: usize) -> Outcome {
     let mut tasks = tokio::task::JoinSet::new();
-    for part in events.get(..count).unwrap_or(events).chunks(count.div_ceil(senders)) {
-        let (log, part) = (log.clone(), part.to_vec());
+    let share = count.div_ceil(senders);
+    for sender in 0..senders {
+        let (log, events) = (log.clone(), Arc::clone(events));
         tasks.spawn(async move {
-            for batch in part.chunks(in_batch) {
+            let part = sender * share..((sender + 1) * share).min(count);
+            for batch in events.get(part).unwrap_or_default().chunks(in_batch) {
                 let items: Vec<&[u8]> = batch.iter().map(String::as_bytes).collect();
                 let received = Timestamp::now();
                 let batch = Batch { sensor: "falco", dialect: "falco", received, is_over_limit: false, items: &items };

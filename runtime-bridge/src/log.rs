@@ -31,7 +31,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -273,14 +273,19 @@ fn lock(folder: &Path) -> Result<File, Error> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(folder.join("lock")).map_err(unusable)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.take(32).read_to_string(&mut holder);
-            return Err(Error::Locked { path: folder.to_owned(), holder: holder.trim().to_owned() });
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            // A process that was killed may hold it for a moment yet, and so may a child that is just being started.
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.take(32).read_to_string(&mut holder);
+                return Err(Error::Locked { path: folder.to_owned(), holder: holder.trim().to_owned() });
+            }
+            Err(fs::TryLockError::Error(source)) => return Err(unusable(source)),
         }
-        Err(fs::TryLockError::Error(source)) => return Err(unusable(source)),
     }
     // For whoever is refused; on a full disk it may be missing.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
@@ -293,3 +298,5 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const KIB: u32 = 1024;
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);

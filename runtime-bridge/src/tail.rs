@@ -550,6 +550,9 @@ mod tests {
         // Without a copy there is nothing to go back to.
         fs::write(&scene.path, "e\n").expect("written");
         scene.expect(&["a", "b", "cccc", "dddd", "e"]).await;
+        // Between two looks, and longer again by the second.
+        fs::write(&scene.path, "ffff\ngggg\n").expect("written");
+        scene.expect(&["a", "b", "cccc", "dddd", "e", "ffff", "gggg"]).await;
         tail.end().await;
     }
 

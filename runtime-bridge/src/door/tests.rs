@@ -382,6 +382,28 @@ async fn a_slow_client_holds_up_nobody_and_is_told_to_go() {
     served.end().await;
 }
 
+#[tokio::test]
+async fn a_client_that_asks_nothing_is_told_to_go() {
+    let served = Served::start("mute", Options::default(), None);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("an address");
+    let address = listener.local_addr().expect("bound");
+    let (end, ended) = oneshot::channel::<()>();
+    let header = Duration::from_millis(200);
+    let router = served.door.router();
+    let serving = serve::serve_within(header, listener, None, router, async { drop(ended.await) });
+    let serving = tokio::spawn(serving);
+    for begin in ["", "P", "POST /v1/ev", "POST /v1/events/mute-falco HTTP/1.1\r\nhost: x\r\n"] {
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(begin.as_bytes()).await.expect("written");
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(matches!(read, Ok(Ok(_) | Err(_))), "still open after {begin:?}");
+    }
+    drop(end);
+    serving.await.expect("no panic").expect("served");
+    served.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_requests_at_once_are_all_taken() {
     let served = Arc::new(Served::start("many", Options::default(), None));

@@ -41,7 +41,10 @@ impl Queue {
             return Err(Error::Closed);
         }
         queue.0.push_back(waiting);
-        self.is_changed.notify_one();
+        // Else the writer is told already, or busy: it looks again before it waits. Telling is a system call.
+        if queue.0.len() == 1 {
+            self.is_changed.notify_one();
+        }
         Ok(())
     }
 

@@ -394,7 +394,7 @@ pub(super) mod faults {
 
     #[derive(Debug, Default)]
     pub(crate) struct Faults {
-        /// Writes that fail, half of their bytes written.
+        /// Writes that fail, their bytes written all the same.
         pub(crate) writes: AtomicUsize,
         /// Syncs that fail.
         pub(crate) syncs: AtomicUsize,
@@ -411,7 +411,7 @@ pub(super) mod faults {
             if !take(&self.writes) {
                 return Ok(());
             }
-            file.write_all_at(bytes.get(..bytes.len() / 2).unwrap_or_default(), at)?;
+            file.write_all_at(bytes, at)?;
             Err(io::Error::from(io::ErrorKind::StorageFull))
         }
 
