@@ -10,6 +10,7 @@
 //! Reading order: `dna::Activity`, then `compare`.
 
 pub mod alert;
+pub mod api;
 mod compare;
 mod deviation;
 pub mod engine;
@@ -20,6 +21,7 @@ pub mod order;
 pub mod replay;
 mod sensitive;
 pub mod sensor;
+pub mod stored;
 mod text;
 
 pub use compare::{compare, judge};
