@@ -1,5 +1,6 @@
 //! What can be typed: the doc comments here are the help. Nothing is done with it here.
 
+pub(crate) mod bridge;
 pub(crate) mod policy;
 pub(crate) mod trust;
 pub(crate) mod webhook;
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     Webhook(webhook::Webhook),
     /// The same with everything that is kept in one folder: no other service is needed
     Serve(webhook::Serve),
+    /// Take what sensors on the nodes see, and compare it with what pods are expected to do
+    Bridge(bridge::Bridge),
     /// Compare a recorded stream of a sensor with what the images' DNAs expect, offline
     Replay(Replay),
     /// Copy an image into an OCI layout, every byte checked

@@ -3,6 +3,7 @@
 mod analyze;
 mod args;
 mod attest;
+mod bridge;
 mod conformance;
 mod demo;
 mod expect;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     // The one place that chooses the cryptography of every connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // The servers say how theirs is written.
-    if !matches!(args.command, Command::Webhook(_) | Command::Serve(_)) {
+    if !matches!(args.command, Command::Webhook(_) | Command::Serve(_) | Command::Bridge(_)) {
         logs::start(logs::Format::Text, tracing_subscriber::filter::LevelFilter::WARN, None);
     }
     match run(args.command) {
@@ -84,6 +85,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::webhook(&args),
         Command::Serve(args) => webhook::serve(&args),
+        Command::Bridge(args) => bridge::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1;
 use lineage::BlindRow;
 use tokio::{sync::mpsc, time::Instant};
@@ -28,7 +28,7 @@ use crate::{
     engine::{Counts, Engine, Found, Item, Out},
     identity::Container,
     log::{self, Log, Offset, Read, Record},
-    sensor::{self, Dialect},
+    sensor::{self, Dialect, Malformed},
     shelf::{Shelf, Shelved},
     watch::Seen,
 };
@@ -83,6 +83,8 @@ pub struct Parts {
     pub desk: Desk,
     /// Who sends.
     pub sensors: Sensors,
+    /// How long events wait for their pod; zero where no cluster tells of pods.
+    pub patience: SignedDuration,
     /// What the clusters tell of pods: the cluster's name, and what.
     pub pods: mpsc::Receiver<(String, Seen)>,
     /// What the door tells of events it refused.
@@ -122,7 +124,7 @@ struct Judging {
 /// # Errors
 /// [`BridgeError`].
 pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
-    let Parts { log, shelf, desk, sensors, mut pods, mut refused, healths } = parts;
+    let Parts { log, shelf, desk, sensors, patience, mut pods, mut refused, healths } = parts;
     let checkpoint = loop {
         match desk.checkpoint().await {
             Ok(checkpoint) => break checkpoint,
@@ -151,7 +153,7 @@ pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(
         }
     }
     let mut judging = Judging {
-        engine: Engine::default(),
+        engine: Engine::new(patience),
         shelf,
         desk,
         sensors,
@@ -235,7 +237,26 @@ impl Judging {
     fn record(&mut self, record: Record, out: &mut Vec<Out>) {
         let Some((cluster, dialect)) = self.sensors.get(&*record.sensor) else { return };
         let Some(dialect) = dialect.or_else(|| record.dialect.parse().ok()) else { return };
-        let told = sensor::decode(dialect, &record.body);
+        let cluster = cluster.clone();
+        // The API server sends lists of events; all others send events.
+        if dialect == Dialect::KubernetesAudit {
+            for item in sensor::items(&record.body) {
+                self.item(&cluster, dialect, &record, item, out);
+            }
+        } else {
+            self.item(&cluster, dialect, &record, Ok(&record.body), out);
+        }
+    }
+
+    fn item(
+        &mut self,
+        cluster: &str,
+        dialect: Dialect,
+        record: &Record,
+        item: Result<&[u8], Malformed>,
+        out: &mut Vec<Out>,
+    ) {
+        let told = item.and_then(|item| Ok((sensor::key(dialect, item), sensor::decode(dialect, item)?)));
         let is_judged = self.is_judged(record.offset.0);
         {
             let mut healths = self.healths.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,19 +268,13 @@ impl Judging {
                 health.problem = Some(error.to_string());
             }
         }
-        let Ok(told) = told else {
+        let Ok((key, told)) = told else {
             metrics::counter!("mayfly_bridge_malformed_total", "sensor" => record.sensor.to_string()).increment(1);
             return;
         };
-        let item = Item {
-            offset: record.offset.0,
-            cluster: cluster.clone(),
-            key: sensor::key(dialect, &record.body).to_string(),
-            received: record.received,
-            is_judged,
-            told,
-        };
-        self.engine.take(item, out);
+        let (offset, received) = (record.offset.0, record.received);
+        let cluster = cluster.to_owned();
+        self.engine.take(Item { offset, cluster, key: key.to_string(), received, is_judged, told }, out);
     }
 
     fn is_judged(&self, offset: u64) -> bool {
@@ -279,7 +294,7 @@ impl Judging {
         }
     }
 
-    fn answer(&mut self, container: &Container, shelved: Option<Shelved>, out: &mut Vec<Out>) {
+    fn answer(&mut self, container: &Arc<Container>, shelved: Option<Shelved>, out: &mut Vec<Out>) {
         let key = container.key();
         match &shelved {
             Some(_) => _ = self.unknown.remove(&key),
@@ -381,7 +396,7 @@ impl Judging {
             self.unknown.iter().filter(|(_, since)| since.elapsed() > AGAIN).map(|(key, _)| key.clone()).collect();
         for key in due {
             self.unknown.remove(&key);
-            self.engine.forget_expectation(&key);
+            self.engine.ask_again(&key);
         }
     }
 

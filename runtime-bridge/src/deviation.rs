@@ -58,6 +58,8 @@ pub enum Class {
     SensitiveRead,
     /// Another user.
     Identity,
+    /// There is no DNA of the container's image: nothing is compared.
+    NoDna,
 }
 
 impl Class {
@@ -76,6 +78,7 @@ impl Class {
             Self::Write => "write",
             Self::SensitiveRead => "sensitive-read",
             Self::Identity => "identity",
+            Self::NoDna => "no-dna",
         }
     }
 }

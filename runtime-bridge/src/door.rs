@@ -59,7 +59,7 @@ use self::{
     split::split,
 };
 pub use self::{
-    sensors::{DIALECTS, SecretDigest, Sensor, Sensors, SensorsError},
+    sensors::{SecretDigest, Sensor, Sensors, SensorsError},
     serve::{ClientName, serve},
 };
 use crate::log::{self, Batch, Log};

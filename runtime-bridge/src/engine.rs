@@ -27,8 +27,8 @@ use crate::{
 
 /// How late an event may come and still be judged in its order.
 pub const LATENESS: SignedDuration = SignedDuration::from_secs(2);
-/// How long an event waits for its pod: the API server tells of a pod before the kubelet starts it.
-const PARKED: SignedDuration = SignedDuration::from_secs(30);
+/// How long an event waits for its pod where a cluster tells of pods: it does before the kubelet starts them, but watches break.
+pub const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// Events that wait for one container.
 const MOST_PARKED: usize = 10_000;
 /// How long a key that was seen is known: sensors that try again do so within minutes.
@@ -130,6 +130,7 @@ struct State {
 /// The engine.
 #[derive(Debug)]
 pub struct Engine {
+    patience: SignedDuration,
     identity: Identity,
     seen: Seen<String>,
     waiting: Waiting<Item>,
@@ -140,9 +141,12 @@ pub struct Engine {
     clock: u64,
 }
 
-impl Default for Engine {
-    fn default() -> Self {
+impl Engine {
+    /// One whose events wait so long for their pod.
+    #[must_use]
+    pub fn new(patience: SignedDuration) -> Self {
         Self {
+            patience,
             identity: Identity::default(),
             seen: Seen::new(KEYS, MOST_KEYS),
             waiting: Waiting::new(LATENESS),
@@ -153,9 +157,7 @@ impl Default for Engine {
             clock: 0,
         }
     }
-}
 
-impl Engine {
     /// Takes in what a sensor told.
     pub fn take(&mut self, item: Item, out: &mut Vec<Out>) {
         if !self.seen.is_new(format!("{}/{}", item.cluster, item.key), item.received) {
@@ -193,22 +195,21 @@ impl Engine {
     }
 
     /// What is expected of a container that was asked for; none where nobody knows.
-    pub fn expect(&mut self, container: &Container, expected: Option<Arc<Expected>>, out: &mut Vec<Out>) {
+    pub fn expect(&mut self, container: &Arc<Container>, expected: Option<Arc<Expected>>, out: &mut Vec<Out>) {
         let Some(state) = self.containers.get_mut(&container.key()) else { return };
-        let known = std::mem::replace(&mut state.knows, Knows::Expected(expected));
-        if let Knows::Asked(items) = known {
-            for item in items {
-                self.attribute(item, true, out);
-            }
+        let is_unknown = expected.is_none();
+        let Knows::Asked(items) = std::mem::replace(&mut state.knows, Knows::Expected(expected)) else { return };
+        if is_unknown {
+            out.extend(items.iter().find_map(|item| without_dna(container, item)));
+        }
+        for item in items {
+            self.hold(container, item, out);
         }
     }
 
-    /// What is expected of a container has changed, or became known: it is asked for again with its next event.
-    pub fn forget_expectation(&mut self, key: &str) {
-        if let Some(state) = self.containers.get_mut(key)
-            && matches!(state.knows, Knows::Expected(_))
-        {
-            state.knows = Knows::Expected(None);
+    /// A container of which nothing was known is asked for again with its next event.
+    pub fn ask_again(&mut self, key: &str) {
+        if self.containers.get(key).is_some_and(|state| matches!(state.knows, Knows::Expected(None))) {
             self.containers.remove(key);
         }
     }
@@ -216,11 +217,11 @@ impl Engine {
     /// Judges what need not wait any longer.
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Out>) {
         for item in std::mem::take(&mut self.parked) {
-            let is_late = now.duration_since(item.received) > PARKED;
+            let is_late = now.duration_since(item.received) > self.patience;
             self.attribute(item, is_late, out);
         }
         for item in self.waiting.ready(now) {
-            self.attribute(item, false, out);
+            self.attribute(item, self.patience.is_zero(), out);
         }
         for (cluster, uid) in self.identity.forget(now) {
             let start = format!("{cluster}/{uid}/");
@@ -246,13 +247,19 @@ impl Engine {
                 return;
             }
         };
+        self.hold(&container, item, out);
+    }
+
+    /// Judges an event of a container, or has it wait for what is expected.
+    fn hold(&mut self, container: &Arc<Container>, item: Item, out: &mut Vec<Out>) {
+        let Told::Activity(activity) = &item.told else { return };
         self.clock += 1;
         let key = container.key();
         if !self.containers.contains_key(&key) {
             if self.containers.len() >= MOST_CONTAINERS {
                 self.forget_oldest();
             }
-            out.push(Out::Need(Arc::clone(&container)));
+            out.push(Out::Need(Arc::clone(container)));
         }
         let state = self.containers.entry(key).or_insert_with(|| State {
             knows: Knows::Asked(VecDeque::new()),
@@ -276,9 +283,9 @@ impl Engine {
                 if !item.is_judged {
                     self.counts.judged += 1;
                     for deviation in deviations {
-                        let user = caller(&self.calls, &container, activity, &deviation);
+                        let user = caller(&self.calls, container, activity, &deviation);
                         out.push(Out::Found(Box::new(Found {
-                            container: Arc::clone(&container),
+                            container: Arc::clone(container),
                             deviation,
                             activity: Activity::clone(activity),
                             before: state.before.iter().cloned().collect(),
@@ -299,7 +306,9 @@ impl Engine {
         let tenth = ages.len() / 10;
         let (_, until, _) = ages.select_nth_unstable(tenth);
         let until = *until;
-        self.containers.retain(|_, state| state.used > until);
+        // What still waits for an answer is not forgotten: it is not judged yet.
+        let is_asked = |state: &State| matches!(&state.knows, Knows::Asked(items) if !items.is_empty());
+        self.containers.retain(|_, state| state.used > until || is_asked(state));
     }
 
     /// The lowest place in the log that is still to be judged, and the places above it that are done with are all others: what waits.
@@ -317,6 +326,37 @@ impl Engine {
     pub const fn counts(&self) -> Counts {
         self.counts
     }
+}
+
+/// What is told of a container that cannot be compared: that it cannot.
+fn without_dna(container: &Arc<Container>, item: &Item) -> Option<Out> {
+    let Told::Activity(activity) = &item.told else { return None };
+    if item.is_judged {
+        return None;
+    }
+    let image = match container.place.image.as_str() {
+        "" => "its image",
+        image => image,
+    };
+    let deviation = Deviation {
+        class: Class::NoDna,
+        subject: image.to_owned(),
+        message: format!("nobody knows what {image} is expected to do: what this container does is not compared"),
+        after: None,
+        layer: None,
+        package: None,
+        risk: 0.2,
+        technique: String::new(),
+        blocked: false,
+    };
+    let found = Found {
+        container: Arc::clone(container),
+        deviation,
+        activity: Activity::clone(activity),
+        before: Vec::new(),
+        user: None,
+    };
+    Some(Out::Found(Box::new(found)))
 }
 
 /// Who asked the API server for a command from outside.

@@ -27,6 +27,7 @@ pub mod limits;
 pub mod log;
 pub mod order;
 pub mod replay;
+pub mod run;
 mod sensitive;
 pub mod sensor;
 pub mod shelf;

@@ -13,6 +13,8 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Deserializer, de};
 
+use crate::sensor::Dialect;
+
 /// All sensors; each has a name of its own, a dialect that is known, and a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sensors(Vec<Sensor>);
@@ -24,7 +26,7 @@ pub struct Sensors(Vec<Sensor>);
 pub struct Sensor {
     /// Its id: up to 64 of `a-z`, `0-9` and `-`.
     pub name: String,
-    /// What it speaks: [`DIALECTS`].
+    /// What it speaks: the name of a [`Dialect`].
     pub dialect: String,
     /// The cluster that it watches.
     pub cluster: String,
@@ -104,8 +106,9 @@ impl Sensor {
         if !is_name {
             return Some("`name` must be 1 to 64 of a-z, 0-9 and -".to_owned());
         }
-        if !DIALECTS.contains(&self.dialect.as_str()) {
-            return Some(format!("`dialect` {:?} is not known; there are: {}", self.dialect, DIALECTS.join(", ")));
+        if self.dialect.parse::<Dialect>().is_err() {
+            let known = Dialect::ALL.map(Dialect::name).join(", ");
+            return Some(format!("`dialect` {:?} is not known; there are: {known}", self.dialect));
         }
         if self.cluster.is_empty() {
             return Some("`cluster` is empty; name the cluster that it watches".to_owned());
@@ -158,6 +161,3 @@ impl<'de> Deserialize<'de> for SecretDigest {
         Ok(Self(digest))
     }
 }
-
-/// Dialects that are understood.
-pub const DIALECTS: [&str; 1] = ["falco"];

@@ -96,7 +96,7 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        Self { engine: Engine::default(), alerts: BTreeMap::new(), needs: 0 }
+        Self { engine: Engine::new(PATIENCE), alerts: BTreeMap::new(), needs: 0 }
     }
 
     fn take(&mut self, key: usize, received: i64, told: Told) {
@@ -260,4 +260,39 @@ fn what_was_judged_before_is_only_remembered() {
     let alerts = run.end();
     let classes: Vec<Class> = alerts.iter().map(|alert| alert.class).collect();
     assert_eq!(classes.len(), 2, "only the last two events: {classes:?}");
+}
+
+#[test]
+fn a_container_that_cannot_be_compared_is_told_once() {
+    let mut engine = Engine::new(SignedDuration::ZERO);
+    let mut out = Vec::new();
+    for (n, (received, told)) in stream().into_iter().enumerate() {
+        let item = Item {
+            offset: n as u64,
+            cluster: "one".to_owned(),
+            key: n.to_string(),
+            received: at(received),
+            is_judged: false,
+            told,
+        };
+        engine.take(item, &mut out);
+    }
+    engine.tick(at(100_000), &mut out);
+    let container = out.iter().find_map(|out| match out {
+        Out::Need(container) => Some(Arc::clone(container)),
+        _ => None,
+    });
+    let container = container.expect("it is asked for");
+    assert_eq!(engine.open().len(), 46, "nothing is done with before it is known");
+    let mut told = Vec::new();
+    engine.expect(&container, None, &mut told);
+    let classes: Vec<Class> = told
+        .iter()
+        .filter_map(|out| match out {
+            Out::Found(found) => Some(found.deviation.class),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(classes, [Class::NoDna]);
+    assert_eq!((engine.counts().without_dna, engine.open().len()), (46, 0));
 }
