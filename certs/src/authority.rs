@@ -2,13 +2,14 @@
 //! data out.
 //!
 //! ```text
-//! CA 1   ├────────── issues ──────────┤── trusted ──┤
+//! CA 1   ├────────── issues ──────────┤── trusted until it expires ──┤
 //! CA 2                         ├ spread ┤────────── issues …
-//! bundle │ 1                   │ 1, 2   │ 2, 1      │ 2
+//! bundle │ 1                   │ 1, 2   │ 2, 1                         │ 2
 //! ```
 //!
-//! A new authority is in the bundle that API servers trust before anything is issued by it, and the old one stays there after
-//! the last replica serves what the new one issued: no moment has a leaf that nobody trusts.
+//! A new authority is in the bundle that API servers trust before anything is issued by it. The old one stays there until it
+//! expires, which is after all that it issued: however long a replica does not learn of the change, what it serves is trusted while
+//! it is valid. The old key is gone with the change, so that nothing more is issued by it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,12 +36,10 @@ use crate::{
 pub struct Lifetimes {
     /// Of an authority.
     pub authority: Duration,
-    /// Of a leaf; at most a third of the authority's, so that a leaf never outlives it.
+    /// Of a leaf; less than a third of the authority's, so that a leaf never outlives it.
     pub leaf: Duration,
     /// From when a new authority is in the bundle until it issues.
     pub spread: Duration,
-    /// From when it issues until the old one is taken out.
-    pub overlap: Duration,
 }
 
 impl Default for Lifetimes {
@@ -48,7 +47,7 @@ impl Default for Lifetimes {
     /// every eight months is known to work. The four months left when it is renewed are time to notice that it was not.
     /// A leaf for 90 days, renewed after 60. An hour to spread is a thousand times what a watch of the API server takes.
     fn default() -> Self {
-        Self { authority: 365 * DAY, leaf: 90 * DAY, spread: Duration::from_secs(3600), overlap: DAY }
+        Self { authority: 365 * DAY, leaf: 90 * DAY, spread: Duration::from_secs(3600) }
     }
 }
 
@@ -63,7 +62,7 @@ pub enum Step {
     AddAuthority,
     /// The new authority has spread: it issues from now on.
     SwitchAuthority,
-    /// Nothing that an old authority issued is in use: it leaves the bundle.
+    /// An old authority has expired, and all that it issued: it leaves the bundle.
     DropAuthority,
     /// The authority has expired: a new one begins at once, as nothing it issues is trusted any more.
     Begin,
@@ -176,8 +175,7 @@ impl Authority {
         if self.next.is_none() && is_late(authority, now) {
             return Step::AddAuthority;
         }
-        let is_over = now >= leaf.not_before + BACKDATED + lifetimes.overlap;
-        if self.old.iter().any(|old| is_over || now >= old.facts.not_after) {
+        if self.old.iter().any(|old| now >= old.facts.not_after) {
             return Step::DropAuthority;
         }
         Step::Keep
@@ -207,11 +205,7 @@ impl Authority {
                     self.issue(names, lifetimes, now)?;
                 }
             }
-            Step::DropAuthority => {
-                let is_over =
-                    self.leaf_facts().is_some_and(|leaf| now >= leaf.not_before + BACKDATED + lifetimes.overlap);
-                self.old.retain(|old| !is_over && now < old.facts.not_after);
-            }
+            Step::DropAuthority => self.old.retain(|old| now < old.facts.not_after),
             Step::Begin => {
                 let begun = Self::begin(names, lifetimes, now)?;
                 self = Self { old: self.old.into_iter().filter(|old| now < old.facts.not_after).collect(), ..begun };
@@ -414,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_authority_spreads_before_it_issues_and_the_old_one_stays_a_while() {
+    fn a_new_authority_spreads_before_it_issues_and_the_old_one_stays_until_it_expires() {
         let begun = begin();
         let first = begun.bundle();
         let renewed = after(begun, Step::RenewLeaf, at(240));
@@ -431,10 +425,14 @@ mod tests {
         assert!(switched.not_after() > at(244 + 300));
         assert_eq!(step(&switched, hour), Step::Keep);
 
-        assert_eq!(step(&switched, at(246)), Step::DropAuthority);
-        let dropped = after(switched, Step::DropAuthority, at(246));
+        let renewed = after(switched, Step::RenewLeaf, at(304));
+        assert_eq!(step(&renewed, at(360)), Step::Keep, "what the old one issued may still be served");
+        assert_eq!(step(&renewed, at(362)), Step::Keep);
+        let renewed = after(renewed, Step::RenewLeaf, at(364));
+        assert_eq!(step(&renewed, at(365)), Step::DropAuthority);
+        let dropped = after(renewed, Step::DropAuthority, at(365));
         assert!(!dropped.bundle().contains(&first));
-        assert_eq!(step(&dropped, at(246)), Step::Keep);
+        assert_eq!(step(&dropped, at(365)), Step::Keep);
     }
 
     #[test]

@@ -344,6 +344,40 @@ mod tests {
         assert!(replica.is_trusted(&cluster.bundles("mayfly")[0], at(1)));
     }
 
+    /// A replica that cannot read the Secret from before the authority changes until its own certificate ends.
+    #[tokio::test]
+    async fn a_replica_that_does_not_learn_of_a_new_authority_is_trusted_as_long_as_its_certificate_is_valid() {
+        let cluster = cluster();
+        let (mut one, mut cut_off) = (Replica::new(&cluster), Replica::new(&cluster));
+        // The last certificate of the first authority is made a day before the change.
+        for day in [0, 60, 120, 180, 242] {
+            one.look(at(day * 24)).await.expect("settled");
+        }
+        cut_off.look(at(242 * 24)).await.expect("settled");
+        let first = cluster.bundles("mayfly")[0].clone();
+        let (mut changed, mut dropped) = (None, None);
+        for day in 243..400 {
+            for hour in [0, 2] {
+                let now = at(day * 24 + hour);
+                one.look(now).await.expect("settled");
+                let bundle = cluster.bundles("mayfly")[0].clone();
+                assert!(one.is_trusted(&bundle, now), "day {day}");
+                let is_valid = cut_off.serving.status(now).expires_in.is_some_and(|left| left >= 0);
+                assert_eq!(cut_off.is_trusted(&bundle, now), is_valid, "day {day}");
+                if changed.is_none() && !one.is_trusted(&first, now) {
+                    changed = Some(day);
+                }
+                if dropped.is_none() && !bundle.contains(&first) {
+                    dropped = Some(day);
+                }
+            }
+        }
+        assert_eq!((changed, dropped), (Some(244), Some(365)), "it issued, and it expired");
+        // It learns of it: both serve the same.
+        cut_off.look(at(400 * 24)).await.expect("settled");
+        assert!(cut_off.is_trusted(&cluster.bundles("mayfly")[0], at(400 * 24)));
+    }
+
     /// Two replicas and API servers that learn of a bundle late, for three years.
     #[tokio::test]
     async fn through_three_years_no_api_server_meets_a_certificate_that_it_does_not_trust() {

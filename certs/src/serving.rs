@@ -30,6 +30,8 @@ pub struct ServingOptions {
     /// Authorities in PEM: whoever connects must show a certificate of one of them, as an API server does when it is set up to.
     /// The file is read again as it changes.
     pub client_authorities: Option<PathBuf>,
+    /// Whether who connects may also show none, because it has other ways to say who it is. What is shown is verified still.
+    pub is_client_optional: bool,
     /// The cryptography; aws-lc-rs where it is absent.
     pub provider: Option<Provider>,
 }
@@ -86,6 +88,7 @@ impl Serving {
             pair: ArcSwapOption::empty(),
             clients: ArcSwapOption::empty(),
             is_client_checked: options.client_authorities.is_some(),
+            is_client_optional: options.is_client_optional,
             algorithms: provider.signature_verification_algorithms,
             notes: Mutex::default(),
         });
@@ -180,6 +183,7 @@ struct Current {
     pair: ArcSwapOption<Pair>,
     clients: ArcSwapOption<Arc<dyn ClientCertVerifier>>,
     is_client_checked: bool,
+    is_client_optional: bool,
     algorithms: WebPkiSupportedAlgorithms,
     notes: Mutex<Notes>,
 }
@@ -203,6 +207,10 @@ impl ResolvesServerCert for Current {
 }
 
 impl ClientCertVerifier for Current {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.is_client_optional
+    }
+
     /// None: they change, and a client that has but one certificate shows it without a hint.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]

@@ -56,7 +56,7 @@ fn rules(paths: &[PathBuf]) -> anyhow::Result<policies::Rules> {
 }
 
 fn test(args: &args::Test) -> anyhow::Result<()> {
-    let rules = rules(&args.rules)?;
+    let rules = rules(&args.rules.paths)?;
     let (mut text, mut failed, mut results) = (String::new(), 0, Vec::new());
     for file in rulebook::yaml_files(&args.cases).map_err(anyhow::Error::msg)? {
         let shown = file.display().to_string();
@@ -105,19 +105,19 @@ fn check(args: &args::Check) -> anyhow::Result<()> {
         bail!("there is no object with a pod in these files");
     }
     let checked = remote::block_on(async {
-        let judges = Judges::new(&args.gathering, of_files(&all), all.clone())?;
-        let service = judges.service(&args.rules, None).await?;
+        let judges = Judges::new(&args.deciding.gathering, of_files(&all), all.clone())?;
+        let service = judges.service(&args.rules.paths, None).await?;
         let mut checked = Vec::new();
         for (file, object) in &asked {
-            let namespace = namespace_of(object, &args.gathering.namespace);
+            let namespace = namespace_of(object, &args.deciding.gathering.namespace);
             let mut space = space(&all, &namespace);
-            if args.enforce {
+            if args.deciding.enforce {
                 enforce(&mut space);
             }
             let review = review(object, &namespace, space);
             let judged = service.judge(review, judges.deadline()).await.map_err(anyhow::Error::msg);
             let judged = judged.with_context(|| format!("{} in {file} cannot be judged", name(object)))?;
-            checked.push(outcome(file, object, &args.gathering.namespace, judged));
+            checked.push(outcome(file, object, &args.deciding.gathering.namespace, judged));
         }
         Ok(checked)
     })?;

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &args::Replay) -> anyhow::Result<()> {
         }
         let found = match ended {
             Ended::TooLong => Err(format!("it is longer than {MAX_LINE_BYTES} bytes")),
-            _ => replay.push(Dialect::Falco, item).map_err(|error| error.to_string()),
+            _ => push(&mut replay, item),
         };
         match found {
             Ok(found) if args.format == ReplayFormat::Ndjson => write(&mut out, &found, item)?,
@@ -75,6 +75,12 @@ pub(crate) fn run(args: &args::Replay) -> anyhow::Result<()> {
         ReplayFormat::Ndjson => eprint(report.trim_end()),
     }
     Ok(out.flush()?)
+}
+
+/// Whose event it is shows in its keys.
+fn push(replay: &mut Replay<'_>, item: &[u8]) -> Result<Vec<Found>, String> {
+    let dialect = Dialect::guess(item).ok_or("it is no event of a sensor that is known")?;
+    replay.push(dialect, item).map_err(|error| error.to_string())
 }
 
 fn eprint(text: &str) {

@@ -18,6 +18,7 @@ pub(crate) fn run(args: &TrustRoot) -> anyhow::Result<()> {
         (_, _, Instance::PublicGood) => TufRepository::public_good(),
         (_, _, Instance::Github) => TufRepository::github(),
     };
+    let repository = repository.with_authorities(args.ca_file.as_deref().map(output::read).transpose()?);
     let usual = || Some(oci::Cache::default_folder()?.parent()?.join("trust"));
     let cache = args.cache_dir.clone().or_else(usual).context("there is no cache folder: name one with --cache-dir")?;
     let limit = Duration::from_secs(args.timeout);

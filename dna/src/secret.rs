@@ -223,10 +223,13 @@ fn tokens(text: &str, spans: &mut Spans) {
                     let rest = text.get(at..).unwrap_or_default();
                     let value = rest.trim_start_matches(' ');
                     let value_at = at + rest.len() - value.len();
-                    let length =
-                        value.find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'')).unwrap_or(value.len());
-                    if length >= 8 && value_at > at && !is_reference(value) {
-                        spans.push((value_at, value_at + length));
+                    // Whether there is one is asked before how long it is: the whole stays linear.
+                    if value_at > at && !is_reference(value) {
+                        let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+                        let length = value.find(end).unwrap_or(value.len());
+                        if length >= 8 {
+                            spans.push((value_at, value_at + length));
+                        }
                     }
                 }
             }
@@ -295,6 +298,10 @@ fn value_after(text: &str, begin: usize, at: usize, is_option: bool) -> Option<(
         }
         rest.trim_start_matches(' ')
     };
+    // What is no value is known by how it begins, before it is asked how long it is: the whole stays linear.
+    if is_reference(value) || (is_option && value.starts_with('-')) {
+        return None;
+    }
     let start = text.len() - value.len();
     let (start, length) = match value.chars().next()? {
         quote @ ('"' | '\'') => {
@@ -434,8 +441,20 @@ mod tests {
 
     #[test]
     fn hostile_text_takes_linear_time() {
-        for piece in ["a=", "://", "eyJ", "token ", "token=", "-----BEGIN ", "\"secret\":\"", "--password ", "Bearer "]
-        {
+        for piece in [
+            "a=",
+            "://",
+            "eyJ",
+            "token ",
+            "token=",
+            "token=$",
+            "-----BEGIN ",
+            "\"secret\":\"",
+            "--password ",
+            "--password=",
+            "Bearer ",
+            "Bearer/",
+        ] {
             redact(&piece.repeat((1 << 18) / piece.len()));
         }
     }

@@ -342,3 +342,6 @@ fn caller(
     let (_, call) = exact.or_else(|| near.next())?;
     Some(call.impersonated.as_ref().map_or_else(|| call.user.clone(), |other| format!("{} as {other}", call.user)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,43 @@
 //! What sensors send, read into one shape.
 //!
-//! In: one JSON object as a sensor wrote it. Out: [`Told`]. One module for each sensor, pure, no I/O. A field that is missing or
-//! of another type than documented is absent; an object that is no event of the sensor is [`Malformed`], with a reason for
-//! whoever set the sensor up. Credentials in command lines and variables are taken out here.
+//! ```text
+//! body ─items─► item ─key─► Key (seen before?)
+//!                 └─decode: the dialect's adapter ─► the runtime's own left out ─► limits ─► Told
+//! ```
+//!
+//! One module for each sensor, pure, no I/O. A field that is missing or of another type than documented is absent; an object
+//! that is no event of the sensor is [`Malformed`], with a reason for whoever set the sensor up. Credentials in command lines
+//! and variables are taken out here, and lengths are bounded ([`crate::limits`]).
 
 use dna::Activity;
 use jiff::Timestamp;
+use serde::Serialize;
 
-pub mod falco;
+use crate::limits;
+
+mod audit;
+mod dialect;
+mod falco;
+mod gadget;
+mod items;
+mod kernel;
+mod key;
+mod kubearmor;
 mod lenient;
+mod own;
+mod runtime;
+mod tetragon;
+mod tracee;
 
-/// A sensor's format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Dialect {
-    /// Falco's `http_output`, and Falcosidekick's webhook.
-    Falco,
-}
+pub use dialect::{Dialect, UnknownDialect};
+pub use items::items;
+pub use key::{Key, key};
+pub use own::schema;
+pub use runtime::is_runtimes_own;
 
 /// What an item of a sensor's stream says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum Told {
     /// A process did something.
@@ -33,7 +51,8 @@ pub enum Told {
 }
 
 /// A request to the Kubernetes API that reaches into a container: exec, attach, an ephemeral container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Call {
     /// When it was received.
     pub at: Timestamp,
@@ -60,7 +79,8 @@ pub struct Call {
 }
 
 /// Events that a sensor says it lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Loss {
     /// When it says so.
     pub at: Timestamp,
@@ -91,22 +111,67 @@ impl Malformed {
 /// # Errors
 /// [`Malformed`] where it is no event of this sensor.
 pub fn decode(dialect: Dialect, item: &[u8]) -> Result<Told, Malformed> {
+    let told = match read(dialect, item) {
+        // Arguments and paths are any bytes: those of an intruder must not make an event unreadable.
+        Err(_) if std::str::from_utf8(item).is_err() => read(dialect, String::from_utf8_lossy(item).as_bytes()),
+        told => told,
+    }?;
+    Ok(match told {
+        Told::Activity(activity) if is_runtimes_own(&activity) => Told::Nothing(RUNTIMES_OWN),
+        told => limits::bounded(told),
+    })
+}
+
+fn read(dialect: Dialect, item: &[u8]) -> Result<Told, Malformed> {
     match dialect {
         Dialect::Falco => falco::decode(item),
+        Dialect::Tetragon => tetragon::decode(item),
+        Dialect::Tracee => tracee::decode(item),
+        Dialect::KubeArmor => kubearmor::decode(item),
+        Dialect::InspektorGadget => gadget::decode(item),
+        Dialect::KubernetesAudit => audit::decode(item),
+        Dialect::Mayfly => own::decode(item),
     }
 }
 
+/// Why an event of the container's runtime is left out.
+const RUNTIMES_OWN: &str = "of the container's runtime, before or beside the container's own program";
+/// Why an event that names no container is left out.
+const OF_THE_HOST: &str = "of the host";
+/// Why an event of a kind that no prediction speaks of is left out.
+const NOT_COMPARED: &str = "of a kind that is not compared";
+
 /// A container's id without its scheme (`containerd://`), where it looks like one.
 #[must_use]
-pub(crate) fn container_id(text: &str) -> Option<String> {
+fn container_id(text: &str) -> Option<String> {
     let id = text.rsplit_once("://").map_or(text, |(_, id)| id);
-    let is_id = id.len() >= 12 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_id = (12..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_id.then(|| id.to_ascii_lowercase())
 }
 
-/// A command line as words, credentials taken out.
+/// `sha256:…` at the end of an image's reference or id (`name@sha256:…`, `docker-pullable://…`); a name is no digest.
 #[must_use]
-pub(crate) fn words(line: &str) -> Vec<String> {
-    let words: Vec<String> = line.split_ascii_whitespace().map(str::to_owned).collect();
+fn image_digest(text: &str) -> Option<String> {
+    let digest = text.rsplit(['@', '/']).next()?;
+    let hex = digest.strip_prefix("sha256:")?;
+    let is_digest = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then(|| digest.to_ascii_lowercase())
+}
+
+/// An image's reference without its digest; an id alone is none.
+#[must_use]
+fn image_name(text: &str) -> Option<String> {
+    let text = text.rsplit_once("://").map_or(text, |(_, name)| name);
+    let name = text.split_once('@').map_or(text, |(name, _)| name);
+    (!name.is_empty() && !name.starts_with("sha256:")).then(|| name.to_owned())
+}
+
+/// A command line as words, credentials taken out: of the line first, as one in two words (`Authorization: Bearer …`) is not to
+/// be seen in either.
+#[must_use]
+fn words(line: &str) -> Vec<String> {
+    let line = dna::redact(limits::line(line));
+    // One more than is kept, so that the cut shows.
+    let words: Vec<String> = line.split_ascii_whitespace().take(limits::WORDS + 1).map(str::to_owned).collect();
     dna::redact_argv(&words)
 }

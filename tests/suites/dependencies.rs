@@ -12,7 +12,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("lineage", &["dna"]),
     ("certs", &[]),
     ("webhook", &["analyzer", "certs", "dna", "lineage", "oci", "policies", "trust"]),
-    ("runtime-bridge", &["certs", "dna", "lineage", "policies", "trust", "oci"]),
+    ("runtime-bridge", &["analyzer", "certs", "dna", "lineage", "oci", "policies", "trust"]),
     ("cli", &["analyzer", "certs", "dna", "lineage", "oci", "policies", "runtime-bridge", "trust", "webhook"]),
     // Makes signed material for tests only: it uses nothing of ours, and nothing we ship uses it.
     ("sigstore-instance", &[]),

@@ -46,6 +46,6 @@ pub use sigstore::{
     ambient_token, claim_names, sign,
 };
 #[cfg(feature = "tuf")]
-pub use sigstore::{RefreshError, TufRepository, cached, refresh};
+pub use sigstore::{RefreshError, TufRepository, cached, last, refresh};
 pub use statement::{COSIGN_SIGN, PAYLOAD_TYPE, Statement, Subject};
 pub use verify::{Blob, Findings, verify, verify_blob};

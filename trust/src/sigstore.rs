@@ -21,7 +21,7 @@ pub use keys::{KeyError, PublicKey};
 pub(crate) use legacy::{envelope, simple_signing};
 pub use pair::{NewKey, SigningKey, SigningKeyError};
 #[cfg(feature = "tuf")]
-pub use refresh::{RefreshError, TufRepository, cached, refresh};
+pub use refresh::{RefreshError, TufRepository, cached, last, refresh};
 pub use root::{Root, RootError, RootFacts};
 pub use services::{Services, SignError, ambient_token, sign};
 pub(crate) use sigstore_types::Bundle;

@@ -23,6 +23,9 @@ use dna::{
 use futures_util::future;
 use oci::{Reference, registry};
 
+pub use crate::sealed::Seal;
+use crate::sealed::Sealed;
+
 mod analyze;
 mod bind;
 mod flight;
@@ -33,7 +36,6 @@ mod vouch;
 
 pub use analyze::Analyzer;
 pub use known::{Known, Origins};
-pub use last::Seal;
 pub use resolve::{Access, Keyring};
 pub use vouch::Signers;
 
@@ -110,7 +112,10 @@ impl Gatherer {
             images: Flights::new("images", part / 8, Images::weight),
             members: Flights::new("members", part / 4, Image::weight),
             vouched: Flights::new("vouched", part / 2, Vouched::weight),
-            lasts: Lasts::new(ledger.clone().zip(settings.seal), part / 8),
+            lasts: Lasts::new(
+                ledger.clone().zip(settings.seal).map(|(ledger, seal)| Sealed::new(ledger, seal)),
+                part / 8,
+            ),
             known: Known::new(analyzer, ledger, part),
             bindings: bind::Bindings::new(settings.runtime, settings.limits, part),
             places: Places::new(settings.registry),

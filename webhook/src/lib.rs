@@ -21,6 +21,7 @@ pub mod review;
 mod roots;
 pub mod rulebook;
 mod run;
+mod sealed;
 mod server;
 pub mod service;
 pub mod traces;

@@ -41,9 +41,8 @@ impl Roots {
         all.insert((name.to_owned(), refresh.clone()), renewed);
     }
 
-    /// Renews all that rules name, each as often as it says, until `ended`. `folder` keeps what repositories said, so that they cannot go
-    /// back behind it.
-    pub(crate) async fn keep_renewing(self, service: Arc<Service>, folder: PathBuf, ended: impl Future<Output = ()>) {
+    /// Renews all that rules name, each as often as it says, until `ended`.
+    pub(crate) async fn keep_renewing(self, service: Arc<Service>, reached: Reached, ended: impl Future<Output = ()>) {
         let renewing = async {
             let mut due: BTreeMap<(String, Refresh), Instant> = BTreeMap::new();
             loop {
@@ -59,11 +58,12 @@ impl Roots {
                         continue;
                     }
                     let (name, refresh) = &key;
-                    let repository = TufRepository::custom(name, &refresh.tuf, refresh.root.as_bytes());
-                    let next = match self.renew(&repository, &key, &folder, is_new).await {
+                    let next = match self.renew(&key, &reached, is_new).await {
                         Ok(()) => every(refresh),
                         Err(error) => {
-                            warn!(trust = name, %error, "a trust root is not renewed; what is known of it stays in use");
+                            let as_of = self.renewed(name, refresh).map(|root| root.as_of.to_string());
+                            let as_of = as_of.as_deref().unwrap_or("the rule's own");
+                            warn!(trust = name, %error, as_of, "a trust root is not renewed; what is known of it stays in use");
                             AGAIN
                         }
                     };
@@ -78,22 +78,29 @@ impl Roots {
         }
     }
 
-    async fn renew(
-        &self,
-        repository: &TufRepository,
-        (name, refresh): &(String, Refresh),
-        folder: &std::path::Path,
-        is_new: bool,
-    ) -> Result<(), RefreshError> {
-        // What the last process learned is newer than what the rule says, and there at once.
-        if is_new && let Ok(root) = trust::cached(repository, folder).await {
+    async fn renew(&self, key: &(String, Refresh), reached: &Reached, is_new: bool) -> Result<(), RefreshError> {
+        let (name, refresh) = key;
+        let repository = TufRepository::custom(name, &refresh.tuf, refresh.root.as_bytes());
+        // What the last process learned is newer than what the rule says, and there at once; its age is bounded as any root's is.
+        if is_new && let Ok(root) = trust::last(&repository, &reached.folder).await {
             self.keep(name, refresh, &root);
         }
-        let root = trust::refresh(repository, folder).await?;
+        // Read each time, as for registries: it may be renewed. One that cannot be read is told by what then cannot be reached.
+        let authorities = reached.ca_file.as_ref().and_then(|file| std::fs::read(file).ok());
+        let root = trust::refresh(&repository.with_authorities(authorities), &reached.folder).await?;
         info!(trust = name, digest = %root.facts().digest, "a trust root is renewed");
         self.keep(name, refresh, &root);
         Ok(())
     }
+}
+
+/// How repositories are reached.
+#[derive(Debug, Clone)]
+pub(crate) struct Reached {
+    /// Keeps what they said, so that they cannot go back behind it.
+    pub(crate) folder: PathBuf,
+    /// PEM of authorities to trust beside the system's.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 fn every(refresh: &Refresh) -> Duration {
@@ -109,3 +116,149 @@ const AGAIN: Duration = Duration::from_secs(600);
 
 /// How often it is seen what is due.
 const LOOK: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use policies::{Rules, kinds::Refresh};
+    use serde_json::json;
+    use sigstore_instance::tuf::{LATER, PAST, Repository, Server};
+
+    use super::*;
+    use crate::rulebook::{Beside, Rulebook};
+
+    const RULE: &str = "corp";
+
+    struct World {
+        server: Server,
+        reached: Reached,
+        key: (String, Refresh),
+        _folder: tempfile::TempDir,
+    }
+
+    impl World {
+        fn new(repository: &Repository) -> Self {
+            let server = Server::start_tls();
+            let folder = tempfile::tempdir().expect("a folder");
+            let ca_file = folder.path().join("ca.pem");
+            std::fs::write(&ca_file, server.ca_pem()).expect("written");
+            let root = String::from_utf8(repository.root().to_vec()).expect("JSON");
+            let refresh = serde_json::from_value(json!({"tuf": server.url(), "every": "1h", "root": root}));
+            let reached = Reached { folder: folder.path().join("trust"), ca_file: Some(ca_file) };
+            Self { server, reached, key: (RULE.to_owned(), refresh.expect("how")), _folder: folder }
+        }
+
+        async fn renew(&self, roots: &Roots, is_new: bool) -> Result<(), String> {
+            roots.renew(&self.key, &self.reached, is_new).await.map_err(|error| error.to_string())
+        }
+
+        fn known(&self, roots: &Roots) -> Option<Renewed> {
+            roots.renewed(&self.key.0, &self.key.1)
+        }
+    }
+
+    fn instance() -> String {
+        sigstore_instance::Instance::new().trusted_root()
+    }
+
+    #[tokio::test]
+    async fn a_trust_root_follows_its_repository_through_a_rotation_of_its_keys() {
+        let (first, second) = (instance(), instance());
+        let mut repository = Repository::new(&first);
+        let (world, roots) = (World::new(&repository), Roots::default());
+        assert!(world.renew(&roots, true).await.is_err() && world.known(&roots).is_none());
+        world.server.serve(Some(repository.files()));
+        world.renew(&roots, true).await.expect("renewed");
+        assert_eq!(world.known(&roots).expect("known").json, first);
+        // New keys, which the old ones signed; and twice, so that a process that was away has two steps to take.
+        for trusted in [&first, &second] {
+            repository.rotate();
+            repository.publish(trusted, LATER);
+        }
+        world.server.serve(Some(repository.files()));
+        world.renew(&roots, false).await.expect("renewed");
+        assert_eq!(world.known(&roots).expect("known").json, second);
+        // Keys that nobody vouches for.
+        let mut foreign = Repository::new(&first);
+        (0..4).for_each(|_| foreign.rotate());
+        foreign.publish(&first, LATER);
+        world.server.serve(Some(foreign.files()));
+        assert!(world.renew(&roots, false).await.is_err());
+        assert_eq!(world.known(&roots).expect("known").json, second);
+    }
+
+    #[tokio::test]
+    async fn what_is_expired_or_tampered_with_leaves_the_last_root_and_a_restart_finds_it() {
+        let (first, second) = (instance(), instance());
+        let mut repository = Repository::new(&first);
+        let (world, roots) = (World::new(&repository), Roots::default());
+        world.server.serve(Some(repository.files()));
+        world.renew(&roots, true).await.expect("renewed");
+        let before = world.known(&roots).expect("known");
+
+        repository.publish(&second, PAST);
+        world.server.serve(Some(repository.files()));
+        let why = world.renew(&roots, false).await.expect_err("expired");
+        assert!(why.contains("expired"), "{why}");
+        repository.publish(&second, LATER);
+        let mut files = repository.files();
+        files.insert("/targets/trusted_root.json".to_owned(), first.clone().into_bytes());
+        world.server.serve(Some(files));
+        let why = world.renew(&roots, false).await.expect_err("another target");
+        assert!(why.contains("integrity"), "{why}");
+        assert_eq!(world.known(&roots), Some(before.clone()));
+
+        // Another process: the repository is away, and what was kept is there, as old as it is.
+        world.server.serve(None);
+        let restarted = Roots::default();
+        assert!(world.renew(&restarted, true).await.is_err());
+        let after = world.known(&restarted).expect("what was kept");
+        assert_eq!((&after.json, after.as_of.as_second()), (&before.json, before.as_of.as_second()));
+        // Nor is what was kept believed where somebody changed it.
+        let kept =
+            std::fs::read_dir(&world.reached.folder).expect("a folder").next().expect("one").expect("one").path();
+        std::fs::write(kept.join("targets/trusted_root.json"), &second).expect("written");
+        let restarted = Roots::default();
+        assert!(world.renew(&restarted, true).await.is_err() && world.known(&restarted).is_none());
+    }
+
+    #[tokio::test]
+    async fn without_its_authority_a_repository_is_not_reached() {
+        let trusted = instance();
+        let repository = Repository::new(&trusted);
+        let (mut world, roots) = (World::new(&repository), Roots::default());
+        world.server.serve(Some(repository.files()));
+        world.reached.ca_file = None;
+        assert!(world.renew(&roots, true).await.is_err() && world.known(&roots).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_root_that_grows_old_is_told_by_its_age_and_ends_at_its_bound() {
+        let trusted = instance();
+        let repository = Repository::new(&trusted);
+        let (world, roots) = (World::new(&repository), Roots::default());
+        world.server.serve(Some(repository.files()));
+        world.renew(&roots, true).await.expect("renewed");
+        let (_, refresh) = &world.key;
+        let objects = [
+            json!({"apiVersion": "mayfly.dev/v1alpha1", "kind": "SignerTrust", "metadata": {"name": RULE},
+                "spec": {"trustedRoot": trusted, "maxAge": "48h", "refresh": refresh}}),
+            json!({"apiVersion": "mayfly.dev/v1alpha1", "kind": "ClusterImageRule", "metadata": {"name": "signed"}, "spec": {
+                "signers": [{"name": "ci", "keyless": {"trust": RULE, "identities": [{"issuer": "https://i", "subject": "s"}]}}],
+                "require": {"signatures": {"anyOf": ["ci"]}}}}),
+        ];
+        let renewed = world.known(&roots).expect("known");
+        let book = |hours: i64| {
+            let (rules, problems) = Rules::from_objects(&objects);
+            assert!(problems.is_empty(), "{problems:?}");
+            let beside = Beside { renewed: [(RULE.to_owned(), renewed.clone())].into(), ..Beside::default() };
+            Rulebook::new(rules, Vec::new(), &beside, renewed.as_of + SignedDuration::from_hours(hours))
+        };
+        let fresh = book(47);
+        assert_eq!(fresh.roots_as_of, Some(renewed.as_of), "the metric counts from here");
+        let ids = fresh.rules.signers(&policies::Material::default()).into_keys().collect();
+        assert!(fresh.signers(&ids).1.is_empty(), "it is in use");
+        let (_, gaps) = book(49).signers(&ids);
+        assert!(gaps.iter().all(|gap| gap.cause == dna::Cause::TrustExpired) && !gaps.is_empty(), "{gaps:?}");
+        assert!(gaps.iter().any(|gap| gap.detail.contains("older than its maxAge")), "{gaps:?}");
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -25,6 +26,7 @@ use trust::{PublicKey, Root, Signer, Text, Who};
 use crate::{
     gather::{Access, Signers},
     roots::Renewed,
+    sealed::Sealed,
 };
 
 /// Rules, and whom they accept.
@@ -291,8 +293,10 @@ pub fn yaml_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 /// refuses. An exception that does not load ends, for the same reason.
 #[derive(Debug, Default)]
 pub struct Objects {
-    /// Rules as they loaded last, by kind, namespace and name.
-    good: BTreeMap<[String; 3], Value>,
+    /// Rules as they loaded last.
+    good: BTreeMap<Key, Value>,
+    /// Those that do not load, and were looked for where earlier processes keep theirs.
+    asked: BTreeSet<Key>,
     /// What became of each object that was read last.
     pub standings: Vec<Standing>,
 }
@@ -318,14 +322,12 @@ impl Objects {
         let mut chosen = Vec::new();
         self.standings.clear();
         for object in objects {
-            let key = key(object);
-            let [kind, ..] = &key;
-            let is_rule = kind.ends_with("ImageRule");
+            let key = Key::of(object);
             let failed = if errors.is_empty() { Vec::new() } else { Rules::from_objects([object]).1 };
             let loads = failed.is_empty();
             let of_before = self.good.remove(&key).filter(|_| !loads);
             if let Some(before) = &of_before {
-                problems.push(format!("{}: it stays in force as it was before", key.join(" ").replace("  ", " ")));
+                problems.push(format!("{key}: it stays in force as it was before"));
                 chosen.push(before.clone());
             }
             self.standings.push(Standing {
@@ -335,7 +337,7 @@ impl Objects {
             });
             let as_it_is = loads.then(|| object.clone());
             chosen.extend(as_it_is.clone());
-            if let Some(object) = of_before.or(as_it_is).filter(|_| is_rule) {
+            if let Some(object) = of_before.or(as_it_is).filter(|_| key.is_rule()) {
                 good.insert(key, object);
             }
         }
@@ -344,6 +346,13 @@ impl Objects {
             rules = Rules::from_objects(&chosen).0;
         }
         (rules, problems)
+    }
+
+    /// Rules that do not load, and of which nobody here knows what they were before.
+    fn lost(&self, objects: &[Value]) -> Vec<Key> {
+        let keys = objects.iter().map(|object| (Key::of(object), object));
+        let open = keys.filter(|(key, _)| key.is_rule() && !self.good.contains_key(key) && !self.asked.contains(key));
+        open.filter(|(_, object)| !loads(object)).map(|(key, _)| key).collect()
     }
 }
 
@@ -387,11 +396,114 @@ pub async fn objects(client: &Client) -> Result<Vec<Value>, Unread> {
 /// Kinds of rules and what belongs to them.
 const KINDS: [&str; 5] = ["ClusterImageRule", "ImageRule", "RuleException", "SignerTrust", "RegistryAccess"];
 
-/// What an object is called: its kind, namespace and name.
-fn key(object: &Value) -> [String; 3] {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    [text("/kind"), text("/metadata/namespace"), text("/metadata/name")]
+/// The last good version of each rule, in the ledger: a restart forgets none.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    sealed: Sealed,
+    /// What is there, by digest, and since when.
+    written: BTreeMap<Key, (Digest, Timestamp)>,
 }
+
+impl Kept {
+    pub(crate) fn new(sealed: Sealed) -> Self {
+        Self { sealed, written: BTreeMap::new() }
+    }
+
+    /// Finds what rules were that do not load now. While the ledger does not answer, it is asked again the next time.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) async fn recall(&self, objects: &mut Objects, now: &[Value]) -> Result<(), lineage::Error> {
+        for key in objects.lost(now) {
+            let found = self.sealed.get(KIND, &key.name()).await?;
+            if let Some(rule) = found.and_then(|(_, json)| serde_json::from_slice(&json).ok()) {
+                objects.good.insert(key.clone(), rule);
+            }
+            objects.asked.insert(key);
+        }
+        objects.asked.retain(|key| now.iter().any(|object| Key::of(object) == *key));
+        Ok(())
+    }
+
+    /// Keeps what is in force now: what is new, and what would soon be too old for the ledger.
+    ///
+    /// # Errors
+    /// Why it is not kept.
+    pub(crate) async fn keep(&mut self, objects: &Objects, now: Timestamp) -> Result<(), lineage::Error> {
+        self.written.retain(|key, _| objects.good.contains_key(key));
+        for (key, rule) in &objects.good {
+            let json = lasting(rule).to_string().into_bytes();
+            let digest = Digest::sha256(&json);
+            let is_there =
+                |(written, at): &(Digest, Timestamp)| *written == digest && now.duration_since(*at) < KEEP_AGAIN;
+            if self.written.get(key).is_some_and(is_there) {
+                continue;
+            }
+            self.sealed.put(KIND, &key.name(), now, json).await?;
+            self.written.insert(key.clone(), (digest, now));
+        }
+        Ok(())
+    }
+}
+
+/// Which object it is: one that was deleted and made anew is another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    kind: String,
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+impl Key {
+    fn of(object: &Value) -> Self {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Self {
+            kind: text("/kind"),
+            namespace: text("/metadata/namespace"),
+            name: text("/metadata/name"),
+            uid: text("/metadata/uid"),
+        }
+    }
+
+    fn is_rule(&self) -> bool {
+        self.kind.ends_with("ImageRule")
+    }
+
+    /// In the ledger.
+    fn name(&self) -> String {
+        format!("{}/{}/{}/{}", self.kind, self.namespace, self.name, self.uid)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let separator = if self.namespace.is_empty() { "" } else { "/" };
+        write!(f, "{} {}{separator}{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// An object without what changes though the rule does not.
+fn lasting(object: &Value) -> Value {
+    let mut object = object.clone();
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|name, _| !matches!(name.as_str(), "managedFields" | "resourceVersion"));
+    }
+    object
+}
+
+fn loads(object: &Value) -> bool {
+    Rules::from_objects([object]).1.is_empty()
+}
+
+/// Of facts in the ledger.
+const KIND: &str = "rule";
+
+/// The ledger keeps facts for a week.
+const KEEP_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// How often rules are read again.
 pub const READ_AGAIN: Duration = Duration::from_secs(5);
@@ -428,6 +540,49 @@ mod tests {
         assert_eq!((rules.len(), problems.len()), (1, 1), "{problems:?}");
         let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "true")]);
         assert_eq!((rules.len(), problems.len()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn what_a_rule_was_survives_a_restart_and_is_believed_only_under_our_seal() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ledger =
+            lineage::Ledger::new(&format!("sqlite:{}", folder.path().join("ledger.db").display())).expect("a ledger");
+        let kept = |name: &str| {
+            let seal = crate::sealed::Seal::kept_in(&folder.path().join(name)).expect("a key");
+            Kept::new(Sealed::new(ledger.clone(), seal))
+        };
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let made = |uid: &str, expression: &str| {
+            let mut object = rule("two", expression);
+            let metadata = object.pointer_mut("/metadata").and_then(Value::as_object_mut).expect("an object");
+            metadata.insert("uid".to_owned(), uid.into());
+            object
+        };
+        let good = [rule("one", "true"), made("a", "image.pinned")];
+        let mut objects = Objects::default();
+        let before = objects.read(&good).0.versions().map(|version| version.version.clone()).collect::<Vec<_>>();
+        kept("seal").keep(&objects, now).await.expect("kept");
+
+        // Another process, which sees it only once it is broken: as it is read now, and whose key it has.
+        let read = async |objects: &mut Objects, kept: &Kept, broken: &[Value]| {
+            kept.recall(objects, broken).await.expect("asked");
+            objects.read(broken).0.versions().map(|version| version.version.clone()).collect::<Vec<_>>()
+        };
+        let broken = [rule("one", "true"), made("a", "imaeg.pinned")];
+        let mut restarted = Objects::default();
+        for _ in 0..2 {
+            assert_eq!(read(&mut restarted, &kept("seal"), &broken).await, before);
+        }
+        // It is kept on by the one that recalled it, and what is no rule any more is not.
+        let mut keeping = kept("seal");
+        keeping.keep(&restarted, now + SignedDuration::from_hours(100)).await.expect("kept");
+        let (at, _) = keeping.sealed.get(KIND, "ClusterImageRule//two/a").await.expect("asked").expect("there");
+        assert_eq!(at, now + SignedDuration::from_hours(100));
+        // Deleted and made anew, with the mistake: it never was anything else.
+        let anew = [rule("one", "true"), made("b", "imaeg.pinned")];
+        assert_eq!(read(&mut Objects::default(), &kept("seal"), &anew).await.len(), 1);
+        // Somebody else's word.
+        assert_eq!(read(&mut Objects::default(), &kept("other"), &broken).await.len(), 1);
     }
 
     #[test]

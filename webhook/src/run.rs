@@ -9,6 +9,7 @@ use kube::Client;
 use lineage::{Ledger, Recorder, RecorderOptions, Retention};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use oci::registry;
+use policies::Rules;
 use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -17,8 +18,9 @@ use crate::{
     Error,
     cluster::{Cluster, Permissions},
     gather::{self, Analyzer, Gatherer},
-    roots::Roots,
-    rulebook::{self, Rulebook},
+    roots::{Reached, Roots},
+    rulebook::{self, Kept, Rulebook},
+    sealed::Sealed,
     server::Servers,
     service::{self, Service},
     worker::{self, Worker},
@@ -139,6 +141,7 @@ pub async fn run(
         tokio::spawn(certs::run(source(&config.certificates, client.as_ref())?, serving.clone(), ended()));
     let mut rules = Source {
         objects: rulebook::Objects::default(),
+        kept: ledger.clone().zip(config.seal.clone()).map(|(ledger, seal)| Kept::new(Sealed::new(ledger, seal))),
         files: config.rules.clone(),
         cluster: cluster.clone(),
         own_namespace: config.service.own_namespace.clone(),
@@ -149,7 +152,8 @@ pub async fn run(
         // Files are read once before anything is served, so that a mistake is told to whoever starts it.
         rules.read(&service, Timestamp::now()).await.map_err(Error::Rules)?;
     }
-    let roots = tokio::spawn(roots.keep_renewing(Arc::clone(&service), config.roots.clone(), ended()));
+    let reached = Reached { folder: config.roots.clone(), ca_file: config.registry.ca_file.clone() };
+    let roots = tokio::spawn(roots.keep_renewing(Arc::clone(&service), reached, ended()));
     let rules = tokio::spawn(rules.keep_reading(Arc::clone(&service), ended()));
     let nodes = tokio::spawn(keep_platforms(cluster, ended()));
     let own_namespace = config.service.own_namespace.clone().filter(|own| !own.is_empty());
@@ -257,6 +261,8 @@ async fn keep_platforms(cluster: Cluster, ended: impl Future<Output = ()>) {
 /// Where rules are read.
 struct Source {
     objects: rulebook::Objects,
+    /// What rules were before they were changed so that they do not load; none: only this process knows.
+    kept: Option<Kept>,
     files: Vec<PathBuf>,
     cluster: Cluster,
     own_namespace: Option<String>,
@@ -268,8 +274,7 @@ impl Source {
     async fn read(&mut self, service: &Service, now: Timestamp) -> Result<(), Vec<String>> {
         let (rules, problems) = match (self.cluster.client().cloned(), self.files.is_empty()) {
             (Some(client), true) => {
-                let objects = rulebook::objects(&client).await.map_err(|unread| vec![unread.to_string()])?;
-                let read = self.objects.read(&objects);
+                let read = self.of_cluster(&client).await.map_err(|error| vec![error])?;
                 service.standings.store(Arc::new(std::mem::take(&mut self.objects.standings)));
                 read
             }
@@ -318,6 +323,25 @@ impl Source {
                 () = ended.clone() => return,
             }
         }
+    }
+
+    async fn of_cluster(&mut self, client: &Client) -> Result<(Rules, Vec<String>), String> {
+        let objects = rulebook::objects(client).await.map_err(|unread| unread.to_string())?;
+        // Without the ledger rules are read all the same: admission does not wait for it.
+        let mut unkept = Vec::new();
+        if let Some(kept) = &self.kept
+            && let Err(error) = kept.recall(&mut self.objects, &objects).await
+        {
+            unkept.push(format!("what rules were that do not load now is not known: {error}"));
+        }
+        let (rules, mut problems) = self.objects.read(&objects);
+        if let Some(kept) = &mut self.kept
+            && let Err(error) = kept.keep(&self.objects, Timestamp::now()).await
+        {
+            tracing::debug!(%error, "rules are not kept for the next start");
+        }
+        problems.extend(unkept);
+        Ok((rules, problems))
     }
 }
 

@@ -125,14 +125,14 @@ async fn validate(State(shared): State<Shared>, RawQuery(query): RawQuery, reque
     let answer = match body(&shared, request.into_body()).await {
         Ok((bytes, room)) => {
             let (service, reviewed) = (Arc::clone(&shared.service), bytes.clone());
-            let late = review::deadline(started, query.as_deref()) + LATE;
+            let deadline = review::deadline(started, query.as_deref());
             // On its own: whatever happens to it, an answer goes out in time.
             let review = tokio::spawn(async move {
                 let _room = room;
-                service.review(&reviewed, query.as_deref()).await
+                service.review(&reviewed, deadline).await
             });
             let deny = |status| Response::deny(&policies::admission::uid(&bytes), status);
-            match tokio::time::timeout_at(late.into(), review).await {
+            match tokio::time::timeout_at((deadline + LATE).into(), review).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => {
                     metrics::counter!("mayfly_panics_total").increment(1);

@@ -25,7 +25,7 @@ use crate::{
     cluster::Cluster,
     gather::{Gatherer, Origins, Pod, Wanted},
     packed::Packed,
-    review::{self, Response, Status},
+    review::{Response, Status},
     rulebook::{self, Rulebook, Standing},
     traces,
     worker::Template,
@@ -93,10 +93,9 @@ impl Service {
         status.map(|_| "there is no certificate to serve yet".to_owned())
     }
 
-    /// Answers a body: always, and in time.
-    pub async fn review(&self, body: &[u8], query: Option<&str>) -> Response {
+    /// Answers a body: always, and by `deadline` but for the time that deciding takes.
+    pub async fn review(&self, body: &[u8], deadline: Instant) -> Response {
         let started = Instant::now();
-        let deadline = review::deadline(started, query);
         let mut review = match policies::admission::read(body) {
             Ok(review) => review,
             Err(malformed) => {

@@ -84,7 +84,8 @@ fn review(operation: &str, object: &Value, old: &Value) -> Value {
 }
 
 async fn answer(service: &Service, body: &Value, query: &str) -> Value {
-    let response = service.review(body.to_string().as_bytes(), Some(query)).await;
+    let deadline = webhook::review::deadline(Instant::now(), Some(query));
+    let response = service.review(body.to_string().as_bytes(), deadline).await;
     serde_json::from_slice(&response.to_json()).expect("JSON")
 }
 
@@ -122,6 +123,8 @@ struct OneImage {
     digest: Digest,
     is_silent: Arc<AtomicBool>,
     asked: Arc<AtomicUsize>,
+    /// Requests for its configuration.
+    blobs: Arc<AtomicUsize>,
 }
 
 impl OneImage {
@@ -137,13 +140,15 @@ impl OneImage {
         let named = Digest::sha256(manifest.as_bytes());
         let is_silent = Arc::new(AtomicBool::new(false));
         let asked = Arc::new(AtomicUsize::new(0));
-        let (silent, count) = (Arc::clone(&is_silent), Arc::clone(&asked));
+        let blobs = Arc::new(AtomicUsize::new(0));
+        let (silent, count, read) = (Arc::clone(&is_silent), Arc::clone(&asked), Arc::clone(&blobs));
         thread::spawn(move || {
             for mut connection in listener.incoming().flatten() {
                 let mut buffer = [0; 4096];
-                let read = connection.read(&mut buffer).unwrap_or_default();
-                let request = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                let length = connection.read(&mut buffer).unwrap_or_default();
+                let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 count.fetch_add(1, Ordering::Relaxed);
+                read.fetch_add(usize::from(request.contains("/blobs/")), Ordering::Relaxed);
                 let (status, kind, body) = match () {
                     () if silent.load(Ordering::Relaxed) => ("503 Service Unavailable", "text/plain", ""),
                     () if request.contains("/manifests/") => ("200 OK", MANIFEST, manifest.as_str()),
@@ -159,7 +164,7 @@ impl OneImage {
                 let _ = connection.write_all(head.as_bytes());
             }
         });
-        Self { address, digest: named, is_silent, asked }
+        Self { address, digest: named, is_silent, asked, blobs }
     }
 }
 
@@ -186,7 +191,7 @@ async fn every_answer_is_an_admission_review_with_the_uid() {
 async fn what_cannot_be_read_is_refused_and_answered() {
     let service = service(STRICT);
     for body in ["", "{", "[]", "null", r#"{"kind": "Pod"}"#] {
-        let response = service.review(body.as_bytes(), None).await;
+        let response = service.review(body.as_bytes(), webhook::review::deadline(Instant::now(), None)).await;
         assert!(!response.allowed, "{body}");
         assert_eq!(response.status.map(|status| status.code), Some(400), "{body}");
     }
@@ -365,4 +370,41 @@ spec: {{hosts: [\"127.0.0.1:*\"], plainHttp: true, mirrors: [\"https://{}\"]}}
     let asked = review("CREATE", &pod(&format!("127.0.0.1:9/app@{}", registry.digest)), &Value::Null);
     let told = answer(&service(&access), &asked, "timeout=10s").await;
     assert!(registry.asked.load(Ordering::Relaxed) > 0, "the mirror is asked: {told}");
+}
+
+#[tokio::test]
+async fn an_image_is_analyzed_once_for_rules_that_take_its_dna_from_others() {
+    let registry = OneImage::start();
+    let key = rcgen::KeyPair::generate().expect("a key").public_key_pem().replace('\n', "\n          ");
+    let rules = format!(
+        "apiVersion: mayfly.dev/v1alpha1
+kind: ImageRule
+metadata: {{name: anybody, namespace: n}}
+spec: {{enforcement: Always, require: {{dna: {{}}}}}}
+---
+apiVersion: mayfly.dev/v1alpha1
+kind: ImageRule
+metadata: {{name: ours, namespace: m}}
+spec:
+  enforcement: Always
+  signers:
+    - name: ci
+      evidence: Signature
+      key:
+        data: |
+          {key}
+  require: {{dna: {{signers: [ci]}}}}
+"
+    );
+    let service = service(&rules);
+    let asked = |namespace: &str| {
+        let mut asked = review("CREATE", &pod(&format!("{}/app:1", registry.address)), &Value::Null);
+        asked["request"]["namespace"] = namespace.into();
+        asked
+    };
+    let (n, m) = (asked("n"), asked("m"));
+    let (one, other) = futures_util::join!(answer(&service, &n, "timeout=20s"), answer(&service, &m, "timeout=20s"));
+    assert!(one["response"]["allowed"] == true && other["response"]["allowed"] == true, "{one} {other}");
+    // The configuration is read to resolve the image, and once more to analyze it.
+    assert_eq!(registry.blobs.load(Ordering::Relaxed), 2);
 }

@@ -27,9 +27,8 @@ pub(crate) enum Policy {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Test {
-    /// Rule files, or folders of them
-    #[arg(long, value_name = "PATH", required = true)]
-    pub(crate) rules: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) rules: RuleFiles,
     /// Case files, or folders of them
     #[arg(value_name = "PATH", required = true)]
     pub(crate) cases: Vec<PathBuf>,
@@ -40,21 +39,35 @@ pub(crate) struct Test {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Check {
-    /// Rule files, or folders of them
-    #[arg(long, value_name = "PATH", required = true)]
-    pub(crate) rules: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) rules: RuleFiles,
     /// Manifests in YAML or JSON: objects with pods, the namespaces they are for, the ConfigMaps they mount
     #[arg(value_name = "FILE", required = true)]
     pub(crate) manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) deciding: Deciding,
+    /// What to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: ExplainFormat,
+}
+
+/// Rules, by an option.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RuleFiles {
+    /// Rule files, or folders of them
+    #[arg(long = "rules", value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// How objects of files are decided.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Deciding {
     /// Take what rules deny as refused, whatever the labels of the namespace; without this, a namespace that is not in the files
     /// counts as one where nothing is enforced
     #[arg(long)]
     pub(crate) enforce: bool,
     #[command(flatten)]
     pub(crate) gathering: Gathering,
-    /// What to print
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub(crate) format: ExplainFormat,
 }
 
 /// How it is found out what rules must know.
@@ -142,12 +155,8 @@ pub(crate) struct Replay {
     /// The webhook's own namespace, which it never reviews
     #[arg(long, value_name = "NAME")]
     pub(crate) own_namespace: Option<String>,
-    /// Take what rules deny as refused, whatever the labels of the namespace; without this, a namespace that is not in the files
-    /// counts as one where nothing is enforced
-    #[arg(long)]
-    pub(crate) enforce: bool,
     #[command(flatten)]
-    pub(crate) gathering: Gathering,
+    pub(crate) deciding: Deciding,
     /// What to print
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) format: ExplainFormat,

@@ -173,6 +173,9 @@ pub(crate) struct TrustRoot {
     /// A root.json of that repository that is trusted
     #[arg(long, value_name = "FILE", requires = "tuf_url")]
     pub(crate) tuf_root: Option<PathBuf>,
+    /// Trust the certificate authorities in this PEM file too
+    #[arg(long, value_name = "FILE", env = "MAYFLY_CA_FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// Ask nobody: verify again what is kept
     #[arg(long)]
     pub(crate) offline: bool,

@@ -150,7 +150,7 @@ enum Asked {
 
 async fn replayed(args: &args::Replay) -> anyhow::Result<Replayed> {
     let documents: Vec<Value> = objects(&args.manifests)?.into_iter().map(|(_, object)| object).collect();
-    let judges = Judges::new(&args.gathering, of_files(&documents), documents.clone())?;
+    let judges = Judges::new(&args.deciding.gathering, of_files(&documents), documents.clone())?;
     let service = judges.service(&args.rules, args.own_namespace.as_deref()).await?;
     let mut log = lines::open(&args.log)?;
     let mut replayed = Replayed::default();
@@ -192,7 +192,7 @@ async fn replayed(args: &args::Replay) -> anyhow::Result<Replayed> {
         };
         review.old_object = before.swap(&review);
         review.namespace_object = space(&documents, &review.request.namespace);
-        if args.enforce {
+        if args.deciding.enforce {
             enforce(&mut review.namespace_object);
         }
         let considered = service.replay(&mut review, judges.deadline()).await.map_err(anyhow::Error::msg)?;

@@ -403,8 +403,8 @@ impl Walk<'_> {
                 _ => return self.wrong(at, format!("the pattern of `{name}` must be written out")),
             }
         }
-        if name == "matches" {
-            call.func_name = signatures::MATCHES.to_owned();
+        if let Some((_, ours)) = signatures::IN_PLACE.iter().find(|(usual, _)| *usual == name) {
+            call.func_name = (*ours).to_owned();
         }
         let shape = signature.result(&shapes);
         if shape.size() > MAX_MADE {

@@ -6,7 +6,9 @@ mod glob;
 mod lists;
 mod net;
 mod quantity;
+mod re2;
 pub(super) mod regex;
+mod time;
 mod url;
 mod version;
 
@@ -37,6 +39,7 @@ fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     net::declare(env)?;
     quantity::declare(env)?;
     regex::declare(env)?;
+    time::declare(env)?;
     url::declare(env)?;
     version::declare(env)
 }
@@ -46,7 +49,7 @@ pub(crate) fn is_ours(function: &str) -> bool {
     OURS.contains(&function)
 }
 
-const OURS: [&str; 15] = [
+const OURS: [&str; 16] = [
     "asInteger",
     "cidr",
     "find",
@@ -61,6 +64,7 @@ const OURS: [&str; 15] = [
     "quantity",
     "semver",
     "sum",
+    "timestamp",
     "url",
 ];
 

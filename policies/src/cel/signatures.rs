@@ -58,6 +58,8 @@ enum Gives {
     Parts,
     /// Its lists' elements.
     Flat,
+    /// The elements of lists in it, however deep.
+    Deep,
     Of(&'static str),
     /// An optional of the first argument.
     Wrapped,
@@ -147,6 +149,7 @@ impl Signature {
                 },
                 _ => Shape::Any,
             },
+            Gives::Deep => Shape::list(Shape::Any, first.size().saturating_mul(MAX_ITEMS)),
             Gives::Of(name) => Shape::Opaque(name),
             Gives::Wrapped => Shape::Optional(Arc::new(first)),
             Gives::Unwrapped => {
@@ -247,6 +250,10 @@ pub(crate) const TYPES: [&str; 11] =
     ["bool", "bytes", "double", "int", "list", "map", "null_type", "optional_type", "string", "type", "uint"];
 /// What a `matches` with a written pattern becomes: the pattern is compiled once.
 pub(crate) const MATCHES: &str = "@matches";
+/// What `timestamp` becomes: the time in UTC.
+pub(crate) const TIMESTAMP: &str = "@timestamp";
+/// Functions of the language in whose place ours are called.
+pub(crate) const IN_PLACE: [(&str, &str); 2] = [("matches", MATCHES), ("timestamp", TIMESTAMP)];
 /// The elements of a list, or the keys of a map in order.
 pub(crate) const ORDERED: &str = "@ordered";
 
@@ -297,18 +304,28 @@ static SIGNATURES: &[Signature] = &[
     global("timestamp", &[Time], Gives::Time, One),
     global("timestamp", &[Int], Gives::Time, One),
     member("getDate", &[Time], Gives::Int, One),
+    member("getDate", &[Time, Text], Gives::Int, One),
     member("getDayOfMonth", &[Time], Gives::Int, One),
+    member("getDayOfMonth", &[Time, Text], Gives::Int, One),
     member("getDayOfWeek", &[Time], Gives::Int, One),
+    member("getDayOfWeek", &[Time, Text], Gives::Int, One),
     member("getDayOfYear", &[Time], Gives::Int, One),
+    member("getDayOfYear", &[Time, Text], Gives::Int, One),
     member("getFullYear", &[Time], Gives::Int, One),
+    member("getFullYear", &[Time, Text], Gives::Int, One),
     member("getHours", &[Time], Gives::Int, One),
+    member("getHours", &[Time, Text], Gives::Int, One),
     member("getHours", &[Span], Gives::Int, One),
     member("getMilliseconds", &[Time], Gives::Int, One),
+    member("getMilliseconds", &[Time, Text], Gives::Int, One),
     member("getMilliseconds", &[Span], Gives::Int, One),
     member("getMinutes", &[Time], Gives::Int, One),
+    member("getMinutes", &[Time, Text], Gives::Int, One),
     member("getMinutes", &[Span], Gives::Int, One),
     member("getMonth", &[Time], Gives::Int, One),
+    member("getMonth", &[Time, Text], Gives::Int, One),
     member("getSeconds", &[Time], Gives::Int, One),
+    member("getSeconds", &[Time, Text], Gives::Int, One),
     member("getSeconds", &[Span], Gives::Int, One),
     member("contains", &[Text, Text], Gives::Bool, Product),
     member("endsWith", &[Text, Text], Gives::Bool, Read),
@@ -345,6 +362,7 @@ static SIGNATURES: &[Signature] = &[
     global("strings.quote", &[Text], Gives::Text(2), Read),
     member("distinct", &[List], Gives::Same, Product),
     member("flatten", &[List], Gives::Flat, Read),
+    member("flatten", &[List, Int], Gives::Deep, Read),
     member("reverse", &[List], Gives::Same, Read),
     member("slice", &[List, Int, Int], Gives::Same, Read),
     member("sort", &[List], Gives::Same, Product),
@@ -408,6 +426,7 @@ static SIGNATURES: &[Signature] = &[
     member("asInteger", &[QUANTITY], Gives::Int, One),
     member("isInteger", &[QUANTITY], Gives::Bool, One),
     member("sign", &[QUANTITY], Gives::Int, One),
+    global("sign", &[QUANTITY], Gives::Int, One),
     member("compareTo", &[QUANTITY, QUANTITY], Gives::Int, One),
     member("isGreaterThan", &[QUANTITY, QUANTITY], Gives::Bool, One),
     member("isLessThan", &[QUANTITY, QUANTITY], Gives::Bool, One),
@@ -422,10 +441,16 @@ static SIGNATURES: &[Signature] = &[
     member("isGreaterThan", &[SEMVER, SEMVER], Gives::Bool, One),
     member("isLessThan", &[SEMVER, SEMVER], Gives::Bool, One),
     global("format.dns1123Label", &[], Gives::Of("format"), One),
+    global("format.dns1123LabelPrefix", &[], Gives::Of("format"), One),
     global("format.dns1123Subdomain", &[], Gives::Of("format"), One),
+    global("format.dns1123SubdomainPrefix", &[], Gives::Of("format"), One),
     global("format.dns1035Label", &[], Gives::Of("format"), One),
+    global("format.dns1035LabelPrefix", &[], Gives::Of("format"), One),
     global("format.qualifiedName", &[], Gives::Of("format"), One),
     global("format.labelValue", &[], Gives::Of("format"), One),
+    global("format.named", &[Text], Gives::Nothing, One),
+    global("format.uri", &[], Gives::Of("format"), One),
+    global("format.byte", &[], Gives::Of("format"), One),
     global("format.uuid", &[], Gives::Of("format"), One),
     global("format.date", &[], Gives::Of("format"), One),
     global("format.datetime", &[], Gives::Of("format"), One),

@@ -213,8 +213,39 @@ fn formats_of_kubernetes_and_globs() {
         "!format.dns1123Subdomain().validate('a.b').hasValue() && format.dns1035Label().validate('1a').hasValue()",
         "!format.qualifiedName().validate('apps.example.com/name').hasValue() && !format.labelValue().validate('').hasValue()",
         "!format.uuid().validate('123e4567-e89b-12d3-a456-426614174000').hasValue() && format.uuid().validate('x').hasValue()",
+        "!format.named('uuid').value().validate('123e4567e89b12d3a456426614174000').hasValue() && !format.named('x').hasValue()",
+        "!format.uri().validate('https://a/').hasValue() && format.byte().validate('a!').hasValue()",
+        "!format.dns1123LabelPrefix().validate('a-').hasValue() && !format.dns1123SubdomainPrefix().validate('a.b-').hasValue()",
+        "!format.dns1035LabelPrefix().validate('a-').hasValue() && format.dns1035LabelPrefix().validate('1b-').hasValue()",
+        "format.datetime().validate('2021-01-01 00:00:00Z').hasValue()",
         "!format.date().validate('2021-01-01').hasValue() && !format.datetime().validate('2021-01-01T00:00:00Z').hasValue()",
         "glob('docker.io/**', 'docker.io/library/nginx') && !glob('docker.io/*', 'docker.io/library/nginx')",
+    ]);
+}
+
+#[test]
+fn what_an_api_server_was_seen_to_give() {
+    // A real one is asked for these and many more in the suite of the cluster.
+    holds(&[
+        "timestamp('2026-03-04T05:06:07+02:00').getHours() == 3 && timestamp('2026-03-04T05:06:07Z').getHours('02:30') == 7",
+        "timestamp('2026-03-04T05:06:07.1234567891Z').getMilliseconds() == 123",
+        "timestamp('9999-12-31T23:59:59Z') > timestamp('0001-01-01T00:00:00Z')",
+        "!'é'.matches(r'\\w') && !'٣'.matches(r'\\d') && !'a\\u00a0b'.matches(r'a\\sb') && 'aé'.matches(r'a\\b')",
+        "'a&&b'.matches('^[a&&b]+$') && '<'.matches(r'\\<') && 'a'.matches(r'\\141') && 'α'.matches(r'\\p{Greek}')",
+        "url('https://example.com/a%2fb').getEscapedPath() == '/a%2fb' && url('https://example.com/a#b').getEscapedPath() == '/a'",
+        "url('https://example.com/?a=1;b=2').getQuery().size() == 0 && url('https://e.com/?a=1#b').getQuery()['a'] == ['1']",
+        "isURL('http:') && isURL('*') && isURL('http://[fe80::1%25en0]/') && !isURL('http://us er@host/')",
+        "quantity('10E').isGreaterThan(quantity('9.5E')) && quantity('100E').isLessThan(quantity('200E'))",
+        "sign(quantity('-1')) == -1 && !isSemver('1-a', true) && !isSemver('1.0-rc1', true) && isSemver('v01.02', true)",
+        "[[[1], [2]], [[3]]].flatten(1) == [[1], [2], [3]]",
+    ]);
+    fails(&[
+        "timestamp('2026-01-01 00:00:00Z') > timestamp(0)",
+        "timestamp('2026-01-01t00:00:00z') > timestamp(0)",
+        "timestamp('2016-12-31T23:59:60Z') > timestamp(0)",
+        "['a'].sum() == 'a'",
+        "'a'.matches('(?x) a ')",
+        "'a'.matches('a{1001}')",
     ]);
 }
 

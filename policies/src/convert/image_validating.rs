@@ -16,7 +16,7 @@ use super::{
     cel,
     fields::{Fields, Notes},
     images,
-    kyverno_match::{covers, metadata, selector},
+    kyverno_match::{covers, opened, selector},
     policy_controller::{kind, predicate_type},
     rule::{Draft, Need, Who, anybody, elsewhere, identities, object_name, refresh, tag_prefix, trust_to_bring},
 };
@@ -39,14 +39,8 @@ struct Asked {
     used: BTreeSet<String>,
 }
 
-pub(super) fn convert(mut object: Fields, is_namespaced: bool, made: &mut Vec<Value>, notes: &mut Notes) {
-    let meta = metadata(&mut object, notes);
-    let namespace = is_namespaced.then(|| meta.namespace.clone().unwrap_or_else(|| "default".to_owned()));
-    let Some(mut spec) = object.part("spec", notes) else {
-        notes.weaker("spec", "there is none", "");
-        return object.end(notes);
-    };
-    object.end(notes);
+pub(super) fn convert(object: Fields, is_namespaced: bool, made: &mut Vec<Value>, notes: &mut Notes) {
+    let Some((meta, namespace, mut spec)) = opened(object, is_namespaced, notes) else { return };
     let start = notes.all.len();
     let mut draft = Draft::new(meta.name, namespace, actions(&mut spec, notes), notes);
     draft.spec.description = meta.description;

@@ -11,7 +11,7 @@ use super::{
     cel,
     fields::{Fields, Notes},
     images,
-    kyverno_match::{self, metadata},
+    kyverno_match::{self, opened},
     policy_controller::predicate_type,
     rule::{Draft, Need, Who, elsewhere, identity, object_name, trust_to_bring},
 };
@@ -20,14 +20,8 @@ use crate::kinds::{Action, CustomPath, Evidence, Keyless, Tags};
 /// ConfigMaps that a rule calls by a name: namespace and name.
 type Context = BTreeMap<String, (String, String)>;
 
-pub(super) fn convert(mut object: Fields, is_namespaced: bool, made: &mut Vec<Value>, notes: &mut Notes) {
-    let meta = metadata(&mut object, notes);
-    let namespace = is_namespaced.then(|| meta.namespace.clone().unwrap_or_else(|| "default".to_owned()));
-    let Some(mut spec) = object.part("spec", notes) else {
-        notes.weaker("spec", "there is none", "");
-        return object.end(notes);
-    };
-    object.end(notes);
+pub(super) fn convert(object: Fields, is_namespaced: bool, made: &mut Vec<Value>, notes: &mut Notes) {
+    let Some((meta, namespace, mut spec)) = opened(object, is_namespaced, notes) else { return };
     let action = spec.text("validationFailureAction", notes);
     let warns = spec.flag("auditWarning", notes).unwrap_or_default();
     let is_admission = spec.flag("admission", notes).unwrap_or(true);

@@ -22,6 +22,22 @@ pub(super) struct Meta {
     pub(super) autogen: Option<String>,
 }
 
+/// Metadata, the namespace that it is for, and the `spec` of a policy; none where it has none, which is told.
+pub(super) fn opened(
+    mut object: Fields,
+    is_namespaced: bool,
+    notes: &mut Notes,
+) -> Option<(Meta, Option<String>, Fields)> {
+    let meta = metadata(&mut object, notes);
+    let namespace = is_namespaced.then(|| meta.namespace.clone().unwrap_or_else(|| "default".to_owned()));
+    let spec = object.part("spec", notes);
+    if spec.is_none() {
+        notes.weaker("spec", "there is none", "");
+    }
+    object.end(notes);
+    Some((meta, namespace, spec?))
+}
+
 pub(super) fn metadata(object: &mut Fields, notes: &mut Notes) -> Meta {
     let mut meta = Meta::default();
     if let Some(mut fields) = object.part("metadata", notes) {

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A shell entry point that starts a server, in a Debian-like image with tools that nothing leads to.
-fn dna() -> Dna {
+pub(crate) fn dna() -> Dna {
     let digest = format!("sha256:{}", "0".repeat(64));
     let elf = json!({"architecture": "amd64", "linkage": "dynamic", "stripped": true, "hardening": {"pie": "yes", "relro": "full", "nx": "yes", "canary": "yes", "fortify": "yes"}});
     let program = |path: &str, package: &str, aliases: Value, runs: Value, behavior: Value| {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    Loss, Malformed, Told, container_id,
+    Loss, Malformed, NOT_COMPARED, OF_THE_HOST, Told, container_id, image_digest, kernel,
     lenient::{Flag, Number, Text},
     words,
 };
@@ -136,7 +136,7 @@ struct Fields<'a> {
 ///
 /// # Errors
 /// [`Malformed`] where it is not JSON, or has no `output_fields`.
-pub fn decode(item: &[u8]) -> Result<Told, Malformed> {
+pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
     let event: Event<'_> = serde_json::from_slice(item)
         .map_err(|error| Malformed::new(format!("not an event of Falco, one JSON object: {error}")))?;
     let Some(fields) = event.output_fields else {
@@ -153,9 +153,9 @@ pub fn decode(item: &[u8]) -> Result<Told, Malformed> {
         return Ok(Told::Loss(Loss { at, node, count, reason: event.rule.owned().unwrap_or_default() }));
     }
     if fields.container_id.as_deref().is_none_or(|id| id == "host") {
-        return Ok(Told::Nothing("of the host"));
+        return Ok(Told::Nothing(OF_THE_HOST));
     }
-    let Some(act) = act(&fields) else { return Ok(Told::Nothing("of a kind that is not compared")) };
+    let Some(act) = act(&fields) else { return Ok(Told::Nothing(NOT_COMPARED)) };
     Ok(Told::Activity(Box::new(Activity {
         at,
         sensor: "falco".to_owned(),
@@ -184,7 +184,7 @@ fn container(fields: &Fields<'_>) -> SeenContainer {
         id,
         name: fields.container_name.owned(),
         image,
-        digest: fields.digest.owned(),
+        digest: fields.digest.as_deref().and_then(image_digest),
         namespace: fields.namespace.owned(),
         pod: fields.pod.owned(),
         pod_uid: fields.pod_uid.owned(),
@@ -239,7 +239,6 @@ fn ancestors(fields: &Fields<'_>) -> Vec<Process> {
 fn act(fields: &Fields<'_>) -> Option<Act> {
     let kind = fields.kind.as_deref()?;
     let file = || fields.fd_name.owned().or_else(|| fields.path.owned()).or_else(|| fields.filename.owned());
-    let change = |change| file().map(|path| Act::Write { path, change });
     match kind {
         "execve" | "execveat" => Some(Act::Exec { file: fields.filename.owned() }),
         "procexit" => Some(Act::Exit),
@@ -259,36 +258,30 @@ fn act(fields: &Fields<'_>) -> Option<Act> {
             Some(Act::Accept { port, peer: address(&fields.remote_address) })
         }
         "connect" | "sendto" | "sendmsg" | "sendmmsg" => connected(fields),
-        "unlink" | "unlinkat" | "rmdir" => change(Change::Remove),
-        "rename" | "renameat" | "renameat2" => {
-            let path = fields.new_path.owned().or_else(file)?;
-            Some(Act::Write { path, change: Change::Rename })
-        }
-        "mkdir" | "mkdirat" | "symlink" | "symlinkat" | "link" | "linkat" | "mknod" | "mknodat" => {
-            change(Change::Create)
-        }
-        "truncate" | "ftruncate" => change(Change::Truncate),
-        "chmod" | "fchmod" | "fchmodat" | "fchmodat2" => change(Change::Mode),
-        "chown" | "fchown" | "lchown" | "fchownat" => change(Change::Owner),
-        "setuid" | "setgid" | "setreuid" | "setregid" | "setresuid" | "setresgid" | "setfsuid" | "setfsgid"
-        | "setgroups" => {
+        // Made by every process, and told only with what it leads to.
+        "clone" | "clone3" | "fork" | "vfork" | "close" | "read" | "write" => None,
+        _ if kernel::is_identity(kind) => {
             let id = fields.set_id.as_deref().or(fields.set_uid.as_deref()).and_then(|id| id.parse().ok());
             Some(Act::Identity { call: kind.to_owned(), id })
         }
-        // Made by every process, and told only with what it leads to.
-        "clone" | "clone3" | "fork" | "vfork" | "close" | "read" | "write" => None,
-        _ => Some(Act::Syscall { name: kind.to_owned(), arguments: fields.arguments.owned() }),
+        _ => match kernel::change(kind) {
+            Some(Change::Rename) => {
+                let path = fields.new_path.owned().or_else(file)?;
+                Some(Act::Write { path, change: Change::Rename })
+            }
+            Some(change) => file().map(|path| Act::Write { path, change }),
+            None => Some(Act::Syscall { name: kind.to_owned(), arguments: fields.arguments.owned() }),
+        },
     }
 }
 
 fn opened(fields: &Fields<'_>, path: String) -> Option<Act> {
-    let flags = fields.flags.as_deref().unwrap_or_default();
-    let is_write = fields.is_write.0.unwrap_or_else(|| flags.contains("O_WRONLY") || flags.contains("O_RDWR"));
-    if is_write {
-        return Some(Act::Write { path, change: Change::Open });
+    match (fields.is_write.0, fields.is_read.0) {
+        (Some(true), _) => Some(Act::Write { path, change: Change::Open }),
+        (_, Some(true)) => Some(Act::Read { path }),
+        (Some(false), Some(false)) => None,
+        _ => kernel::opened(path, fields.flags.as_deref().unwrap_or_default()),
     }
-    let is_read = fields.is_read.0.unwrap_or_else(|| flags.contains("O_RDONLY"));
-    is_read.then_some(Act::Read { path })
 }
 
 fn connected(fields: &Fields<'_>) -> Option<Act> {
@@ -304,12 +297,7 @@ fn connected(fields: &Fields<'_>) -> Option<Act> {
 }
 
 fn protocol(fields: &Fields<'_>) -> Option<Protocol> {
-    match fields.l4_protocol.as_deref() {
-        Some("tcp") => Some(Protocol::Tcp),
-        Some("udp") => Some(Protocol::Udp),
-        Some("sctp") => Some(Protocol::Sctp),
-        _ => None,
-    }
+    fields.l4_protocol.as_deref().and_then(kernel::protocol)
 }
 
 fn address(text: &Text<'_>) -> Option<IpAddr> {
@@ -318,12 +306,8 @@ fn address(text: &Text<'_>) -> Option<IpAddr> {
 
 fn outcome(fields: &Fields<'_>) -> Outcome {
     match fields.result.as_deref() {
-        // A connection that does not wait is on its way.
-        Some("SUCCESS" | "EINPROGRESS") => Outcome::Done,
-        Some(error) => Outcome::Failed { error: error.to_owned() },
-        None => match fields.raw_result.0 {
-            Some(number) if number < 0 => Outcome::Failed { error: number.to_string() },
-            _ => Outcome::Done,
-        },
+        Some("SUCCESS") => Outcome::Done,
+        Some(error) => kernel::failed(Some(error)),
+        None => kernel::returned(fields.raw_result.0),
     }
 }

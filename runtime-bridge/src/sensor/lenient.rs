@@ -6,6 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
 /// A text, borrowed where it has no escapes. `<NA>`, which Falco writes for what it does not know, and the empty text are absent.
 #[derive(Debug, Default, Clone)]
@@ -39,6 +40,35 @@ pub(crate) struct Flag(pub(crate) Option<bool>);
 impl Flag {
     pub(crate) fn is_set(self) -> bool {
         self.0 == Some(true)
+    }
+}
+
+/// What is nested, where it has the shape it should have; anything else is absent and takes nothing else with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Nested<T>(pub(crate) Option<T>);
+
+impl<T> Default for Nested<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Nested<T> {
+    pub(crate) fn as_ref(&self) -> Option<&T> {
+        self.0.as_ref()
+    }
+}
+
+impl<T: Default> Nested<T> {
+    pub(crate) fn unwrap_or_default(self) -> T {
+        self.0.unwrap_or_default()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Nested<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Ok(Self(serde_json::from_str(raw.get()).ok()))
     }
 }
 

@@ -38,6 +38,7 @@ mod server;
 mod sign;
 mod statement;
 mod timestamp;
+pub mod tuf;
 
 pub use certificate::Identity;
 pub use entry::Entry;

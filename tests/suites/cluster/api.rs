@@ -151,6 +151,11 @@ pub(crate) fn rules_and_exceptions_of_the_cluster_take_effect_without_a_restart(
     apply(&rule("none-live", "fasle"));
     problems(true);
     world.until_decided(&tried, Some("NONE_HERE"));
+    // Through a restart too.
+    world.down();
+    world.up();
+    world.until_decided(&tried, Some("NONE_HERE"));
+    problems(true);
     world.cluster.kubectl(["delete", "clusterimagerule", "none-live"]).ok();
     problems(false);
     world.until_decided(&tried, None);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use dna::{Cause, Digest, Dna, Limits};
+use moka::future::Cache;
 use oci::{Options, Source};
 use tokio::sync::Semaphore;
 
@@ -27,6 +28,8 @@ pub struct Analyzer {
     speed: Mutex<Speed>,
     /// Those of the last images, until the ledger has been asked for them.
     recent: Mutex<VecDeque<(Digest, Arc<Dna>)>>,
+    /// One flight for all who need an image analyzed, whatever their rules take for it: by image, place and credentials.
+    flights: Cache<(Digest, String, Digest), Arc<Dna>>,
 }
 
 impl fmt::Debug for Analyzer {
@@ -83,6 +86,7 @@ impl Analyzer {
             units,
             speed: Mutex::new(Speed { bytes_per_second: FIRST_GUESS, waiting_bytes: 0 }),
             recent: Mutex::default(),
+            flights: Cache::builder().max_capacity(RECENT as u64).time_to_live(LANDED).build(),
         })
     }
 
@@ -91,8 +95,13 @@ impl Analyzer {
         &self.rules
     }
 
-    /// Fetches and analyzes an image.
-    pub(super) async fn analyze(&self, place: &Place, image: &Image) -> Result<Dna, Failure> {
+    /// Fetches and analyzes an image, once for all who ask at the same time.
+    pub(super) async fn analyze(&self, place: &Place, image: &Image) -> Result<Arc<Dna>, Arc<Failure>> {
+        let key = (image.digest.clone(), place.name.clone(), place.identity.clone());
+        self.flights.try_get_with(key, async { self.fetched(place, image).await.map(Arc::new) }).await
+    }
+
+    async fn fetched(&self, place: &Place, image: &Image) -> Result<Dna, Failure> {
         let bytes = image.bytes;
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).clamp(1, self.units);
         self.speed(|speed| speed.waiting_bytes = speed.waiting_bytes.saturating_add(bytes));
@@ -135,10 +144,10 @@ impl Analyzer {
         Duration::from_secs_f64(seconds.clamp(1.0, 3600.0))
     }
 
-    pub(super) fn remember(&self, digest: &Digest, dna: Dna) {
+    pub(super) fn remember(&self, digest: &Digest, dna: Arc<Dna>) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if recent.iter().all(|(known, _)| known != digest) {
-            recent.push_back((digest.clone(), Arc::new(dna)));
+            recent.push_back((digest.clone(), dna));
         }
         while recent.len() > RECENT {
             recent.pop_front();
@@ -175,6 +184,9 @@ const FIRST_GUESS: f64 = 20e6;
 
 /// Time to fetch one image, whoever waits for it.
 const FETCH: Duration = Duration::from_secs(15 * 60);
+
+/// How long an analysis that is done counts for one that is about to begin.
+const LANDED: Duration = Duration::from_secs(10);
 
 /// Whole DNAs that wait to be bound.
 const RECENT: usize = 8;

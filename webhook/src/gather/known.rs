@@ -175,7 +175,7 @@ impl Step {
                         // Newer rules may see more: worked out again without anyone waiting.
                         self.clone().in_background();
                     }
-                    return self.fact(dna, DnaSource::Attested { signers });
+                    return self.fact(Arc::new(dna), DnaSource::Attested { signers });
                 }
                 Lookup::Absent => {}
                 Lookup::Unknown(error) => return Answer::failed(&error),
@@ -185,7 +185,7 @@ impl Step {
             return Answer::absent(vec!["attestations by the signers that a rule names for it".to_owned()]);
         }
         if let Some(dna) = self.kept().await {
-            return self.fact(dna, DnaSource::Ledger);
+            return self.fact(Arc::new(dna), DnaSource::Ledger);
         }
         match self.analyzer.analyze(&self.place, &self.image).await {
             Ok(dna) => {
@@ -241,7 +241,7 @@ impl Step {
         }
     }
 
-    fn fact(&self, dna: Dna, from: DnaSource) -> Answer<DnaFact> {
+    fn fact(&self, dna: Arc<Dna>, from: DnaSource) -> Answer<DnaFact> {
         let Ok(digest) = dna.digest() else {
             return Answer::unknown(Cause::AnalysisFailed, "the DNA has no canonical form");
         };

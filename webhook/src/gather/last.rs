@@ -5,93 +5,24 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::{hmac, rand};
 use dna::{AttestationFact, Digest, DnaFact, DnaSource, Fact, Last, Resolved, SignatureFact, SubjectFacts};
 use jiff::Timestamp;
-use lineage::{Ledger, SealedFact};
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{Known, known};
-use crate::Error;
-
-/// The key by which facts in the ledger are ours.
-#[derive(Debug, Clone)]
-pub struct Seal(hmac::Key);
-
-impl Seal {
-    /// From the bytes of a file, such as a mounted Secret's: all replicas of one ledger need the same.
-    ///
-    /// # Errors
-    /// [`Error::Seal`]: it cannot be read, or is too short to be a key.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let failed = |why: String| Error::Seal { path: path.to_owned(), why };
-        let mut bytes = Vec::new();
-        let opened = fs::File::open(path).and_then(|file| file.take(MAX_KEY_BYTES).read_to_end(&mut bytes));
-        opened.map_err(|error| failed(error.to_string()))?;
-        if bytes.len() < KEY_BYTES {
-            return Err(failed(format!(
-                "{} bytes are no key; make one of {KEY_BYTES} random bytes or more",
-                bytes.len()
-            )));
-        }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
-    }
-
-    /// The same, of a file that is made where it is not there.
-    ///
-    /// # Errors
-    /// [`Error::Seal`].
-    pub fn kept_in(path: &Path) -> Result<Self, Error> {
-        let made = || {
-            let mut key = [0; KEY_BYTES];
-            rand::fill(&mut key).map_err(|_| std::io::Error::other("there is no randomness"))?;
-            // Written whole or not at all: what is there is never half a key.
-            let new = path.with_extension("new");
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&key)?;
-            file.sync_all()?;
-            fs::rename(&new, path)
-        };
-        if !path.exists() {
-            made().map_err(|error| Error::Seal { path: path.to_owned(), why: error.to_string() })?;
-        }
-        Self::read(path)
-    }
-
-    fn mac(&self, key: &str, at: Timestamp, sealed: &[u8]) -> Vec<u8> {
-        hmac::sign(&self.0, &Self::said(key, at, sealed)).as_ref().to_vec()
-    }
-
-    fn holds(&self, key: &str, fact: &SealedFact) -> bool {
-        hmac::verify(&self.0, &Self::said(key, fact.fetched_at, &fact.sealed), &fact.mac).is_ok()
-    }
-
-    /// Kind, key, time and facts, each of which is fixed in length or says it.
-    fn said(key: &str, at: Timestamp, sealed: &[u8]) -> Vec<u8> {
-        let mut said = Vec::with_capacity(sealed.len() + 128);
-        for part in [KIND.as_bytes(), key.as_bytes(), &at.as_millisecond().to_le_bytes(), sealed] {
-            said.extend_from_slice(&part.len().to_le_bytes());
-            said.extend_from_slice(part);
-        }
-        said
-    }
-}
+use crate::sealed::Sealed;
 
 /// What was known, by who asked and for what.
 #[derive(Debug)]
 pub(super) struct Lasts {
     kept: Cache<Digest, Arc<Kept>>,
-    beyond: Option<(Ledger, Seal)>,
+    beyond: Option<Sealed>,
 }
 
 #[derive(Debug)]
@@ -112,7 +43,7 @@ struct Record {
 }
 
 impl Lasts {
-    pub(super) fn new(beyond: Option<(Ledger, Seal)>, bytes: u64) -> Self {
+    pub(super) fn new(beyond: Option<Sealed>, bytes: u64) -> Self {
         let weigh =
             |_: &Digest, kept: &Arc<Kept>| kept.records.iter().map(Record::weight).fold(200, u32::saturating_add);
         Self { kept: Cache::builder().max_capacity(bytes).weigher(weigh).time_to_live(HOLDS).build(), beyond }
@@ -147,14 +78,10 @@ impl Lasts {
         let records: Vec<Record> = facts.iter().filter_map(Record::of).collect();
         let kept = Arc::new(Kept { at: Timestamp::now(), since: Instant::now(), records });
         self.kept.insert(key.clone(), Arc::clone(&kept)).await;
-        let Some((ledger, seal)) = self.beyond.clone() else { return };
+        let Some(sealed) = self.beyond.clone() else { return };
         tokio::spawn(async move {
-            let Ok(sealed) = serde_json::to_vec(&kept.records) else { return };
-            // The ledger keeps milliseconds; the seal must be over what comes back.
-            let Ok(at) = Timestamp::from_millisecond(kept.at.as_millisecond()) else { return };
-            let mac = seal.mac(key.as_str(), at, &sealed);
-            let fact = SealedFact { sealed, mac, fetched_at: at };
-            if let Err(error) = ledger.put_fact(KIND, key.as_str(), &fact).await {
+            let Ok(records) = serde_json::to_vec(&kept.records) else { return };
+            if let Err(error) = sealed.put(KIND, key.as_str(), kept.at, records).await {
                 debug!(%error, "what is known of an image is not kept for later");
             }
         });
@@ -164,15 +91,9 @@ impl Lasts {
         if let Some(kept) = self.kept.get(key).await {
             return Some(kept);
         }
-        let (ledger, seal) = self.beyond.as_ref()?;
-        let fact = ledger.fact(KIND, key.as_str()).await.ok()??;
-        if !seal.holds(key.as_str(), &fact) {
-            warn!(key = %key, "a fact in the ledger does not have our seal: it is not used, and forgotten");
-            let _ = ledger.forget_fact(KIND, key.as_str()).await;
-            return None;
-        }
-        let records = serde_json::from_slice(&fact.sealed).ok()?;
-        let kept = Arc::new(Kept { at: fact.fetched_at, since: Instant::now(), records });
+        let (at, records) = self.beyond.as_ref()?.get(KIND, key.as_str()).await.ok()??;
+        let records = serde_json::from_slice(&records).ok()?;
+        let kept = Arc::new(Kept { at, since: Instant::now(), records });
         self.kept.insert(key.clone(), Arc::clone(&kept)).await;
         Some(kept)
     }
@@ -268,34 +189,9 @@ fn add<T>(fact: &mut Fact<T>, value: impl FnOnce() -> Option<T>, as_of: &str) {
 }
 
 const KIND: &str = "subject";
-const KEY_BYTES: usize = 32;
-const MAX_KEY_BYTES: u64 = 4096;
 
 /// What stays the same is written again after so long, so that its age is right.
 const KEEP_AGAIN: Duration = Duration::from_secs(60);
 
 /// In memory; in the ledger as long as that keeps facts.
 const HOLDS: Duration = Duration::from_secs(7 * 24 * 3600);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_seal_holds_for_what_it_was_made_for_and_for_nothing_else() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("seal.key");
-        let seal = Seal::kept_in(&path).expect("a key");
-        let at = Timestamp::from_second(1_800_000_000).expect("a time");
-        let fact = SealedFact { sealed: b"[]".to_vec(), mac: seal.mac("k", at, b"[]"), fetched_at: at };
-        assert!(Seal::kept_in(&path).expect("the same key").holds("k", &fact), "a key is kept");
-        assert!(!seal.holds("l", &fact));
-        assert!(!seal.holds("k", &SealedFact { sealed: b"[ ]".to_vec(), ..fact.clone() }));
-        let later = Timestamp::from_second(1_800_000_001).expect("a time");
-        assert!(!seal.holds("k", &SealedFact { fetched_at: later, ..fact.clone() }), "it cannot be made younger");
-        let other = Seal::kept_in(&folder.path().join("other")).expect("a key");
-        assert!(!other.holds("k", &fact));
-        fs::write(folder.path().join("short"), "secret").expect("written");
-        assert!(Seal::read(&folder.path().join("short")).expect_err("no key").to_string().contains("6 bytes"));
-    }
-}

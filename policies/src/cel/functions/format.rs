@@ -5,68 +5,59 @@ use ::cel::{
     DeclarationError, Env,
     common::{
         types::{CelList, CelOptional, CelString},
-        value::Val,
+        value::{CowVal, Val},
     },
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 
 use super::value;
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Format {
-    Label,
-    Subdomain,
-    Dns1035,
-    QualifiedName,
-    LabelValue,
-    Uuid,
-    Date,
-    DateTime,
+macro_rules! formats {
+    ($($name:literal $format:ident),+) => {
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        enum Format {
+            $($format),+
+        }
+
+        /// By name.
+        const FORMATS: &[(&str, Format)] = &[$(($name, Format::$format)),+];
+
+        fn declare_each(env: &mut Env) -> Result<(), DeclarationError> {
+            $(env.add_overload(concat!("format.", $name), concat!("format_", $name), Vec::new(), |_| {
+                Ok(CowVal::owned(Format::$format))
+            })?;)+
+            Ok(())
+        }
+    };
+}
+
+formats! {
+    "dns1123Label" Label,
+    "dns1123LabelPrefix" LabelPrefix,
+    "dns1123Subdomain" Subdomain,
+    "dns1123SubdomainPrefix" SubdomainPrefix,
+    "dns1035Label" Dns1035,
+    "dns1035LabelPrefix" Dns1035Prefix,
+    "qualifiedName" QualifiedName,
+    "labelValue" LabelValue,
+    "uri" Uri,
+    "uuid" Uuid,
+    "byte" Byte,
+    "date" Date,
+    "datetime" DateTime
 }
 
 value!(Format, "format", |a, b| a == b);
 
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
-    ::cel::add_overload!(env, fn label: () -> Format, name = "format.dns1123Label")?;
-    ::cel::add_overload!(env, fn subdomain: () -> Format, name = "format.dns1123Subdomain")?;
-    ::cel::add_overload!(env, fn dns1035: () -> Format, name = "format.dns1035Label")?;
-    ::cel::add_overload!(env, fn qualified_name: () -> Format, name = "format.qualifiedName")?;
-    ::cel::add_overload!(env, fn label_value: () -> Format, name = "format.labelValue")?;
-    ::cel::add_overload!(env, fn uuid: () -> Format, name = "format.uuid")?;
-    ::cel::add_overload!(env, fn date: () -> Format, name = "format.date")?;
-    ::cel::add_overload!(env, fn datetime: () -> Format, name = "format.datetime")?;
+    declare_each(env)?;
+    ::cel::add_overload!(env, fn named: (CelString) -> CelOptional, name = "format.named")?;
     ::cel::add_member_overload!(env, fn validate: (Format, CelString) -> CelOptional)
 }
 
-fn label() -> Format {
-    Format::Label
-}
-
-fn subdomain() -> Format {
-    Format::Subdomain
-}
-
-fn dns1035() -> Format {
-    Format::Dns1035
-}
-
-fn qualified_name() -> Format {
-    Format::QualifiedName
-}
-
-fn label_value() -> Format {
-    Format::LabelValue
-}
-
-fn uuid() -> Format {
-    Format::Uuid
-}
-
-fn date() -> Format {
-    Format::Date
-}
-
-fn datetime() -> Format {
-    Format::DateTime
+fn named(name: &CelString<'_>) -> CelOptional<'static> {
+    let found = FORMATS.iter().find(|(known, _)| *known == name.inner());
+    found.map_or_else(CelOptional::none, |(_, format)| CelOptional::of(Box::new(*format)))
 }
 
 fn validate(format: &Format, text: &CelString<'_>) -> CelOptional<'static> {
@@ -94,17 +85,41 @@ fn complaint(format: Format, text: &str) -> Option<&'static str> {
             (good && !name.is_empty() && is_value(name), "a qualified name is NAME or SUBDOMAIN/NAME")
         }
         Format::LabelValue => (is_value(text), "a label's value is at most 63 letters, digits, `-`, `_` and `.`"),
-        Format::Uuid => {
-            let parts: Vec<usize> = text.split('-').map(str::len).collect();
-            let hex = text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit());
-            (parts == [8, 4, 4, 4, 12] && hex, "it is no UUID")
-        }
+        Format::LabelPrefix => return complaint(Format::Label, &whole(text)),
+        Format::SubdomainPrefix => return complaint(Format::Subdomain, &whole(text)),
+        Format::Dns1035Prefix => return complaint(Format::Dns1035, &whole(text)),
+        Format::Uri => (super::url::is_good(text), "it is no absolute URL or path"),
+        // Each hyphen may be left out.
+        Format::Uuid => (is_uuid(text), "it is no UUID"),
+        Format::Byte => (!text.is_empty() && BASE64_STANDARD.decode(text).is_ok(), "it is no base64"),
         Format::Date => {
             (text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10, "it is no date as RFC 3339 has it")
         }
-        Format::DateTime => (text.parse::<jiff::Timestamp>().is_ok(), "it is no time as RFC 3339 has it"),
+        Format::DateTime => {
+            (!text.contains(' ') && text.parse::<jiff::Timestamp>().is_ok(), "it is no time as RFC 3339 has it")
+        }
     };
     (!good).then_some(complaint)
+}
+
+/// A name of which this is the start: what is generated behind a hyphen ends it.
+fn whole(prefix: &str) -> String {
+    match prefix.strip_suffix('-') {
+        Some(start) if !start.is_empty() => format!("{}a", start.get(..start.len() - 1).unwrap_or(start)),
+        _ => prefix.to_owned(),
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    let mut rest = text;
+    for (number, digits) in [8, 4, 4, 4, 12].into_iter().enumerate() {
+        rest = rest.strip_prefix('-').filter(|_| number > 0).unwrap_or(rest);
+        match rest.split_at_checked(digits) {
+            Some((part, after)) if part.bytes().all(|b| b.is_ascii_hexdigit()) => rest = after,
+            _ => return false,
+        }
+    }
+    rest.is_empty()
 }
 
 fn is_label(text: &str) -> bool {

@@ -6,7 +6,10 @@ use std::cmp::Ordering;
 use ::cel::{
     DeclarationError, Env, ExecutionError,
     common::{
-        types::{CelBool, CelInt, CelList, CelMap, CelMapKey, CelString, DYN_TYPE, LIST_TYPE},
+        types::{
+            CelBool, CelDouble, CelDuration, CelInt, CelList, CelMap, CelMapKey, CelString, CelUInt, DYN_TYPE,
+            LIST_TYPE,
+        },
         value::{CowVal, Val},
     },
 };
@@ -41,6 +44,13 @@ fn is_sorted(list: &CelList<'_>) -> Result<CelBool, ExecutionError> {
 fn sum<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let elements = list("sum", &args)?.inner();
     let Some((first, rest)) = elements.split_first() else { return Ok(CowVal::owned(CelInt::from(0))) };
+    let is_number = first.downcast_ref::<CelInt>().is_some()
+        || first.downcast_ref::<CelUInt>().is_some()
+        || first.downcast_ref::<CelDouble>().is_some()
+        || first.downcast_ref::<CelDuration>().is_some();
+    if !is_number {
+        return Err(error("sum", "only numbers and durations have a sum"));
+    }
     let mut total = first.clone();
     for element in rest {
         let adder = total.as_adder().ok_or_else(|| error("sum", "only numbers and durations have a sum"))?;

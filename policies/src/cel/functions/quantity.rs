@@ -7,7 +7,7 @@ use ::cel::{
 
 use super::{error, value};
 
-/// An amount in billionths. Like Kubernetes, more precise ones are rounded up, larger ones than 2⁶³−1 are that.
+/// An amount in billionths. Like Kubernetes, more precise ones are rounded up; larger ones than 10²⁹ are that.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quantity {
     nano: i128,
@@ -28,6 +28,8 @@ pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     ::cel::add_member_overload!(env, fn as_integer: (Quantity) -> Result<CelInt>)?;
     ::cel::add_member_overload!(env, fn is_integer: (Quantity) -> CelBool)?;
     ::cel::add_member_overload!(env, fn sign: (Quantity) -> CelInt)?;
+    // Documented as above, and in the API server only so.
+    ::cel::add_overload!(env, fn sign: (Quantity) -> CelInt)?;
     ::cel::add_member_overload!(env, fn compare_to: (Quantity, Quantity) -> CelInt)?;
     ::cel::add_member_overload!(env, fn is_greater_than: (Quantity, Quantity) -> CelBool)?;
     ::cel::add_member_overload!(env, fn is_less_than: (Quantity, Quantity) -> CelBool)
@@ -89,7 +91,7 @@ fn is_less_than(a: &Quantity, b: &Quantity) -> CelBool {
 
 impl Quantity {
     fn new(nano: i128, capped: bool) -> Self {
-        let most = i128::from(i64::MAX) * ONE;
+        let most = MOST * ONE;
         Self { nano: nano.clamp(-most, most), capped: capped || nano.abs() > most }
     }
 
@@ -173,4 +175,5 @@ fn scale(suffix: &str) -> Option<(u32, i32)> {
 }
 
 const ONE: i128 = 1_000_000_000;
+const MOST: i128 = 100_000_000_000_000_000_000_000_000_000;
 const MAX_BYTES: usize = 256;

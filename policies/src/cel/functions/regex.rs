@@ -1,5 +1,4 @@
-//! `find`, `findAll`, and `matches` with a pattern that is compiled once. The syntax is the `regex` crate's, which is RE2's but for
-//! details, and takes linear time.
+//! `find`, `findAll`, and `matches` with a pattern that is compiled once. The syntax is RE2's, which takes linear time.
 
 use std::{
     collections::HashMap,
@@ -15,7 +14,7 @@ use ::cel::{
 };
 use regex::{Regex, RegexBuilder};
 
-use super::error;
+use super::{error, re2};
 use crate::cel::signatures::MATCHES;
 
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
@@ -74,7 +73,8 @@ fn compiled(pattern: &CelString<'_>, function: &str) -> Result<Arc<Regex>, Execu
 /// # Errors
 /// Why it is no pattern.
 pub(in crate::cel) fn compile(pattern: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES).build();
+    let translated = re2::translate(pattern).map_err(|why| format!("`{pattern}` is no regular expression: {why}"))?;
+    let built = RegexBuilder::new(&translated).size_limit(MAX_PATTERN_BYTES).dfa_size_limit(MAX_PATTERN_BYTES).build();
     built.map_err(|error| {
         let reason = error.to_string();
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");

@@ -17,6 +17,7 @@ struct Url {
     scheme: String,
     /// With the port, brackets of IPv6 included.
     host: String,
+    /// As it was written.
     path: String,
     query: String,
 }
@@ -65,7 +66,7 @@ fn get_escaped_path(url: &Url) -> CelString<'static> {
 
 fn get_query(url: &Url) -> CelMap<'static> {
     let mut values: BTreeMap<String, Vec<Box<dyn Val>>> = BTreeMap::new();
-    for pair in url.query.split('&').filter(|pair| !pair.is_empty()) {
+    for pair in url.query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if let (Some(name), Some(value)) = (unescaped(name, true), unescaped(value, true)) {
             values.entry(name).or_default().push(Box::new(CelString::from(value)));
@@ -78,31 +79,63 @@ fn get_query(url: &Url) -> CelMap<'static> {
     CelMap::from(entries.collect::<std::collections::HashMap<_, _>>())
 }
 
+/// Whether it is a URL.
+pub(super) fn is_good(text: &str) -> bool {
+    parse(text).is_some()
+}
+
 fn parse(text: &str) -> Option<Url> {
     if text.is_empty() || text.bytes().any(|b| b < b' ' || b == 0x7f) {
         return None;
     }
+    // What a request may ask for, whose fragment is a part of its path or query: it must hold with it, and counts without.
+    parts(text)?;
+    let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
+    unescaped(fragment, false)?;
+    parts(text)
+}
+
+fn parts(text: &str) -> Option<Url> {
+    let made = |scheme: &str, host: &str, path: &str, query: &str| Url {
+        scheme: scheme.to_ascii_lowercase(),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+    };
+    if text == "*" {
+        return Some(made("", "", "*", ""));
+    }
     let (scheme, rest) = scheme(text)?;
-    // A request's URL has no fragment; what follows is a part of the path or query.
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (host, path) = match rest.strip_prefix("//") {
         Some(rest) if !scheme.is_empty() || !rest.starts_with('/') => {
             let end = rest.find('/').unwrap_or(rest.len());
             let (authority, path) = rest.split_at_checked(end)?;
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            host_and_port(host)?;
-            if host.contains([' ', '<', '>', '"', '%']) {
+            let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+            let in_user = |c: char| c.is_ascii_alphanumeric() || "-._:~!$&'()*+,;=%@".contains(c);
+            if !user.chars().all(in_user) {
                 return None;
             }
-            (host, path)
+            unescaped(user, false)?;
+            (host_of(host)?, path)
         }
-        _ if rest.starts_with('/') => ("", rest),
+        _ if rest.starts_with('/') => (String::new(), rest),
         // `mailto:x`: a scheme, and something that is no path.
-        _ if !scheme.is_empty() && !rest.is_empty() => ("", rest),
+        _ if !scheme.is_empty() => return Some(made(scheme, "", "", query)),
         _ => return None,
     };
-    let path = unescaped(path, false)?;
-    Some(Url { scheme: scheme.to_ascii_lowercase(), host: host.to_owned(), path, query: query.to_owned() })
+    unescaped(path, false)?;
+    Some(made(scheme, &host, path, query))
+}
+
+/// A host with its port; the zone of an address in brackets may be escaped.
+fn host_of(host: &str) -> Option<String> {
+    host_and_port(host)?;
+    if let Some((address, zone)) = host.strip_prefix('[').and_then(|inner| inner.split_once("%25")) {
+        let (zone, port) = zone.split_once(']')?;
+        return Some(format!("[{address}%{}]{port}", unescaped(zone, false)?));
+    }
+    (!host.contains([' ', '%', '\\', '^', '`', '{', '|', '}'])).then(|| host.to_owned())
 }
 
 /// The scheme, which may be empty, and what follows its colon.
@@ -147,15 +180,20 @@ fn unescaped(text: &str, plus: bool) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Of a path: what need not be escaped is not. Source: Go, `net/url`, `shouldEscape` and `validEncoded`.
+/// Of a path: as it is written, where that is an escape of what it means; else as Go writes it. Source: Go, `net/url`, `EscapedPath`,
+/// `validEncoded`, `shouldEscape`.
 fn escaped(path: &str) -> String {
     use std::fmt::Write as _;
-    path.bytes().fold(String::with_capacity(path.len()), |mut text, byte| {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/$&+,:;=@!'()*[]".contains(&byte);
+    if path.bytes().all(|byte| plain(byte) || byte == b'%') {
+        return path.to_owned();
+    }
+    let meant = unescaped(path, false).unwrap_or_default();
+    meant.bytes().fold(String::with_capacity(path.len()), |mut text, byte| {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => text.push(char::from(byte)),
-            b'$' | b'&' | b'+' | b',' | b':' | b';' | b'=' | b'@' | b'!' | b'\'' | b'(' | b')' | b'*' | b'[' | b']' => {
-                text.push(char::from(byte));
-            }
+            // What brackets and the like stand for in a path is not agreed on.
+            b'!' | b'\'' | b'(' | b')' | b'*' | b'[' | b']' => _ = write!(text, "%{byte:02X}"),
+            _ if plain(byte) => text.push(char::from(byte)),
             // Writing to a `String` cannot fail.
             _ => _ = write!(text, "%{byte:02X}"),
         }

@@ -78,17 +78,24 @@ fn parse(text: &str, normalize: bool) -> Option<Version> {
         return semver::Version::parse(text).ok().map(Version);
     }
     let text = text.strip_prefix('v').unwrap_or(text);
-    let end = text.find(['-', '+']).unwrap_or(text.len());
-    let (numbers, rest) = text.split_at_checked(end)?;
-    let mut parts: Vec<_> = numbers
-        .split('.')
-        .map(|part| match part.trim_start_matches('0') {
-            "" if !part.is_empty() => "0",
-            trimmed => trimmed,
-        })
-        .collect();
-    while parts.len() < 3 {
-        parts.push("0");
+    let mut parts: Vec<String> = text.splitn(3, '.').map(without_zeros).collect();
+    // A short version cannot say more than its numbers.
+    if parts.len() < 3 && parts.last().is_some_and(|last| last.contains(['+', '-'])) {
+        return None;
     }
-    semver::Version::parse(&format!("{}{rest}", parts.join("."))).ok().map(Version)
+    parts.resize(3, "0".to_owned());
+    semver::Version::parse(&parts.join(".")).ok().map(Version)
+}
+
+/// A part that starts with a number, without the zeros before it.
+fn without_zeros(part: &str) -> String {
+    let trimmed = part.trim_start_matches('0');
+    let is_number = trimmed.starts_with(|c: char| c.is_ascii_digit());
+    if part.len() > 1 && !is_number {
+        format!("0{trimmed}")
+    } else if part.len() > 1 {
+        trimmed.to_owned()
+    } else {
+        part.to_owned()
+    }
 }

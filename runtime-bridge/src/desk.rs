@@ -1,0 +1,228 @@
+//! What was found, made into alerts and written, with how far the log was judged: both or neither.
+//!
+//! In: [`Found`], in the order it was found, and how far the engine is. Out: rows of the ledger in one transaction. While the ledger does
+//! not answer, what was found waits here, and the bridge reads no further; the log goes on taking events.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use jiff::Timestamp;
+use lineage::{AlertRow, BlindRow, Checkpoint, Committed, Document, Error, Ledger, Notice};
+use serde_json::json;
+
+use crate::{
+    alert::{self, Alert, Cause, Change},
+    engine::Found,
+    stored,
+};
+
+/// Found and not yet written, at most: then nothing further is judged until it is.
+pub const MOST_FOUND: usize = 20_000;
+
+/// A sink that alerts are told to.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// The risk from which it is told.
+    pub min_risk: f64,
+}
+
+/// Writes alerts.
+#[derive(Debug)]
+pub struct Desk {
+    ledger: Ledger,
+    bridge: String,
+    sinks: Vec<Told>,
+    found: Vec<(Found, Option<Cause>)>,
+    blind: Vec<BlindRow>,
+    /// The last of them, for alerts that fall into one.
+    lately: Vec<BlindRow>,
+}
+
+/// What came of writing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Alerts that were written.
+    pub alerts: usize,
+    /// Of them, those that people are told of.
+    pub news: usize,
+}
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeskError {
+    /// The ledger does not answer.
+    #[error(transparent)]
+    Ledger(#[from] Error),
+    /// Another bridge has this one's name.
+    #[error("another bridge named `{bridge}` has judged up to {offset}: give each its own --name")]
+    Overtaken {
+        /// The name.
+        bridge: String,
+        /// How far it is.
+        offset: u64,
+    },
+    /// An alert that does not become JSON.
+    #[error("an alert cannot be written")]
+    Json(#[from] serde_json::Error),
+    /// Others write the same alerts without end.
+    #[error("the same alerts are written by others again and again")]
+    Contended,
+}
+
+impl Desk {
+    /// For a bridge of this name.
+    #[must_use]
+    pub const fn new(ledger: Ledger, bridge: String, sinks: Vec<Told>) -> Self {
+        Self { ledger, bridge, sinks, found: Vec::new(), blind: Vec::new(), lately: Vec::new() }
+    }
+
+    /// How far was judged, by an earlier process.
+    ///
+    /// # Errors
+    /// The ledger's.
+    pub async fn checkpoint(&self) -> Result<Option<Checkpoint>, Error> {
+        self.ledger.checkpoint(&self.bridge).await
+    }
+
+    /// Takes what was found, with what is known of the file that acts.
+    pub fn found(&mut self, found: Found, cause: Option<Cause>) {
+        self.found.push((found, cause));
+    }
+
+    /// Takes an interval in which a sensor did not see.
+    pub fn blind(&mut self, row: BlindRow) {
+        let is_same = |known: &BlindRow| {
+            (&known.cluster, &known.node, &known.sensor, &known.cause, known.from)
+                == (&row.cluster, &row.node, &row.sensor, &row.cause, row.from)
+        };
+        self.lately.retain(|known| !is_same(known));
+        if self.lately.len() >= LATELY {
+            self.lately.remove(0);
+        }
+        self.lately.push(row.clone());
+        self.blind.retain(|known| !is_same(known));
+        self.blind.push(row);
+    }
+
+    /// Whether the bridge is to wait before it judges on.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.found.len() >= MOST_FOUND
+    }
+
+    /// Writes all that was found, and how far the log is judged.
+    ///
+    /// # Errors
+    /// [`DeskError`]: nothing was written, and all of it is kept for the next time.
+    pub async fn write(&mut self, offset: u64, judged: Vec<Range<u64>>, now: Timestamp) -> Result<Written, DeskError> {
+        let checkpoint = Checkpoint { bridge: self.bridge.clone(), offset, judged, at: now };
+        for _ in 0..TRIES {
+            let (rows, notices) = self.collate(now).await?;
+            match self.ledger.commit(&checkpoint, &rows, &self.blind, &notices).await? {
+                Committed::Done(_) => {
+                    self.found.clear();
+                    self.blind.clear();
+                    let news: BTreeSet<&str> = notices.iter().map(|notice| notice.alert.as_str()).collect();
+                    return Ok(Written { alerts: rows.len(), news: news.len() });
+                }
+                Committed::Stale(_) => {}
+                Committed::Overtaken { offset } => {
+                    return Err(DeskError::Overtaken { bridge: self.bridge.clone(), offset });
+                }
+            }
+        }
+        Err(DeskError::Contended)
+    }
+
+    /// The alerts as they are with what was found.
+    async fn collate(&self, now: Timestamp) -> Result<(Vec<AlertRow>, Vec<Notice>), DeskError> {
+        let mut by_id: BTreeMap<String, Vec<&(Found, Option<Cause>)>> = BTreeMap::new();
+        for item in &self.found {
+            let (found, _) = item;
+            let id = alert::id(&found.container.place, found.deviation.class, &found.deviation.subject);
+            by_id.entry(id).or_default().push(item);
+        }
+        let ids: BTreeSet<String> = by_id.keys().cloned().collect();
+        let mut known: BTreeMap<String, AlertRow> =
+            self.ledger.alerts_by_id(&ids, now).await?.into_iter().map(|row| (row.head.id.clone(), row)).collect();
+        let (mut rows, mut notices) = (Vec::new(), Vec::new());
+        for (id, items) in by_id {
+            let row = known.remove(&id);
+            let revision = row.as_ref().map_or(0, |row| row.head.revision);
+            let is_suppressed = row.as_ref().is_some_and(|row| row.head.is_suppressed);
+            let mut alert = match &row {
+                Some(row) => Some(stored::alert(row)?),
+                None => None,
+            };
+            let mut changes = BTreeSet::new();
+            for (found, cause) in items {
+                let place = &found.container.place;
+                let before = found.before.iter().cloned();
+                let change =
+                    alert::collate(&mut alert, place, &found.container.pod, &found.deviation, &found.activity, before);
+                changes.insert(word(change));
+                if let Some(alert) = &mut alert {
+                    alert.users.extend(found.user.clone());
+                    if alert.cause.is_none() {
+                        alert.cause.clone_from(cause);
+                    }
+                    self.mark_blind(alert, found);
+                }
+            }
+            let Some(alert) = alert else { continue };
+            let row = stored::row(&alert, revision)?;
+            let news = ["new", "reopened", "escalated"].into_iter().find(|word| changes.contains(word));
+            if let Some(news) = news.filter(|_| !is_suppressed) {
+                let body = Document::pack(&serde_json::to_vec(&json!({"change": news, "alert": alert}))?)?;
+                let told = self.sinks.iter().filter(|sink| alert.risk >= sink.min_risk);
+                notices.extend(told.map(|sink| Notice {
+                    alert: alert.id.clone(),
+                    sink: sink.name.clone(),
+                    body: body.clone(),
+                }));
+            }
+            rows.push(row);
+        }
+        Ok((rows, notices))
+    }
+
+    /// Says on an alert what a sensor of its node could not see around it.
+    fn mark_blind(&self, alert: &mut Alert, found: &Found) {
+        let node = found.activity.node.as_deref().unwrap_or_default();
+        let touches = |row: &&BlindRow| {
+            row.cluster == found.container.place.cluster
+                && (row.node.is_empty() || row.node == node)
+                && row.from <= alert.last_seen
+                && row.until >= alert.first_seen
+        };
+        for row in self.lately.iter().filter(touches) {
+            let told = format!(
+                "{} on {} did not see from {} to {}: {}",
+                row.sensor, row.node, row.from, row.until, row.reason
+            );
+            if !alert.blind.contains(&told) && alert.blind.len() < BLIND {
+                alert.blind.push(told);
+            }
+        }
+    }
+}
+
+/// Blind intervals kept to be marked on alerts, and marks on one alert.
+const LATELY: usize = 256;
+const BLIND: usize = 8;
+/// Times that alerts are read again because people or other bridges wrote them meanwhile.
+const TRIES: usize = 5;
+
+const fn word(change: Change) -> &'static str {
+    match change {
+        Change::New => "new",
+        Change::Escalated => "escalated",
+        Change::Reopened => "reopened",
+        Change::Repeated => "repeated",
+    }
+}

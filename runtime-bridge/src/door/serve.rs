@@ -1,0 +1,184 @@
+//! The connections: TLS where there is a certificate, the client's name where it shows one, and an end that answers what it has.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{Extension, Router, middleware::AddExtension};
+use axum_server::{
+    Handle,
+    accept::{Accept, NoDelayAcceptor},
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+use tower::Layer as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Common name of a client's certificate, which TLS verified: an extension of its requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientName(pub Arc<str>);
+
+/// Serves until `shutdown`, and then what is under way, for a while. Without TLS, only where something before it speaks TLS, or in the
+/// machine itself: secrets are in the requests.
+///
+/// # Errors
+/// What the listener says.
+pub async fn serve(
+    listener: std::net::TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    serve_within(HEADER, listener, tls, router, shutdown).await
+}
+
+/// [`serve`], where a request's header has so long to come in.
+pub(super) async fn serve_within(
+    header: Duration,
+    listener: std::net::TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let handle: Handle<SocketAddr> = Handle::new();
+    let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
+    server.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(header);
+    let service = router.into_make_service();
+    let served = match tls {
+        None => tokio::spawn(server.acceptor(Plain(header)).serve(service)),
+        Some(config) => {
+            let tls = RustlsAcceptor::new(RustlsConfig::from_config(config)).handshake_timeout(HANDSHAKE);
+            tokio::spawn(server.acceptor(Named(tls.acceptor(NoDelayAcceptor::new()), header)).serve(service))
+        }
+    };
+    shutdown.await;
+    handle.graceful_shutdown(Some(LAST));
+    served.await.map_err(io::Error::other)?
+}
+
+/// Takes a connection as it is.
+#[derive(Clone)]
+struct Plain(Duration);
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Plain {
+    type Stream = Patient<TcpStream>;
+    type Service = S;
+    type Future = Accepting<Self::Stream, S>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let header = self.0;
+        Box::pin(async move {
+            stream.set_nodelay(true)?;
+            Ok((Patient::new(stream, header), service))
+        })
+    }
+}
+
+/// Shakes hands, and puts the client's name with its requests.
+#[derive(Clone)]
+struct Named(RustlsAcceptor<NoDelayAcceptor>, Duration);
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Named {
+    type Stream = Patient<<RustlsAcceptor<NoDelayAcceptor> as Accept<TcpStream, S>>::Stream>;
+    type Service = AddExtension<S, Option<ClientName>>;
+    type Future = Accepting<Self::Stream, Self::Service>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let (accepting, header) = (self.0.accept(stream, service), self.1);
+        Box::pin(async move {
+            let (stream, service) = accepting.await?;
+            let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            let name = leaf.and_then(|leaf| common_name(leaf)).map(|name| ClientName(name.into()));
+            Ok((Patient::new(stream, header), Extension(name).layer(service)))
+        })
+    }
+}
+
+type Accepting<I, S> = Pin<Box<dyn Future<Output = io::Result<(I, S)>> + Send>>;
+
+/// A connection whose first bytes have to come in time: the server waits for them, to see which HTTP is spoken, before its own deadline
+/// for a header begins.
+struct Patient<I> {
+    stream: I,
+    read: usize,
+    /// Until [`PREFACE`] bytes were read.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I> Patient<I> {
+    fn new(stream: I, patience: Duration) -> Self {
+        Self { stream, read: 0, patience: Some(Box::pin(tokio::time::sleep(patience))) }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.read = self.read.saturating_add(buffer.filled().len() - before);
+        if self.read >= PREFACE {
+            self.patience = None;
+        } else if read.is_pending()
+            && self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// The one common name of a certificate's subject. One with several says nothing: which of them is meant is anybody's guess.
+fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?.to_owned();
+    names.next().is_none().then_some(name)
+}
+
+/// Bytes of HTTP/2's preface. Source: RFC 9113, section 3.4.
+const PREFACE: usize = 24;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Time for a header to come in, and for a connection to stay without a request: a sensor that sends rarely and keeps its connection
+/// must not often send while it is being closed, since it does not send again.
+const HEADER: Duration = Duration::from_secs(60);
+
+/// Requests that are under way at the end have this long.
+const LAST: Duration = Duration::from_secs(20);
