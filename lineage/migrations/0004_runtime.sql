@@ -64,7 +64,8 @@ CREATE TABLE suppressions (
     made_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
 );
-CREATE INDEX suppressions_expires_at ON suppressions (expires_at);
+-- Each alert of a list is held against those of its owner and those of any.
+CREATE INDEX suppressions_owner ON suppressions (owner);
 
 -- When a sensor could not see.
 CREATE TABLE blind (

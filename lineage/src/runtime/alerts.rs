@@ -308,8 +308,8 @@ pub(super) const OVERWRITE: &str = " ON CONFLICT (id) DO UPDATE
 
 /// Whether a suppression covers an alert; the time and a parenthesis follow.
 const SUPPRESSED: &str = "state <> 'resolved' AND EXISTS (SELECT 1 FROM suppressions s
-    WHERE (s.cluster IS NULL OR s.cluster = alerts.cluster) AND (s.namespace IS NULL OR s.namespace = alerts.namespace)
-      AND (s.owner IS NULL OR s.owner = alerts.owner) AND (s.container IS NULL OR s.container = alerts.container)
+    WHERE (s.owner = alerts.owner OR s.owner IS NULL) AND (s.cluster IS NULL OR s.cluster = alerts.cluster)
+      AND (s.namespace IS NULL OR s.namespace = alerts.namespace) AND (s.container IS NULL OR s.container = alerts.container)
       AND (s.digest IS NULL OR s.digest = alerts.digest) AND (s.class IS NULL OR s.class = alerts.class)
       AND (s.subject IS NULL OR s.subject = alerts.subject) AND s.expires_at > ";
 

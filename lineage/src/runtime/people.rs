@@ -324,5 +324,5 @@ const CHANGE: &str = "UPDATE alerts SET revision = $2, state = $3, changed_at = 
 const AUDIT: &str =
     "INSERT INTO alert_audit (alert, revision, at, actor, action, reason) VALUES ($1, $2, $3, $4, $5, $6)";
 
-/// Suppressions that are read at once: each alert of a list is held against all of them.
+/// Suppressions that are read at once. Whoever makes them sees to it that no more hold.
 pub const MAX_SUPPRESSIONS: u64 = 1000;

@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Extension;
 use dna::{Act, Activity, Digest, Outcome, Process, SeenContainer};
+use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use lineage::{
     Binding, BlindRow, Checkpoint, Committed, Decision, DecisionImage, Document, Ledger, Origin, SubjectDna, Verdict,
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Api, SensorHealth,
-    auth::{Authenticate, Caller, Fixed, Namespaces, PeerName, sha256},
+    auth::{Access, Authenticate, Caller, Credentials, Fixed, Namespaces, PeerName, Unavailable, sha256},
     openapi,
 };
 use crate::{
@@ -330,6 +331,27 @@ async fn what_is_wrong_is_said() {
 
     server.api.ledger.close().await;
     assert!(server.get("/alerts", ADMIN).await.problem(503).contains("ledger"));
+}
+
+#[tokio::test]
+async fn a_failure_inside_is_a_problem_too() {
+    let (ledger, folder) = ledger().await;
+    let who: Vec<Arc<dyn Authenticate>> = vec![Arc::new(people())];
+    let api = Api::new(ledger.clone(), who, Arc::new(|| panic!("a sensor's counts are gone")));
+    let server = serve(api, folder, None).await;
+    assert!(!server.get("/sensors", ADMIN).await.problem(500).contains("counts"));
+    assert_eq!(server.get("/alerts", ADMIN).await.status, 200, "it goes on");
+
+    struct Silent;
+    impl Authenticate for Silent {
+        fn caller<'a>(&'a self, _: &'a Credentials, _: Access) -> BoxFuture<'a, Result<Option<Caller>, Unavailable>> {
+            Box::pin(std::future::pending())
+        }
+    }
+    let mut api = Api::new(ledger, vec![Arc::new(Silent)], Arc::new(sensors));
+    api.limits.answer = Duration::from_millis(50);
+    let late = serve(api, tempfile::tempdir().expect("a folder"), None).await;
+    assert!(late.get("/alerts", ADMIN).await.problem(503).contains("in time"));
 }
 
 #[tokio::test]
