@@ -11,6 +11,8 @@
 //!                           └► Call (who ran kubectl exec) · Loss (when a sensor was blind)
 //! ```
 //!
+//! What is news of an alert goes to [`sinks`].
+//!
 //! Reading order: `dna::Activity`, then `compare`.
 
 pub mod alert;
@@ -26,6 +28,7 @@ pub mod order;
 pub mod replay;
 mod sensitive;
 pub mod sensor;
+pub mod sinks;
 pub mod tail;
 mod text;
 
