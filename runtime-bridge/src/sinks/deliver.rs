@@ -114,7 +114,15 @@ impl Delivery {
             tasks.spawn(worker.run());
         }
         drop(ended);
-        shutdown.await;
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(Err(error)) = tasks.join_next() => {
+                    tracing::error!(%error, "the task of a sink broke off: nothing is told there until the next start");
+                }
+            }
+        }
         end.send_replace(true);
         let all = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(last, all).await.is_err() {

@@ -257,6 +257,32 @@ fn news_above_the_floor_is_told_and_repetitions_once_in_a_while() {
     alert.risk = 0.7;
     alert.place.cluster = "us".to_owned();
     assert!(!sink.wants(&alert, Change::New, None, now));
+    let mut events = sink.clone();
+    events.kind = Kind::KubernetesEvent;
+    alert.place.cluster = "eu".to_owned();
+    assert!(events.wants(&alert, Change::New, None, now));
+    alert.place.namespace = String::new();
+    assert!(!events.wants(&alert, Change::New, None, now), "an Event stands in a namespace");
+}
+
+#[test]
+fn configurations_of_the_documentation_load() {
+    let folder = TempDir::new().expect("a folder");
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    for name in ["am", "soar", "pagerduty", "token"] {
+        std::fs::write(folder.path().join(name), "s3cret").expect("written");
+    }
+    for name in ["slack", "teams"] {
+        std::fs::write(folder.path().join(name), "https://hooks.example/x").expect("written");
+    }
+    std::fs::write(folder.path().join("ca.crt"), certificate.cert.pem()).expect("written");
+    let page = include_str!("../../../docs/sinks.md");
+    let here = format!("{}/", folder.path().display());
+    let blocks = page.split("```toml").skip(1).filter_map(|rest| rest.split("```").next());
+    let all: String = blocks.map(|block| block.replace("/etc/mayfly/", &here)).collect();
+    let sinks = sinks(&all);
+    assert_eq!(sinks.iter().count(), 10);
+    Delivery::new(&sinks, pace()).expect("all can be used");
 }
 
 /// Notices that wait, each with its next try.
@@ -540,11 +566,11 @@ async fn a_sink_that_hangs_holds_up_no_other() {
     let (receiver, url) = Receiver::start([]).await;
     let text = webhook("hangs", &hanging) + &webhook("well", &url);
     let outbox = Memory::of([notice("hangs", 1), notice("well", 1)]);
-    let long = Pace { timeout: Duration::from_secs(5), ..pace() };
+    let long = Pace { timeout: Duration::from_secs(3), ..pace() };
     let started = Instant::now();
     let running = Running::start(&sinks(&text), long, &outbox);
     until("the other is told", || !receiver.requests().is_empty()).await;
-    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     until("nothing comes of the one", || !outbox.failures().is_empty()).await;
     assert!(outbox.failures()[0].2.contains("no answer in time"), "{:?}", outbox.failures());
     running.end().await;
@@ -786,11 +812,9 @@ async fn syslog_by_tcp_counts_and_tries_again() {
     assert_eq!(outbox.failures().len(), 2, "{:?}", outbox.failures());
 }
 
-#[tokio::test]
-async fn syslog_by_tls_only_to_whom_the_authority_vouches_for() {
-    let folder = TempDir::new().expect("a folder");
+/// A certificate for `localhost`, as PEM, and who serves with it.
+fn served() -> (String, Arc<rustls::ServerConfig>) {
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -799,7 +823,41 @@ async fn syslog_by_tls_only_to_whom_the_authority_vouches_for() {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.cert.der().clone()], key.into())
         .expect("a configuration");
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    (certificate.cert.pem(), Arc::new(config))
+}
+
+#[tokio::test]
+async fn https_only_to_whom_the_authority_vouches_for() {
+    let folder = TempDir::new().expect("a folder");
+    let (pem, config) = served();
+    let (stranger, _) = served();
+    let receiver = Receiver::default();
+    let router = Router::new().fallback(answer).with_state(receiver.clone());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move { crate::door::serve(listener, Some(config), router, std::future::pending()).await });
+    let ca = folder.path().join("ca.crt");
+    let text = format!("{}ca_file = {ca:?}\n", webhook("https", &format!("https://localhost:{port}/")));
+    let outbox = Memory::of([notice("https", 1)]);
+    std::fs::write(&ca, &stranger).expect("written");
+    let running = Running::start(&sinks(&text), pace(), &outbox);
+    until("it fails", || !outbox.failures().is_empty()).await;
+    running.end().await;
+    assert!(receiver.requests().is_empty() && outbox.waiting().len() == 1);
+
+    std::fs::write(&ca, &pem).expect("written");
+    let running = Running::start(&sinks(&text), pace(), &outbox);
+    until("it is told", || outbox.waiting().is_empty()).await;
+    running.end().await;
+    assert_eq!(receiver.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn syslog_by_tls_only_to_whom_the_authority_vouches_for() {
+    let folder = TempDir::new().expect("a folder");
+    let (pem, config) = served();
+    let (stranger, _) = served();
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
     let port = listener.local_addr().expect("bound").port();
     let ca = folder.path().join("ca.crt");
@@ -817,13 +875,13 @@ async fn syslog_by_tls_only_to_whom_the_authority_vouches_for() {
             lock(&into).push(bytes);
         }
     });
-    std::fs::write(&ca, stranger.cert.pem()).expect("written");
+    std::fs::write(&ca, &stranger).expect("written");
     let running = Running::start(&sinks(&text), pace(), &outbox);
     until("it fails", || !outbox.failures().is_empty()).await;
     running.end().await;
     assert!(lock(&received).iter().all(Vec::is_empty) && outbox.waiting().len() == 1);
 
-    std::fs::write(&ca, certificate.cert.pem()).expect("written");
+    std::fs::write(&ca, &pem).expect("written");
     let running = Running::start(&sinks(&text), pace(), &outbox);
     until("it is told", || outbox.waiting().is_empty()).await;
     running.end().await;
