@@ -148,6 +148,8 @@ pub enum Change {
     Escalated,
     /// It was resolved.
     Reopened,
+    /// Somebody resolved it.
+    Resolved,
     /// It was seen again.
     Repeated,
 }

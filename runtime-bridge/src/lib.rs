@@ -11,9 +11,12 @@
 //!                           └► Call (who ran kubectl exec) · Loss (when a sensor was blind)
 //! ```
 //!
+//! What is news of an alert goes to [`sinks`].
+//!
 //! Reading order: `dna::Activity`, then `sensor`, then `compare`.
 
 pub mod alert;
+pub mod api;
 pub mod bridge;
 mod compare;
 pub mod desk;
@@ -31,6 +34,7 @@ pub mod run;
 mod sensitive;
 pub mod sensor;
 pub mod shelf;
+pub mod sinks;
 pub mod stored;
 pub mod tail;
 mod text;
