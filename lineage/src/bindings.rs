@@ -249,7 +249,7 @@ fn row(flat: Flat) -> Result<BindingRow, Error> {
         at,
         written_at,
     ) = flat;
-    let decision = decision.map(|text| id(&text)).transpose()?;
+    let decision = decision.map(|text| id("decision", &text)).transpose()?;
     Ok(BindingRow {
         cluster,
         pod_uid,
@@ -267,13 +267,9 @@ fn row(flat: Flat) -> Result<BindingRow, Error> {
     })
 }
 
-/// A decision's name as it is kept.
-pub(crate) fn id(text: &str) -> Result<Uuid, Error> {
-    Uuid::parse_str(text).map_err(|error| Error::Damaged {
-        what: "decision",
-        key: text.to_owned(),
-        reason: error.to_string(),
-    })
+/// The name of a decision or suppression as it is kept.
+pub(crate) fn id(what: &'static str, text: &str) -> Result<Uuid, Error> {
+    Uuid::parse_str(text).map_err(|error| Error::Damaged { what, key: text.to_owned(), reason: error.to_string() })
 }
 
 /// Pods removed in one statement.

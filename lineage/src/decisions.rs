@@ -168,7 +168,7 @@ type Rest = (String, String, i64, Vec<u8>);
 fn row(flat: Flat) -> Result<DecisionRow, Error> {
     let (key, at, cluster, namespace, kind, name, user, operation, verdict, unknowns, images) = flat;
     Ok(DecisionRow {
-        id: id(&key)?,
+        id: id("decision", &key)?,
         at: timestamp(at),
         cluster,
         namespace,

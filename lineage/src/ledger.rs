@@ -289,6 +289,7 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
         migration(1, "dna", include_str!("../migrations/0001_dna.sql")),
         migration(2, "admission", include_str!("../migrations/0002_admission.sql")),
         migration(3, "work", include_str!("../migrations/0003_work.sql")),
+        migration(4, "runtime", include_str!("../migrations/0004_runtime.sql")),
     ])
 });
 

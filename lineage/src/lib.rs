@@ -1,6 +1,6 @@
 //! The ledger: what is known of a digest at build, deploy and run.
 //!
-//! In: DNAs, sealed facts, bindings of containers, decisions, analyses to be done. Out: the same, by digest, pod or time. It judges
+//! In: DNAs, sealed facts, bindings of containers, decisions, analyses to be done, alerts. Out: the same, by digest, pod or time. It judges
 //! nothing and believes nothing: what it keeps is named by its digest, or sealed by who made it.
 //!
 //! ```text
@@ -9,6 +9,9 @@
 //! deploy   decisions ── decision_images   what was decided, refusals too
 //!          bindings ──► expectations      what a container of a pod is held to: all that run time needs
 //!          work                           analyses to be done, leased to one replica at a time
+//! run      alerts ── alert_audit          what was not expected, and what people did about it
+//!          suppressions · blind           what nobody is told of, and what nobody could see
+//!          notices · checkpoints          what sinks are to be told, and how far a bridge has judged
 //! ```
 //!
 //! SQLite for one process (the default), PostgreSQL for several replicas; one schema, one text of SQL, one suite of tests.
@@ -35,6 +38,7 @@ mod location;
 mod record;
 mod recorder;
 mod retention;
+mod runtime;
 mod spool;
 mod work;
 mod write;
@@ -49,4 +53,8 @@ pub use ledger::Ledger;
 pub use record::{Binding, Decision, DecisionImage, Record, RuleVersion, Verdict};
 pub use recorder::{Counts, Recorder, RecorderOptions};
 pub use retention::{Keep, Retention, Size};
+pub use runtime::{
+    Acted, Action, After, AlertHead, AlertQuery, AlertRow, AlertSort, AlertState, AuditRow, BlindRow, Checkpoint,
+    Committed, DueNotice, MAX_SUPPRESSIONS, Notice, Scope, Suppression,
+};
 pub use work::{Credentials, Enqueued, Lease, MAX_ATTEMPTS, MAX_WAITING, Place, Priority, Work};

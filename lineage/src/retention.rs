@@ -24,6 +24,14 @@ pub struct Retention {
     pub decisions: Keep,
     /// Pieces of work that were done or failed.
     pub work: Keep,
+    /// Alerts that are resolved, by the time of their last change. Others are never removed.
+    pub alerts: Keep,
+    /// Suppressions that ended.
+    pub suppressions: Keep,
+    /// Blind intervals, by their end.
+    pub blind: Keep,
+    /// What a sink could not be told.
+    pub notices: Keep,
 }
 
 /// What is kept of a table.
@@ -36,7 +44,8 @@ pub struct Keep {
 }
 
 impl Default for Retention {
-    /// Half a year of DNAs, a week of facts (they are fetched again), a quarter of decisions; bindings as long as pods live.
+    /// Half a year of DNAs, a week of facts (they are fetched again), a quarter of decisions and of resolved alerts; bindings as long as
+    /// pods live.
     fn default() -> Self {
         Self {
             subjects: Keep { age: Some(180 * DAY), rows: 200_000 },
@@ -44,6 +53,10 @@ impl Default for Retention {
             bindings: Keep { age: None, rows: 1_000_000 },
             decisions: Keep { age: Some(90 * DAY), rows: 1_000_000 },
             work: Keep { age: Some(7 * DAY), rows: 20_000 },
+            alerts: Keep { age: Some(90 * DAY), rows: 200_000 },
+            suppressions: Keep { age: Some(90 * DAY), rows: 100_000 },
+            blind: Keep { age: Some(30 * DAY), rows: 500_000 },
+            notices: Keep { age: Some(7 * DAY), rows: 100_000 },
         }
     }
 }
@@ -71,16 +84,21 @@ impl Ledger {
             (&BINDINGS, retention.bindings),
             (&DECISIONS, retention.decisions),
             (&WORK, retention.work),
+            (&ALERTS, retention.alerts),
+            (&SUPPRESSIONS, retention.suppressions),
+            (&BLIND, retention.blind),
+            (&NOTICES, retention.notices),
         ];
         for (table, keep) in tables {
             let by_age = keep.age.map(|age| millis(now).saturating_sub(to_millis(age)));
             let by_rows = self.cutoff(table, keep.rows).await?;
             let Some(until) = by_age.max(by_rows) else { continue };
-            removed.insert(table.name, self.delete(table.delete, until).await?);
+            // What ends in the future still holds, however many there are.
+            removed.insert(table.name, self.delete(table.delete, until.min(millis(now))).await?);
         }
         // Made of what was left by the above, and by removed bindings.
         let unused = millis(now).saturating_sub(to_millis(DAY));
-        for (name, sql) in [("dna", UNUSED_DNA), ("expectations", UNUSED_EXPECTATIONS), ("images", UNUSED_IMAGES)] {
+        for (name, sql) in UNUSED {
             removed.insert(name, self.delete(sql, unused).await?);
         }
         removed.retain(|_, rows| *rows > 0);
@@ -170,6 +188,37 @@ const WORK: Table = Table {
              (SELECT image, platform FROM work WHERE state IN ('done', 'failed') AND finished_at <= $1
               ORDER BY finished_at LIMIT $2)",
 };
+const ALERTS: Table = Table {
+    name: "alerts",
+    cutoff: "SELECT changed_at FROM alerts WHERE state = 'resolved' ORDER BY changed_at DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM alerts WHERE state = 'resolved' AND id IN
+             (SELECT id FROM alerts WHERE state = 'resolved' AND changed_at <= $1 ORDER BY changed_at LIMIT $2)",
+};
+const SUPPRESSIONS: Table = Table {
+    name: "suppressions",
+    cutoff: "SELECT expires_at FROM suppressions ORDER BY expires_at DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM suppressions WHERE id IN
+             (SELECT id FROM suppressions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+};
+const BLIND: Table = Table {
+    name: "blind",
+    cutoff: "SELECT ends FROM blind ORDER BY ends DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM blind WHERE (cluster, node, sensor, cause, begins) IN
+             (SELECT cluster, node, sensor, cause, begins FROM blind WHERE ends <= $1 ORDER BY ends LIMIT $2)",
+};
+const NOTICES: Table = Table {
+    name: "notices",
+    cutoff: "SELECT made_at FROM notices ORDER BY made_at DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM notices WHERE (id, sink) IN
+             (SELECT id, sink FROM notices WHERE made_at <= $1 ORDER BY made_at LIMIT $2)",
+};
+/// What nothing refers to any more.
+const UNUSED: [(&str, &str); 4] = [
+    ("dna", UNUSED_DNA),
+    ("expectations", UNUSED_EXPECTATIONS),
+    ("images", UNUSED_IMAGES),
+    ("alert_audit", UNUSED_AUDIT),
+];
 const UNUSED_DNA: &str = "DELETE FROM dna WHERE digest IN
     (SELECT digest FROM dna WHERE stored_at <= $1
      AND NOT EXISTS (SELECT 1 FROM subject_dna WHERE subject_dna.dna = dna.digest) ORDER BY stored_at LIMIT $2)";
@@ -181,14 +230,33 @@ const UNUSED_EXPECTATIONS: &str = "DELETE FROM expectations WHERE digest IN
 const UNUSED_IMAGES: &str = "DELETE FROM decision_images WHERE $1 = $1 AND (digest, decision) IN
     (SELECT digest, decision FROM decision_images
      WHERE NOT EXISTS (SELECT 1 FROM decisions WHERE decisions.id = decision_images.decision) LIMIT $2)";
+/// Of alerts that were removed, at any time.
+const UNUSED_AUDIT: &str = "DELETE FROM alert_audit WHERE $1 = $1 AND (alert, revision) IN
+    (SELECT alert, revision FROM alert_audit
+     WHERE NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = alert_audit.alert) LIMIT $2)";
 
-const TABLES: [&str; 8] =
-    ["dna", "subject_dna", "facts", "expectations", "bindings", "decisions", "decision_images", "work"];
+const TABLES: [&str; 14] = [
+    "dna",
+    "subject_dna",
+    "facts",
+    "expectations",
+    "bindings",
+    "decisions",
+    "decision_images",
+    "work",
+    "alerts",
+    "alert_audit",
+    "suppressions",
+    "blind",
+    "checkpoints",
+    "notices",
+];
 const SQLITE_BYTES: &str = "SELECT (p.page_count - f.freelist_count) * s.page_size
     FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s";
 const POSTGRES_BYTES: &str = "SELECT CAST(COALESCE(SUM(pg_total_relation_size(c.oid)), 0) AS BIGINT) FROM pg_class c
     WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace AND c.relname IN
-    ('dna', 'subject_dna', 'facts', 'expectations', 'bindings', 'decisions', 'decision_images', 'work')";
+    ('dna', 'subject_dna', 'facts', 'expectations', 'bindings', 'decisions', 'decision_images', 'work',
+     'alerts', 'alert_audit', 'suppressions', 'blind', 'checkpoints', 'notices')";
 
 fn to_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)

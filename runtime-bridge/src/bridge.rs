@@ -404,10 +404,12 @@ fn judged(open: &BTreeMap<u64, ()>, position: u64, before: &(u64, Vec<Range<u64>
     let is_open = |offset: u64| offset >= before.0 && !before.1.iter().any(|range| range.contains(&offset));
     let mut ranges = Vec::new();
     let mut from = 0;
-    for offset in open.keys().copied().filter(|offset| is_open(*offset)).chain((position < end).then_some(()).into_iter().flat_map(|()| {
-        // Between what was read and what was judged before, only that is judged.
-        (position..end).filter(|offset| is_open(*offset))
-    })) {
+    for offset in open.keys().copied().filter(|offset| is_open(*offset)).chain(
+        (position < end).then_some(()).into_iter().flat_map(|()| {
+            // Between what was read and what was judged before, only that is judged.
+            (position..end).filter(|offset| is_open(*offset))
+        }),
+    ) {
         if offset > from {
             ranges.push(from..offset);
         }

@@ -9,12 +9,13 @@ use std::{
 };
 
 use jiff::Timestamp;
-use lineage::{AlertHead, AlertRow, AlertState, BlindRow, Checkpoint, Committed, Document, Error, Ledger, Notice};
+use lineage::{AlertRow, BlindRow, Checkpoint, Committed, Document, Error, Ledger, Notice};
 use serde_json::json;
 
 use crate::{
-    alert::{self, Alert, Cause, Change, State},
+    alert::{self, Alert, Cause, Change},
     engine::Found,
+    stored,
 };
 
 /// Found and not yet written, at most: then nothing further is judged until it is.
@@ -155,18 +156,15 @@ impl Desk {
             let revision = row.as_ref().map_or(0, |row| row.head.revision);
             let is_suppressed = row.as_ref().is_some_and(|row| row.head.is_suppressed);
             let mut alert = match &row {
-                Some(row) => {
-                    let mut alert: Alert = serde_json::from_slice(&row.document.unpack()?)?;
-                    alert.state = state(row.head.state);
-                    Some(alert)
-                }
+                Some(row) => Some(stored::alert(row)?),
                 None => None,
             };
             let mut changes = BTreeSet::new();
             for (found, cause) in items {
                 let place = &found.container.place;
                 let before = found.before.iter().cloned();
-                let change = alert::collate(&mut alert, place, &found.container.pod, &found.deviation, &found.activity, before);
+                let change =
+                    alert::collate(&mut alert, place, &found.container.pod, &found.deviation, &found.activity, before);
                 changes.insert(word(change));
                 if let Some(alert) = &mut alert {
                     alert.users.extend(found.user.clone());
@@ -177,12 +175,16 @@ impl Desk {
                 }
             }
             let Some(alert) = alert else { continue };
-            let row = written(&alert, revision)?;
+            let row = stored::row(&alert, revision)?;
             let news = ["new", "reopened", "escalated"].into_iter().find(|word| changes.contains(word));
             if let Some(news) = news.filter(|_| !is_suppressed) {
                 let body = Document::pack(&serde_json::to_vec(&json!({"change": news, "alert": alert}))?)?;
                 let told = self.sinks.iter().filter(|sink| alert.risk >= sink.min_risk);
-                notices.extend(told.map(|sink| Notice { alert: alert.id.clone(), sink: sink.name.clone(), body: body.clone() }));
+                notices.extend(told.map(|sink| Notice {
+                    alert: alert.id.clone(),
+                    sink: sink.name.clone(),
+                    body: body.clone(),
+                }));
             }
             rows.push(row);
         }
@@ -199,7 +201,10 @@ impl Desk {
                 && row.until >= alert.first_seen
         };
         for row in self.lately.iter().filter(touches) {
-            let told = format!("{} on {} did not see from {} to {}: {}", row.sensor, row.node, row.from, row.until, row.reason);
+            let told = format!(
+                "{} on {} did not see from {} to {}: {}",
+                row.sensor, row.node, row.from, row.until, row.reason
+            );
             if !alert.blind.contains(&told) && alert.blind.len() < BLIND {
                 alert.blind.push(told);
             }
@@ -220,41 +225,4 @@ const fn word(change: Change) -> &'static str {
         Change::Reopened => "reopened",
         Change::Repeated => "repeated",
     }
-}
-
-const fn state(state: AlertState) -> State {
-    match state {
-        AlertState::Open => State::Open,
-        AlertState::Acknowledged => State::Acknowledged,
-        AlertState::Resolved => State::Resolved,
-    }
-}
-
-fn written(alert: &Alert, revision: u64) -> Result<AlertRow, DeskError> {
-    let state = match alert.state {
-        State::Acknowledged => AlertState::Acknowledged,
-        State::Resolved => AlertState::Resolved,
-        _ => AlertState::Open,
-    };
-    Ok(AlertRow {
-        head: AlertHead {
-            id: alert.id.clone(),
-            cluster: alert.place.cluster.clone(),
-            namespace: alert.place.namespace.clone(),
-            owner: alert.place.owner.clone(),
-            container: alert.place.container.clone(),
-            digest: alert.place.digest.clone(),
-            class: alert.class.name().to_owned(),
-            subject: alert.subject.clone(),
-            message: alert.message.clone(),
-            state,
-            risk: alert.risk,
-            first_seen: alert.first_seen,
-            last_seen: alert.last_seen,
-            count: alert.count,
-            revision,
-            is_suppressed: false,
-        },
-        document: Document::pack(&serde_json::to_vec(alert)?)?,
-    })
 }

@@ -14,7 +14,9 @@
 //! Reading order: `dna::Activity`, then `sensor`, then `compare`.
 
 pub mod alert;
+pub mod bridge;
 mod compare;
+pub mod desk;
 mod deviation;
 pub mod door;
 pub mod engine;
@@ -28,6 +30,7 @@ pub mod replay;
 mod sensitive;
 pub mod sensor;
 pub mod shelf;
+pub mod stored;
 pub mod tail;
 mod text;
 pub mod watch;

@@ -3,6 +3,8 @@
 
 #![expect(clippy::indexing_slicing, reason = "a row that is missing fails its case")]
 
+mod runtime;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use dna::{Accounts, Analyzer, Behavior, Digest, Dna, ImageFacts, Platform, SCHEMA, Start};
@@ -15,6 +17,8 @@ use lineage::{
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection, migrate::Migrator};
 use uuid::Uuid;
 
+pub(crate) use runtime::*;
+
 /// A test for each case; `$fresh` is the URL of an empty ledger, and what keeps it alive.
 #[macro_export]
 macro_rules! suite {
@@ -26,7 +30,10 @@ macro_rules! suite {
             a_lease_that_expires_is_given_to_another, work_that_never_ends_is_given_up, failed_work_rests,
             a_full_queue_takes_what_is_more_urgent, places_in_the_queue_are_told, what_exceeds_its_limits_is_removed,
             several_open_one_ledger_at_once, several_write_and_lease_at_once, a_ledger_of_the_schema_before_is_brought_on,
-            a_ledger_of_a_newer_schema_is_left_alone, a_recorder_writes_what_it_took);
+            a_ledger_of_a_newer_schema_is_left_alone, a_recorder_writes_what_it_took,
+            what_was_judged_is_committed_whole, alerts_are_found_sorted_and_paged, what_people_did_is_written_down,
+            suppressions_cover_until_they_end, notices_are_there_until_they_are_delivered, several_commit_and_act_at_once,
+            open_alerts_are_never_removed);
     };
     ($fresh:path: $($case:ident),*) => {
         $(#[test]
@@ -481,7 +488,17 @@ pub(crate) async fn what_exceeds_its_limits_is_removed(url: &str) {
         ledger.write(&records, at(n * day)).await.expect("written");
     }
     let all = Keep { age: None, rows: 1000 };
-    let keep = Retention { subjects: all, facts: all, bindings: all, decisions: all, work: all };
+    let keep = Retention {
+        subjects: all,
+        facts: all,
+        bindings: all,
+        decisions: all,
+        work: all,
+        alerts: all,
+        suppressions: all,
+        blind: all,
+        notices: all,
+    };
     assert!(ledger.prune(&keep, at(10 * day)).await.expect("pruned").is_empty());
 
     let five_days = Keep { age: Some(Duration::from_secs(5 * 86_400)), rows: 1000 };
@@ -572,7 +589,7 @@ pub(crate) async fn a_ledger_of_the_schema_before_is_brought_on(url: &str) {
     let ledger = open(url).await;
     let fact = ledger.fact("k", "x").await.expect("read").expect("what was there is there");
     assert_eq!((fact.sealed, fact.mac), (b"ab".to_vec(), b"cd".to_vec()));
-    assert_eq!(ledger.enqueue(&work("a", Priority::Pod), at(0)).await.expect("put in"), Enqueued::New);
+    assert_eq!(ledger.last_revision().await.expect("read"), 0, "what is new is there too");
 }
 
 pub(crate) async fn a_ledger_of_a_newer_schema_is_left_alone(url: &str) {

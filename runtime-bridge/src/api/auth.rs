@@ -1,0 +1,171 @@
+//! Who asks, and what he may: read or write, in which namespaces.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use axum::{extract::Request, http::header};
+use futures_util::future::BoxFuture;
+use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+/// Finds out who a caller is.
+pub trait Authenticate: Send + Sync {
+    /// The caller, where these credentials are known here; what he may do by `access`.
+    fn caller<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        access: Access,
+    ) -> BoxFuture<'a, Result<Option<Caller>, Unavailable>>;
+}
+
+/// Whoever knows does not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// What a request asks for: what is not asked for need not be found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// To read.
+    Read,
+    /// To read, and to change.
+    Write,
+}
+
+/// What a request says of who sends it.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    token: Option<String>,
+    peer: Option<PeerName>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Credentials").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    pub(super) fn of(request: &Request) -> Self {
+        let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            let token = token.trim();
+            (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+        });
+        Self { token, peer: request.extensions().get().cloned() }
+    }
+
+    /// Nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.token.is_none() && self.peer.is_none()
+    }
+
+    /// The bearer token.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// The name in the client's certificate, which was verified.
+    pub fn peer(&self) -> Option<&str> {
+        self.peer.as_ref().map(|name| name.0.as_str())
+    }
+}
+
+/// The common name of a client's certificate, put into a request's extensions by who verified it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerName(String);
+
+impl PeerName {
+    /// The common name of a verified certificate; none where it has none, or several.
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let mut names = certificate.subject().iter_common_name();
+        let name = names.next()?.as_str().ok()?;
+        (names.next().is_none() && !name.is_empty()).then(|| Self(name.to_owned()))
+    }
+}
+
+/// Who asks, and what he may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// His name, for the audit trail.
+    pub name: String,
+    /// The cluster he sees; all of them where it is absent.
+    pub cluster: Option<String>,
+    /// What he may read.
+    pub read: Namespaces,
+    /// What he may change.
+    pub write: Namespaces,
+}
+
+/// A set of namespaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    /// All, with what is of none that is known.
+    All,
+    /// These.
+    Only(BTreeSet<String>),
+}
+
+impl Namespaces {
+    /// None.
+    pub const fn none() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+
+    /// Whether one is among them.
+    pub fn has(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(namespace),
+        }
+    }
+}
+
+impl Caller {
+    /// Whether he may read what is there.
+    pub fn may_read(&self, cluster: &str, namespace: &str) -> bool {
+        self.sees(cluster) && self.read.has(namespace)
+    }
+
+    /// Whether he may change what is there.
+    pub fn may_write(&self, cluster: &str, namespace: &str) -> bool {
+        self.sees(cluster) && self.write.has(namespace)
+    }
+
+    /// Whether he sees a cluster.
+    pub fn sees(&self, cluster: &str) -> bool {
+        self.cluster.as_ref().is_none_or(|own| own == cluster)
+    }
+}
+
+/// Who is known by configuration: by the SHA-256 of a token, or by the name in a client's certificate.
+#[derive(Debug, Clone, Default)]
+pub struct Fixed {
+    /// By the token's SHA-256, 64 hexadecimal digits in small letters.
+    pub tokens: BTreeMap<String, Caller>,
+    /// By the certificate's common name.
+    pub peers: BTreeMap<String, Caller>,
+}
+
+impl Authenticate for Fixed {
+    fn caller<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        _: Access,
+    ) -> BoxFuture<'a, Result<Option<Caller>, Unavailable>> {
+        // Looked up by its digest: how long that takes says nothing of the token.
+        let by_token = credentials.token().and_then(|token| self.tokens.get(&sha256(token)));
+        let by_peer = || credentials.peer().and_then(|name| self.peers.get(name));
+        let found = by_token.or_else(by_peer).cloned();
+        Box::pin(async { Ok(found) })
+    }
+}
+
+/// The SHA-256 of a token, as [`Fixed`] has it.
+pub fn sha256(token: &str) -> String {
+    Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
