@@ -25,6 +25,7 @@ mod key;
 mod kubearmor;
 mod lenient;
 mod own;
+pub mod pack;
 mod runtime;
 mod tetragon;
 mod tracee;

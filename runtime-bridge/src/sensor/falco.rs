@@ -70,6 +70,18 @@ struct Fields<'a> {
     path: Text<'a>,
     #[serde(borrow, rename = "evt.arg.newpath")]
     new_path: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.name")]
+    path_by_name: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.pathname")]
+    pathname: Text<'a>,
+    #[serde(borrow, rename = "evt.arg.linkpath")]
+    new_link: Text<'a>,
+    #[serde(borrow, rename = "fs.path.name")]
+    resolved_path: Text<'a>,
+    #[serde(borrow, rename = "fs.path.source")]
+    link_path: Text<'a>,
+    #[serde(borrow, rename = "fs.path.target")]
+    target_path: Text<'a>,
     #[serde(borrow, rename = "evt.arg.uid")]
     set_uid: Text<'a>,
     #[serde(borrow, rename = "evt.arg.id")]
@@ -238,11 +250,20 @@ fn ancestors(fields: &Fields<'_>) -> Vec<Process> {
 
 fn act(fields: &Fields<'_>) -> Option<Act> {
     let kind = fields.kind.as_deref()?;
-    let file = || fields.fd_name.owned().or_else(|| fields.path.owned()).or_else(|| fields.filename.owned());
+    // What is done to a path has it resolved where it succeeded, and always as it was written, under a name for each call.
+    let first = |paths: &[&Text<'_>]| paths.iter().find_map(|path| path.owned());
+    let file = || {
+        let Fields { fd_name, resolved_path, path, filename, pathname, path_by_name, .. } = fields;
+        first(&[fd_name, resolved_path, path, filename, pathname, path_by_name])
+    };
+    // `fs.path` calls the name that is made the source, and what it leads to the target.
+    let link = || first(&[&fields.link_path, &fields.new_link, &fields.new_path]);
     match kind {
         "execve" | "execveat" => Some(Act::Exec { file: fields.filename.owned() }),
         "procexit" => Some(Act::Exit),
-        "open" | "openat" | "openat2" | "creat" | "open_by_handle_at" => opened(fields, file()?),
+        "open" | "openat" | "openat2" | "open_by_handle_at" => opened(fields, file()?),
+        // It has no flags: it is open(2) for writing.
+        "creat" => file().map(|path| Act::Write { path, change: Change::Open }),
         "listen" | "bind" => {
             let protocol = protocol(fields)?;
             // A stream socket that is bound does not listen yet.
@@ -266,10 +287,10 @@ fn act(fields: &Fields<'_>) -> Option<Act> {
         }
         _ => match kernel::change(kind) {
             Some(Change::Rename) => {
-                let path = fields.new_path.owned().or_else(file)?;
+                let path = first(&[&fields.target_path, &fields.new_path]).or_else(file)?;
                 Some(Act::Write { path, change: Change::Rename })
             }
-            Some(change) => file().map(|path| Act::Write { path, change }),
+            Some(change) => link().or_else(file).map(|path| Act::Write { path, change }),
             None => Some(Act::Syscall { name: kind.to_owned(), arguments: fields.arguments.owned() }),
         },
     }
