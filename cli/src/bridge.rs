@@ -1,24 +1,22 @@
 //! `mayfly bridge`: arguments in, a running bridge out, until it is told to end.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use runtime_bridge::{door::Sensors, run};
+use runtime_bridge::{api::auth::Fixed, door::Sensors, run, sinks::Sinks};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{args::bridge as args, logs, output};
 
 pub(crate) fn run(args: &args::Bridge) -> anyhow::Result<()> {
-    let text = output::read(&args.sensors)?;
-    let text = String::from_utf8(text).map_err(|_| anyhow!("{} is no text", args.sensors.display()))?;
     let config = run::Config {
         name: args.name.clone(),
         cluster: args.cluster.clone(),
         data: args.data.clone(),
         ledger: args.ledger.clone(),
-        sensors: Sensors::parse(&text, &args.sensors.display().to_string())?,
+        sensors: Sensors::parse(&text(&args.sensors)?, &args.sensors.display().to_string())?,
         listen: args.listen,
         tls: args.tls_dir.clone(),
         client_authorities: args.client_ca.clone(),
@@ -26,7 +24,15 @@ pub(crate) fn run(args: &args::Bridge) -> anyhow::Result<()> {
         tails: args.tails.clone(),
         in_cluster: !args.no_cluster,
         runtime: crate::policy::runtime(args.runtime.as_deref())?,
-        sinks: Vec::new(),
+        sinks: match &args.sinks {
+            Some(file) => Sinks::parse(&text(file)?, &file.display().to_string())?,
+            None => Sinks::default(),
+        },
+        api_listen: args.api_listen,
+        callers: match &args.callers {
+            Some(file) => Fixed::parse(&text(file)?, &file.display().to_string())?,
+            None => Fixed::default(),
+        },
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("cannot start the network runtime")?;
@@ -46,4 +52,8 @@ pub(crate) fn run(args: &args::Bridge) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(Duration::from_secs(5));
     done
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    String::from_utf8(output::read(path)?).map_err(|_| anyhow!("{} is no text", path.display()))
 }

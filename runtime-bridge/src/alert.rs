@@ -21,6 +21,8 @@ pub const PODS: usize = 64;
 pub const HOURS: usize = 24 * 28;
 /// A risk from which an alert is told to people at once.
 pub const NOTIFY: f64 = 0.5;
+/// Risks at which an alert that rises is news: those of `sinks::severity`.
+const STEPS: [f64; 3] = [NOTIFY, 0.7, 0.9];
 
 /// Where a deviation was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -92,6 +94,10 @@ pub struct Alert {
     /// What a sensor could not see meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blind: Vec<String>,
+    /// When each sink was told last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub told: BTreeMap<String, Timestamp>,
 }
 
 /// What became of an alert.
@@ -211,6 +217,7 @@ pub fn collate(
         users: BTreeSet::new(),
         samples: Vec::new(),
         blind: Vec::new(),
+        told: BTreeMap::new(),
     });
     alert.count += 1;
     alert.first_seen = alert.first_seen.min(activity.at);
@@ -243,7 +250,8 @@ pub fn collate(
         alert.state = State::Open;
         return Change::Reopened;
     }
-    if was < NOTIFY && alert.risk >= NOTIFY { Change::Escalated } else { Change::Repeated }
+    let is_worse = STEPS.iter().any(|step| was < *step && alert.risk >= *step);
+    if is_worse { Change::Escalated } else { Change::Repeated }
 }
 
 fn keep_sample(alert: &mut Alert, deviation: &Deviation, activity: &Activity, before: impl Iterator<Item = Activity>) {

@@ -9,6 +9,7 @@
 //! Every list holds what the caller may read and nothing else; what he may not read is not there (404). The API keeps no state but the
 //! streams that are open: any number of bridges may serve one ledger.
 
+mod access;
 mod alerts;
 pub mod auth;
 mod blind;
@@ -42,11 +43,11 @@ use lineage::Ledger;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use self::{access::AccessError, blind::SensorHealth, kubernetes::Kubernetes, openapi::openapi};
 use self::{
     auth::{Access, Authenticate, Caller, Credentials},
     problem::Problem,
 };
-pub use self::{blind::SensorHealth, kubernetes::Kubernetes, openapi::openapi};
 
 /// The health of the sensors, as it is when it is asked for.
 pub type Sensors = Arc<dyn Fn() -> Vec<SensorHealth> + Send + Sync>;

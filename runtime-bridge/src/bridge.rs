@@ -23,12 +23,13 @@ use tracing::{info, warn};
 
 use crate::{
     alert::Cause,
-    desk::{Desk, DeskError},
+    api::{Api, SensorHealth},
+    desk::{Desk, DeskError, Written},
     door::{Blind, Sensor, Sensors},
     engine::{Counts, Engine, Found, Item, Out},
     identity::Container,
     log::{self, Log, Offset, Read, Record},
-    sensor::{self, Dialect, Malformed},
+    sensor::{self, Dialect, Malformed, Told},
     shelf::{Shelf, Shelved},
     watch::Seen,
 };
@@ -48,29 +49,8 @@ const SILENT: Duration = Duration::from_secs(300);
 /// Expectations that are kept for alerts' causes.
 const MOST_CAUSES: usize = 20_000;
 
-/// How a sensor does, for people.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Health {
-    /// Its dialect.
-    pub dialect: String,
-    /// The cluster it watches.
-    pub cluster: String,
-    /// Items that came since the bridge started.
-    pub items: u64,
-    /// Items that were no events of its dialect.
-    pub malformed: u64,
-    /// When the last one came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub last: Option<Timestamp>,
-    /// The last thing that was wrong with one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-}
-
 /// How sensors do, by name; shared with the API.
-pub type Healths = Arc<Mutex<BTreeMap<String, Health>>>;
+pub type Healths = Arc<Mutex<BTreeMap<String, SensorHealth>>>;
 
 /// What the loop needs.
 #[derive(Debug)]
@@ -91,6 +71,8 @@ pub struct Parts {
     pub refused: mpsc::UnboundedReceiver<BlindRow>,
     /// How sensors do.
     pub healths: Healths,
+    /// Who follows alerts.
+    pub api: Api,
 }
 
 /// Why the loop ended.
@@ -124,7 +106,7 @@ struct Judging {
 /// # Errors
 /// [`BridgeError`].
 pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
-    let Parts { log, shelf, desk, sensors, patience, mut pods, mut refused, healths } = parts;
+    let Parts { log, shelf, desk, sensors, patience, mut pods, mut refused, healths, api } = parts;
     let checkpoint = loop {
         match desk.checkpoint().await {
             Ok(checkpoint) => break checkpoint,
@@ -148,8 +130,8 @@ pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(
     {
         let mut healths = healths.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, (cluster, dialect)) in &sensors {
-            let dialect = dialect.map(|dialect: Dialect| dialect.to_string()).unwrap_or_default();
-            healths.insert(name.clone(), Health { dialect, cluster: cluster.clone(), ..Health::default() });
+            let kind = dialect.map(|dialect: Dialect| dialect.to_string()).unwrap_or_default();
+            healths.insert(name.clone(), SensorHealth::new(cluster, name, &kind));
         }
     }
     let mut judging = Judging {
@@ -196,7 +178,12 @@ pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(
         judging.settle(out);
         if Instant::now() >= write_at || is_ending || judging.desk.is_full() {
             match judging.write().await {
-                Ok(done) => cursor.commit(Offset(done))?,
+                Ok((done, written)) => {
+                    cursor.commit(Offset(done))?;
+                    if written.alerts > 0 {
+                        api.changed();
+                    }
+                }
                 Err(error @ DeskError::Overtaken { .. }) => return Err(error.into()),
                 Err(error) => warn!(%error, "what was found is not written; it is kept"),
             }
@@ -260,12 +247,23 @@ impl Judging {
         let is_judged = self.is_judged(record.offset.0);
         {
             let mut healths = self.healths.lock().unwrap_or_else(PoisonError::into_inner);
-            let health = healths.entry(record.sensor.to_string()).or_default();
-            health.items += u64::from(!is_judged);
-            health.last = health.last.max(Some(record.received));
-            if let Err(error) = &told {
-                health.malformed += u64::from(!is_judged);
-                health.problem = Some(error.to_string());
+            let new = || SensorHealth::new(cluster, &record.sensor, dialect.name());
+            let health = healths.entry(record.sensor.to_string()).or_insert_with(new);
+            health.last_received = health.last_received.max(Some(record.received));
+            match &told {
+                Ok((_, told)) => {
+                    health.events += u64::from(!is_judged);
+                    if let Told::Activity(activity) = told {
+                        health.last_event = health.last_event.max(Some(activity.at));
+                    }
+                    if let Told::Loss(loss) = told {
+                        health.lost += loss.count.unwrap_or(1);
+                    }
+                }
+                Err(error) => {
+                    health.malformed += u64::from(!is_judged);
+                    tracing::debug!(%error, sensor = &*record.sensor, "an item is no event of its sensor");
+                }
             }
         }
         let Ok((key, told)) = told else {
@@ -376,7 +374,7 @@ impl Judging {
         let silent: Vec<BlindRow> = healths
             .iter()
             .filter_map(|(name, health)| {
-                let last = health.last?;
+                let last = health.last_received?;
                 let is_silent = now.duration_since(last).unsigned_abs() > SILENT;
                 is_silent.then(|| BlindRow {
                     cluster: health.cluster.clone(),
@@ -401,14 +399,14 @@ impl Judging {
     }
 
     /// Writes what was found; everything before the offset that comes back is done with.
-    async fn write(&mut self) -> Result<u64, DeskError> {
+    async fn write(&mut self) -> Result<(u64, Written), DeskError> {
         let open = self.engine.open();
         let (low, judged) = judged(&open, self.position, &self.judged);
         let written = self.desk.write(low, judged.clone(), Timestamp::now()).await?;
         self.judged = (low, judged);
         metrics::counter!("mayfly_bridge_alerts_written_total").increment(written.alerts as u64);
         tell(self.engine.counts());
-        Ok(low)
+        Ok((low, written))
     }
 }
 

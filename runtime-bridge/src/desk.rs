@@ -15,27 +15,19 @@ use serde_json::json;
 use crate::{
     alert::{self, Alert, Cause, Change},
     engine::Found,
+    sinks::{Sink, Sinks},
     stored,
 };
 
 /// Found and not yet written, at most: then nothing further is judged until it is.
 pub const MOST_FOUND: usize = 20_000;
 
-/// A sink that alerts are told to.
-#[derive(Debug, Clone)]
-pub struct Told {
-    /// Its name.
-    pub name: String,
-    /// The risk from which it is told.
-    pub min_risk: f64,
-}
-
 /// Writes alerts.
 #[derive(Debug)]
 pub struct Desk {
     ledger: Ledger,
     bridge: String,
-    sinks: Vec<Told>,
+    sinks: Sinks,
     found: Vec<(Found, Option<Cause>)>,
     blind: Vec<BlindRow>,
     /// The last of them, for alerts that fall into one.
@@ -77,7 +69,7 @@ pub enum DeskError {
 impl Desk {
     /// For a bridge of this name.
     #[must_use]
-    pub const fn new(ledger: Ledger, bridge: String, sinks: Vec<Told>) -> Self {
+    pub const fn new(ledger: Ledger, bridge: String, sinks: Sinks) -> Self {
         Self { ledger, bridge, sinks, found: Vec::new(), blind: Vec::new(), lately: Vec::new() }
     }
 
@@ -159,13 +151,15 @@ impl Desk {
                 Some(row) => Some(stored::alert(row)?),
                 None => None,
             };
-            let mut changes = BTreeSet::new();
+            let mut change = Change::Repeated;
             for (found, cause) in items {
                 let place = &found.container.place;
                 let before = found.before.iter().cloned();
-                let change =
+                let changed =
                     alert::collate(&mut alert, place, &found.container.pod, &found.deviation, &found.activity, before);
-                changes.insert(word(change));
+                if rank(changed) < rank(change) {
+                    change = changed;
+                }
                 if let Some(alert) = &mut alert {
                     alert.users.extend(found.user.clone());
                     if alert.cause.is_none() {
@@ -174,18 +168,18 @@ impl Desk {
                     self.mark_blind(alert, found);
                 }
             }
-            let Some(alert) = alert else { continue };
-            let row = stored::row(&alert, revision)?;
-            let news = ["new", "reopened", "escalated"].into_iter().find(|word| changes.contains(word));
-            if let Some(news) = news.filter(|_| !is_suppressed) {
-                let body = Document::pack(&serde_json::to_vec(&json!({"change": news, "alert": alert}))?)?;
-                let told = self.sinks.iter().filter(|sink| alert.risk >= sink.min_risk);
-                notices.extend(told.map(|sink| Notice {
-                    alert: alert.id.clone(),
-                    sink: sink.name.clone(),
-                    body: body.clone(),
-                }));
+            let Some(mut alert) = alert else { continue };
+            if !is_suppressed {
+                let wants = |sink: &&Sink| sink.wants(&alert, change, alert.told.get(&sink.name).copied(), now);
+                let told: Vec<String> = self.sinks.iter().filter(wants).map(|sink| sink.name.clone()).collect();
+                alert.told.extend(told.iter().map(|sink| (sink.clone(), now)));
+                if !told.is_empty() {
+                    let body = Document::pack(&serde_json::to_vec(&json!({"change": change, "alert": alert}))?)?;
+                    let notice = |sink| Notice { alert: alert.id.clone(), sink, body: body.clone() };
+                    notices.extend(told.into_iter().map(notice));
+                }
             }
+            let row = stored::row(&alert, revision)?;
             rows.push(row);
         }
         Ok((rows, notices))
@@ -218,11 +212,12 @@ const BLIND: usize = 8;
 /// Times that alerts are read again because people or other bridges wrote them meanwhile.
 const TRIES: usize = 5;
 
-const fn word(change: Change) -> &'static str {
+/// Which of the changes of one writing is told.
+const fn rank(change: Change) -> u8 {
     match change {
-        Change::New => "new",
-        Change::Escalated => "escalated",
-        Change::Reopened => "reopened",
-        Change::Repeated => "repeated",
+        Change::New => 0,
+        Change::Reopened => 1,
+        Change::Escalated => 2,
+        _ => 3,
     }
 }

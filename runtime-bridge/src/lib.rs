@@ -29,6 +29,7 @@ pub mod identity;
 pub mod limits;
 pub mod log;
 pub mod order;
+pub mod outbox;
 pub mod replay;
 pub mod run;
 mod sensitive;

@@ -1,6 +1,10 @@
 //! The whole bridge in one process: door, log, loop, and what people see of it.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
 
 use axum::{Router, http::StatusCode, routing::get};
 use dna::RuntimeFacts;
@@ -12,12 +16,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::{
+    api::{
+        Api, Kubernetes,
+        auth::{Authenticate, Fixed},
+    },
     bridge::{self, Healths, Parts, Refusals},
-    desk::{Desk, Told},
+    desk::Desk,
     door::{self, Door, Sensors},
     engine,
     log::{self, Log},
+    outbox::LedgerOutbox,
     shelf::Shelf,
+    sinks::{Delivery, Pace, Sinks, SinksError},
     tail::{self, Tail},
     watch::pods,
 };
@@ -41,7 +51,7 @@ pub struct Config {
     pub tls: Option<PathBuf>,
     /// PEM of the authorities whose client certificates are known.
     pub client_authorities: Option<PathBuf>,
-    /// Where health, metrics and the sensors' state are served.
+    /// Where health and metrics are served.
     pub status_listen: Option<SocketAddr>,
     /// Files that sensors write: the sensor's name, and the file.
     pub tails: Vec<(String, PathBuf)>,
@@ -50,7 +60,11 @@ pub struct Config {
     /// Facts of the nodes' container runtime.
     pub runtime: RuntimeFacts,
     /// Whom alerts are told to.
-    pub sinks: Vec<Told>,
+    pub sinks: Sinks,
+    /// Where people ask for alerts, by the same certificate.
+    pub api_listen: Option<SocketAddr>,
+    /// Who may, beside those whom the cluster's API server knows.
+    pub callers: Fixed,
 }
 
 /// Why a bridge does not start, or ends.
@@ -83,6 +97,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A file that a sink names.
+    #[error(transparent)]
+    Sinks(#[from] SinksError),
     /// The API server.
     #[error("no cluster: {0}")]
     Cluster(#[source] Box<kube::Error>),
@@ -118,8 +135,10 @@ pub async fn run(
     }
     let ledger = Ledger::new(&config.ledger)?;
     let (pod_told, pods_seen) = mpsc::channel(1024);
+    let mut authenticate: Vec<Arc<dyn Authenticate>> = vec![Arc::new(config.callers)];
     if config.in_cluster {
         let client = Client::try_default().await.map_err(|error| Error::Cluster(Box::new(error)))?;
+        authenticate.push(Arc::new(Kubernetes::new(client.clone(), config.cluster.clone(), ledger.clone())));
         let (told, mut seen) = mpsc::channel(1024);
         tokio::spawn(pods(client, config.cluster.clone(), told));
         let cluster = config.cluster.clone();
@@ -139,6 +158,12 @@ pub async fn run(
     }
     let (refused, refusals) = mpsc::unbounded_channel();
     let healths = Healths::default();
+    let of_sensors = Arc::clone(&healths);
+    let sensors =
+        Arc::new(move || of_sensors.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect());
+    let api = Api::new(ledger.clone(), authenticate, sensors);
+    let delivery = Delivery::new(&config.sinks, Pace::default())?;
+    tokio::spawn(delivery.run(Arc::new(LedgerOutbox(ledger.clone())), ended()));
     let parts = Parts {
         log: log.clone(),
         shelf: Shelf::new(ledger.clone(), config.runtime.clone())?,
@@ -148,6 +173,7 @@ pub async fn run(
         pods: pods_seen,
         refused: refusals,
         healths: Arc::clone(&healths),
+        api: api.clone(),
     };
     let tls = match &config.tls {
         None => None,
@@ -166,8 +192,11 @@ pub async fn run(
     let (stop_judging, judging_ends) = oneshot::channel::<()>();
     let mut judge = tokio::spawn(bridge::judge(parts, judging_ends.map(|_| ())));
     if let Some(address) = config.status_listen {
-        let status = status(metrics, healths, ledger.clone());
+        let status = status(metrics, ledger.clone());
         tokio::spawn(door::serve(listen(address)?, None, status, ended()));
+    }
+    if let Some(address) = config.api_listen {
+        tokio::spawn(door::serve(listen(address)?, tls.clone(), api.router(), ended()));
     }
     let listener = listen(config.listen)?;
     ready(listener.local_addr().map_err(|source| Error::Listen { address: config.listen, source })?);
@@ -195,12 +224,8 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
     std::net::TcpListener::bind(address).map_err(|source| Error::Listen { address, source })
 }
 
-/// Health, metrics and how sensors do, for the cluster itself.
-fn status(metrics: Option<metrics_exporter_prometheus::PrometheusHandle>, healths: Healths, ledger: Ledger) -> Router {
-    let sensors = move || {
-        let healths: BTreeMap<_, _> = healths.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        async move { axum::Json(healths) }
-    };
+/// Health and metrics, for the cluster itself.
+fn status(metrics: Option<metrics_exporter_prometheus::PrometheusHandle>, ledger: Ledger) -> Router {
     let is_ready = move || {
         let ledger = ledger.clone();
         async move {
@@ -215,9 +240,5 @@ fn status(metrics: Option<metrics_exporter_prometheus::PrometheusHandle>, health
         let page = metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render).unwrap_or_default();
         async move { page }
     };
-    Router::new()
-        .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(is_ready))
-        .route("/metrics", get(page))
-        .route("/sensors", get(sensors))
+    Router::new().route("/healthz", get(async || "ok")).route("/readyz", get(is_ready)).route("/metrics", get(page))
 }

@@ -11,7 +11,16 @@ pub(crate) struct Bridge {
     /// Where sensors post their events: /v1/events/SENSOR
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8444", env = "MAYFLY_BRIDGE_LISTEN")]
     pub(crate) listen: SocketAddr,
-    /// Where health, metrics and the sensors' state are served without TLS [default: nowhere]
+    /// Where people ask for alerts: /api/v1, by the same certificate [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", env = "MAYFLY_API_LISTEN")]
+    pub(crate) api_listen: Option<SocketAddr>,
+    /// Who may, in TOML, beside those whom the cluster's API server knows
+    #[arg(long, value_name = "FILE", requires = "api_listen", env = "MAYFLY_CALLERS")]
+    pub(crate) callers: Option<PathBuf>,
+    /// Whom alerts are told to, in TOML: Alertmanager, Slack, syslog and others [default: nobody]
+    #[arg(long, value_name = "FILE", env = "MAYFLY_SINKS")]
+    pub(crate) sinks: Option<PathBuf>,
+    /// Where health and metrics are served without TLS [default: nowhere]
     #[arg(long, value_name = "ADDRESS", env = "MAYFLY_BRIDGE_STATUS_LISTEN")]
     pub(crate) status_listen: Option<SocketAddr>,
     /// The sensors that may send, in TOML: name, dialect, cluster, and what each shows

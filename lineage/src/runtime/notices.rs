@@ -9,7 +9,7 @@ use super::AlertRow;
 use crate::{
     Document, Error, Ledger,
     build::{digest, page},
-    ledger::{change, millis, timestamp, transact},
+    ledger::{change, millis, read, timestamp, transact},
 };
 
 /// What one sink is to be told of a change to an alert.
@@ -79,11 +79,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Deadline`], [`Error::Store`].
-    pub async fn delivered(&self, notice: &DueNotice) -> Result<(), Error> {
+    pub async fn delivered(&self, id: &str, sink: &str) -> Result<(), Error> {
         change!(
             self,
             "ending a notice",
-            sqlx::query("DELETE FROM notices WHERE id = $1 AND sink = $2").bind(&notice.id).bind(&notice.sink)
+            sqlx::query("DELETE FROM notices WHERE id = $1 AND sink = $2").bind(id).bind(sink)
         )?;
         Ok(())
     }
@@ -92,16 +92,32 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::Deadline`], [`Error::Store`].
-    pub async fn delay(&self, notice: &DueNotice, next_try: Timestamp) -> Result<(), Error> {
+    pub async fn delay(&self, id: &str, sink: &str, next_try: Timestamp) -> Result<(), Error> {
         change!(
             self,
             "putting off a notice",
             sqlx::query("UPDATE notices SET next_try = $3 WHERE id = $1 AND sink = $2")
-                .bind(&notice.id)
-                .bind(&notice.sink)
+                .bind(id)
+                .bind(sink)
                 .bind(millis(next_try))
         )?;
         Ok(())
+    }
+}
+
+impl Ledger {
+    /// When the oldest notice of a sink was written that still waits.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`], [`Error::Store`].
+    pub async fn oldest_notice(&self, sink: &str) -> Result<Option<Timestamp>, Error> {
+        let (oldest,): (Option<i64>,) = read!(self, "reading the oldest notice", |db| sqlx::query_as(
+            "SELECT MIN(made_at) FROM notices WHERE sink = $1"
+        )
+        .bind(sink)
+        .fetch_one(db)
+        .await)?;
+        Ok(oldest.map(timestamp))
     }
 }
 

@@ -269,10 +269,10 @@ pub(crate) async fn notices_are_there_until_they_are_delivered(url: &str) {
     assert!(due(159).await.is_empty(), "held");
     let again = due(160).await;
     assert_eq!((&*again[0].id, again[0].attempts), ("a/1", 2), "who took it first died");
-    ledger.delay(&again[0], at(500)).await.expect("put off");
+    ledger.delay(&again[0].id, &again[0].sink, at(500)).await.expect("put off");
     assert!(due(499).await.is_empty());
     let last = due(500).await;
-    ledger.delivered(&last[0]).await.expect("ended");
+    ledger.delivered(&last[0].id, &last[0].sink).await.expect("ended");
     assert!(due(10_000).await.is_empty());
     assert_eq!(ledger.due("t", minute, 10, at(100)).await.expect("taken").len(), 1, "each sink has its own");
 }

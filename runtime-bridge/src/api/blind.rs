@@ -40,6 +40,24 @@ pub struct SensorHealth {
     pub refused: u64,
 }
 
+impl SensorHealth {
+    /// One of which nothing was heard yet.
+    #[must_use]
+    pub fn new(cluster: &str, name: &str, kind: &str) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            last_event: None,
+            last_received: None,
+            events: 0,
+            malformed: 0,
+            lost: 0,
+            refused: 0,
+        }
+    }
+}
+
 /// The sensors.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct SensorList {
