@@ -147,7 +147,7 @@ pub(crate) fn read(path: &str) -> Option<Stake> {
 pub(crate) fn system_call(name: &str) -> Option<(&'static str, f64)> {
     let technique = match name {
         "ptrace" | "process_vm_readv" | "process_vm_writev" => ("T1055.008", 0.8),
-        "mount" | "umount2" | "pivot_root" | "move_mount" | "fsopen" | "fsmount" | "open_tree"
+        "mount" | "umount" | "umount2" | "pivot_root" | "move_mount" | "fsopen" | "fsmount" | "open_tree"
         | "open_by_handle_at" => ("T1611", 0.7),
         "unshare" | "setns" => ("T1611", 0.6),
         "init_module" | "finit_module" | "delete_module" | "kexec_load" | "kexec_file_load" => ("T1547.006", 0.95),
