@@ -4,6 +4,8 @@
 //! Falco and Tetragon's CRD cannot be had as packages: what is checked of their grammars is written out below. An old version of Falco's parser
 //! can, as Debian's `sysdig`.
 
+#![expect(clippy::indexing_slicing, reason = "a test may panic")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
