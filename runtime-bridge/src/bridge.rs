@@ -40,6 +40,8 @@ const WARM: u64 = 200_000;
 const WRITE: Duration = Duration::from_millis(500);
 /// How often waiting events are looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How long is read before all else has its turn.
+const TURN: Duration = Duration::from_millis(50);
 /// How long an expectation is waited for: the webhook's records, and a first analysis.
 const SHELVED: Duration = Duration::from_secs(30);
 /// When a container without a DNA is asked for again.
@@ -153,7 +155,7 @@ pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::pin!(shutdown);
     loop {
         let mut out = Vec::new();
-        let is_full = judging.desk.is_full();
+        let is_full = judging.desk.is_full() || judging.engine.is_full();
         let mut is_ending = false;
         tokio::select! {
             biased;
@@ -166,9 +168,10 @@ pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(
                 judging.look_for_silence();
             }
             () = reader.wait(), if !is_full => {
+                let until = Instant::now() + TURN;
                 while let Some(read) = tokio::task::block_in_place(|| reader.read())? {
                     judging.read(read, &mut out);
-                    if judging.desk.is_full() || out.len() > 4096 {
+                    if judging.desk.is_full() || judging.engine.is_full() || Instant::now() >= until {
                         break;
                     }
                 }
@@ -448,7 +451,6 @@ fn tell(counts: Counts) {
         ("mayfly_bridge_unattributed_total", counts.unattributed),
         ("mayfly_bridge_without_dna_total", counts.without_dna),
         ("mayfly_bridge_ignored_total", counts.ignored),
-        ("mayfly_bridge_unparked_total", counts.unparked),
     ] {
         metrics::counter!(name).absolute(value);
     }

@@ -29,8 +29,8 @@ use crate::{
 pub const LATENESS: SignedDuration = SignedDuration::from_secs(2);
 /// How long an event waits for its pod where a cluster tells of pods: it does before the kubelet starts them, but watches break.
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
-/// Events that wait for one container.
-const MOST_PARKED: usize = 10_000;
+/// Events that wait, for whatever reason: from there on the log is read no further until some are done with.
+const MOST_WAITING: usize = 50_000;
 /// How long a key that was seen is known: sensors that try again do so within minutes.
 const KEYS: SignedDuration = SignedDuration::from_mins(10);
 /// Keys known at once, of some 100 bytes.
@@ -106,8 +106,6 @@ pub struct Counts {
     pub without_dna: u64,
     /// Events that say nothing of a container.
     pub ignored: u64,
-    /// Events that could not wait any longer for their container.
-    pub unparked: u64,
 }
 
 /// What is expected of a container, as far as is known.
@@ -136,6 +134,8 @@ pub struct Engine {
     waiting: Waiting<Item>,
     parked: VecDeque<Item>,
     containers: HashMap<String, State>,
+    /// Events that wait for an expectation.
+    asked: usize,
     calls: VecDeque<(String, Call)>,
     counts: Counts,
     clock: u64,
@@ -152,6 +152,7 @@ impl Engine {
             waiting: Waiting::new(LATENESS),
             parked: VecDeque::new(),
             containers: HashMap::new(),
+            asked: 0,
             calls: VecDeque::new(),
             counts: Counts::default(),
             clock: 0,
@@ -199,6 +200,7 @@ impl Engine {
         let Some(state) = self.containers.get_mut(&container.key()) else { return };
         let is_unknown = expected.is_none();
         let Knows::Asked(items) = std::mem::replace(&mut state.knows, Knows::Expected(expected)) else { return };
+        self.asked -= items.len();
         if is_unknown {
             out.extend(items.iter().find_map(|item| without_dna(container, item)));
         }
@@ -217,29 +219,25 @@ impl Engine {
     /// Judges what need not wait any longer.
     pub fn tick(&mut self, now: Timestamp, out: &mut Vec<Out>) {
         for item in std::mem::take(&mut self.parked) {
-            let is_late = now.duration_since(item.received) > self.patience;
-            self.attribute(item, is_late, out);
+            self.attribute(item, now, out);
         }
         for item in self.waiting.ready(now) {
-            self.attribute(item, self.patience.is_zero(), out);
+            self.attribute(item, now, out);
         }
         for (cluster, uid) in self.identity.forget(now) {
             let start = format!("{cluster}/{uid}/");
-            self.containers.retain(|key, _| !key.starts_with(&start));
+            self.containers.retain(|key, state| !key.starts_with(&start) || matches!(state.knows, Knows::Asked(_)));
         }
     }
 
-    /// Finds the container of an event; `is_last` where it may wait no longer for the pod.
-    fn attribute(&mut self, item: Item, is_last: bool, out: &mut Vec<Out>) {
+    /// Finds the container of an event, which waits for the pod as long as it may.
+    fn attribute(&mut self, item: Item, now: Timestamp, out: &mut Vec<Out>) {
         let Told::Activity(activity) = &item.told else { return };
+        let is_last = self.patience.is_zero() || now.duration_since(item.received) > self.patience;
         let container = match self.identity.find(&item.cluster, &activity.container) {
             Some(container) => container,
             None if is_last => {
                 self.counts.unattributed += 1;
-                Arc::new(Container::of_sensor(&item.cluster, &activity.container))
-            }
-            None if self.parked.len() >= MOST_PARKED => {
-                self.counts.unparked += 1;
                 Arc::new(Container::of_sensor(&item.cluster, &activity.container))
             }
             None => {
@@ -270,11 +268,8 @@ impl Engine {
         state.used = self.clock;
         match &mut state.knows {
             Knows::Asked(items) => {
-                if items.len() >= MOST_PARKED {
-                    items.pop_front();
-                    self.counts.unparked += 1;
-                }
                 items.push_back(item);
+                self.asked += 1;
             }
             Knows::Expected(None) => self.counts.without_dna += 1,
             Knows::Expected(Some(expected)) => {
@@ -319,6 +314,12 @@ impl Engine {
             Knows::Expected(_) => None,
         });
         self.waiting.items().chain(&self.parked).chain(asked.flatten()).map(|item| (item.offset, ())).collect()
+    }
+
+    /// Whether so many events wait that no further ones are to be taken.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() + self.parked.len() + self.asked >= MOST_WAITING
     }
 
     /// What is counted.

@@ -296,3 +296,29 @@ fn a_container_that_cannot_be_compared_is_told_once() {
     assert_eq!(classes, [Class::NoDna]);
     assert_eq!((engine.counts().without_dna, engine.open().len()), (46, 0));
 }
+
+#[test]
+fn nothing_is_dropped_while_an_expectation_is_awaited() {
+    let mut engine = Engine::new(SignedDuration::ZERO);
+    let mut out = Vec::new();
+    let mut taken = 0_u64;
+    while !engine.is_full() {
+        let told = event(
+            i64::try_from(taken).expect("small"),
+            json!({"evt.type": "openat", "proc.pid": 10, "fd.name": "/x", "evt.is_open_write": true}),
+        );
+        let item = Item {
+            offset: taken,
+            cluster: "one".to_owned(),
+            key: taken.to_string(),
+            received: at(0),
+            is_judged: false,
+            told,
+        };
+        engine.take(item, &mut out);
+        taken += 1;
+    }
+    engine.tick(at(1_000_000), &mut out);
+    assert!(engine.is_full(), "they wait for what is expected");
+    assert_eq!(engine.open().len() as u64, taken);
+}
