@@ -154,7 +154,7 @@ impl Case<'_> {
             return Some(self.deviation(Class::ProgramNotInImage, exe, message, 0.9, "T1105"));
         };
         if self.standing.is_from_outside {
-            return self.from_outside(node, subject);
+            return self.outside(node, subject);
         }
         if matches!(self.standing.line, Line::Check | Line::Beside) {
             return None;
@@ -180,7 +180,7 @@ impl Case<'_> {
     }
 
     /// A command that the runtime started beside the start command.
-    fn from_outside(&self, node: Node, subject: String) -> Option<Deviation> {
+    fn outside(&self, node: Node, subject: String) -> Option<Deviation> {
         if self.standing.line != Line::Outside {
             let is_reached = self.expected.reached(node).is_some() || self.standing.line != Line::Start;
             if is_reached || matches!(self.expected.completeness().exec, Completeness::None) {
@@ -475,4 +475,5 @@ fn is_private(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 pub(crate) mod tests;

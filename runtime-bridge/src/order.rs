@@ -110,6 +110,7 @@ impl<K: Clone + Eq + Hash> Seen<K> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use proptest::prelude::*;
 

@@ -142,6 +142,7 @@ fn owner(pod: &v1::Pod) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use serde_json::json;
 
