@@ -320,6 +320,7 @@ impl Judging {
                     let cause = self.cause(&found);
                     self.desk.found(*found, cause);
                 }
+                Out::Caller { container, subject, user } => self.desk.caller(&container.place, &subject, user),
                 Out::Blind { cluster, loss } => self.desk.blind(BlindRow {
                     cluster,
                     node: loss.node.unwrap_or_default(),

@@ -13,7 +13,8 @@ use lineage::{AlertRow, BlindRow, Checkpoint, Committed, Document, Error, Ledger
 use serde_json::json;
 
 use crate::{
-    alert::{self, Alert, Cause, Change},
+    Class,
+    alert::{self, Alert, Cause, Change, Place},
     engine::Found,
     sinks::{Sink, Sinks},
     stored,
@@ -29,6 +30,8 @@ pub struct Desk {
     bridge: String,
     sinks: Sinks,
     found: Vec<(Found, Option<Cause>)>,
+    /// Who asked for what an alert tells of, by the alert's id.
+    callers: BTreeMap<String, BTreeSet<String>>,
     blind: Vec<BlindRow>,
     /// The last of them, for alerts that fall into one.
     lately: Vec<BlindRow>,
@@ -70,7 +73,15 @@ impl Desk {
     /// For a bridge of this name.
     #[must_use]
     pub const fn new(ledger: Ledger, bridge: String, sinks: Sinks) -> Self {
-        Self { ledger, bridge, sinks, found: Vec::new(), blind: Vec::new(), lately: Vec::new() }
+        Self {
+            ledger,
+            bridge,
+            sinks,
+            found: Vec::new(),
+            callers: BTreeMap::new(),
+            blind: Vec::new(),
+            lately: Vec::new(),
+        }
     }
 
     /// How far was judged, by an earlier process.
@@ -84,6 +95,12 @@ impl Desk {
     /// Takes what was found, with what is known of the file that acts.
     pub fn found(&mut self, found: Found, cause: Option<Cause>) {
         self.found.push((found, cause));
+    }
+
+    /// Takes who asked for a command from outside.
+    pub fn caller(&mut self, place: &Place, subject: &str, user: String) {
+        let id = alert::id(place, Class::CommandFromOutside, subject);
+        self.callers.entry(id).or_default().insert(user);
     }
 
     /// Takes an interval in which a sensor did not see.
@@ -118,6 +135,7 @@ impl Desk {
             match self.ledger.commit(&checkpoint, &rows, &self.blind, &notices).await? {
                 Committed::Done(_) => {
                     self.found.clear();
+                    self.callers.clear();
                     self.blind.clear();
                     let news: BTreeSet<&str> = notices.iter().map(|notice| notice.alert.as_str()).collect();
                     return Ok(Written { alerts: rows.len(), news: news.len() });
@@ -138,6 +156,9 @@ impl Desk {
             let (found, _) = item;
             let id = alert::id(&found.container.place, found.deviation.class, &found.deviation.subject);
             by_id.entry(id).or_default().push(item);
+        }
+        for id in self.callers.keys() {
+            by_id.entry(id.clone()).or_default();
         }
         let ids: BTreeSet<String> = by_id.keys().cloned().collect();
         let mut known: BTreeMap<String, AlertRow> =
@@ -169,6 +190,7 @@ impl Desk {
                 }
             }
             let Some(mut alert) = alert else { continue };
+            alert.users.extend(self.callers.get(&id).into_iter().flatten().cloned());
             if !is_suppressed {
                 let wants = |sink: &&Sink| sink.wants(&alert, change, alert.told.get(&sink.name).copied(), now);
                 let told: Vec<String> = self.sinks.iter().filter(wants).map(|sink| sink.name.clone()).collect();

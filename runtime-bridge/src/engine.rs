@@ -41,6 +41,8 @@ const MOST_CONTAINERS: usize = 20_000;
 const BEFORE: usize = 12;
 /// How far the API server's clock and a node's may be apart for a command to be joined to its caller.
 const JOINED: SignedDuration = SignedDuration::from_secs(10);
+/// Commands kept to be joined.
+const MOST_UNCALLED: usize = 1024;
 /// Requests kept to be joined.
 const MOST_CALLS: usize = 4096;
 
@@ -69,6 +71,15 @@ pub enum Out {
     Need(Arc<Container>),
     /// A step that was not expected.
     Found(Box<Found>),
+    /// Who asked the API server for a command from outside that was found before.
+    Caller {
+        /// The container.
+        container: Arc<Container>,
+        /// The command's subject.
+        subject: String,
+        /// The user.
+        user: String,
+    },
     /// A sensor lost events.
     Blind {
         /// The cluster.
@@ -137,6 +148,8 @@ pub struct Engine {
     /// Events that wait for an expectation.
     asked: usize,
     calls: VecDeque<(String, Call)>,
+    /// Commands from outside whose caller is not known yet: the API server tells of them up to half a minute later.
+    uncalled: VecDeque<(Arc<Container>, Activity, Deviation)>,
     counts: Counts,
     clock: u64,
 }
@@ -154,6 +167,7 @@ impl Engine {
             containers: HashMap::new(),
             asked: 0,
             calls: VecDeque::new(),
+            uncalled: VecDeque::new(),
             counts: Counts::default(),
             clock: 0,
         }
@@ -179,10 +193,22 @@ impl Engine {
                     self.calls.pop_front();
                 }
                 self.calls.push_back((item.cluster, Call::clone(call)));
+                self.join(out);
             }
             Told::Loss(loss) => out.push(Out::Blind { cluster: item.cluster, loss: loss.clone() }),
             Told::Nothing(_) => self.counts.ignored += 1,
         }
+    }
+
+    /// Looks for the callers of commands among the requests there are now.
+    fn join(&mut self, out: &mut Vec<Out>) {
+        let calls = &self.calls;
+        self.uncalled.retain(|(container, activity, deviation)| {
+            let Some(user) = caller(calls, container, activity, deviation) else { return true };
+            let (container, subject) = (Arc::clone(container), deviation.subject.clone());
+            out.push(Out::Caller { container, subject, user });
+            false
+        });
     }
 
     /// A pod, new or changed.
@@ -279,6 +305,13 @@ impl Engine {
                     self.counts.judged += 1;
                     for deviation in deviations {
                         let user = caller(&self.calls, container, activity, &deviation);
+                        if user.is_none() && deviation.class == Class::CommandFromOutside {
+                            if self.uncalled.len() >= MOST_UNCALLED {
+                                self.uncalled.pop_front();
+                            }
+                            let activity = Activity::clone(activity);
+                            self.uncalled.push_back((Arc::clone(container), activity, deviation.clone()));
+                        }
                         out.push(Out::Found(Box::new(Found {
                             container: Arc::clone(container),
                             deviation,

@@ -10,6 +10,8 @@ mod configured;
 mod expressions;
 #[path = "cluster/failures.rs"]
 mod failures;
+#[path = "cluster/live.rs"]
+mod live;
 #[path = "cluster/load.rs"]
 mod load;
 #[path = "cluster/replicas.rs"]
@@ -53,6 +55,7 @@ const SCENARIOS: &[(&str, Scenario)] = scenarios! {
         no_kind_of_the_api_server_carries_an_image_that_is_not_read;
     configured: a_script_that_changes_counts_at_once_and_a_variable_from_the_next_start,
         real_servers_are_bound_again_when_their_configuration_changes;
+    live: an_intrusion_is_told_with_its_pod_and_its_user_and_quiet_is_quiet;
     expressions: expressions_give_what_they_give_in_the_api_server;
     vouched: a_private_image_is_for_those_whose_secret_opens_it, signatures_and_attested_dnas_count_by_who_made_them;
     running: a_thousand_pods_on_nodes_that_are_not_there_are_all_reviewed;

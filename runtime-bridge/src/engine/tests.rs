@@ -133,6 +133,10 @@ impl Run {
                         alert.users.insert(user);
                     }
                 }
+                Out::Caller { container, subject, user } => {
+                    let id = alert::id(&container.place, Class::CommandFromOutside, &subject);
+                    self.alerts.get_mut(&id).and_then(Option::as_mut).expect("an alert").users.insert(user);
+                }
                 Out::Blind { .. } => panic!("nothing was lost"),
             }
         }
@@ -200,7 +204,13 @@ proptest! {
 }
 
 #[test]
-fn a_command_from_outside_has_its_caller() {
+fn a_command_from_outside_has_its_caller_whichever_is_told_first() {
+    for is_late in [false, true] {
+        a_command_from_outside(is_late);
+    }
+}
+
+fn a_command_from_outside(is_late: bool) {
     let mut run = Run::new();
     run.engine.pod(&pod());
     let call = Call {
@@ -216,9 +226,15 @@ fn a_command_from_outside_has_its_caller() {
         source: Vec::new(),
         allowed: true,
     };
-    run.take(1000, 870, Told::Call(Box::new(call)));
+    let call = Told::Call(Box::new(call));
+    if !is_late {
+        run.take(1000, 870, call.clone());
+    }
     for (n, (at, told)) in stream().into_iter().enumerate() {
         run.take(n, at, told);
+    }
+    if is_late {
+        run.take(1000, 30_000, call);
     }
     let alerts = run.end();
     let from_outside = alerts.iter().find(|alert| alert.class == Class::CommandFromOutside).expect("an alert");

@@ -18,13 +18,17 @@ use tests::{Cluster, Inside, mayfly_path, run};
 /// What all scenarios share.
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
+    /// Files that the API server reads.
+    _audit: tempfile::TempDir,
     webhook: Mutex<Option<Inside>>,
     starts: AtomicUsize,
 }
 
 impl World {
     pub(crate) fn start() -> Self {
-        let world = Self { cluster: Cluster::start(""), webhook: Mutex::new(None), starts: AtomicUsize::new(0) };
+        let audit = tempfile::tempdir().expect("a folder");
+        let cluster = Cluster::start(&crate::live::audited(audit.path()));
+        let world = Self { cluster, _audit: audit, webhook: Mutex::new(None), starts: AtomicUsize::new(0) };
         world.namespace("before", false);
         let sleepers =
             (0..BEFORE).map(|n| pod("before", &format!("p{n}"), &json!({"containers": [sleeping(BUSYBOX)]})));
