@@ -61,7 +61,8 @@ pub(crate) fn an_intrusion_is_told_with_its_pod_and_its_user_and_quiet_is_quiet(
     // The sensor has seen it: the readiness probe runs every second.
     let pod =
         world.cluster.kubectl(["get", "pods", "-n", "watched", "-o", "jsonpath={.items[0].metadata.name}"]).ok().text();
-    let script = "echo x >> /etc/passwd; cp /bin/busybox /x; /x true; (nc -l -p 31337 & sleep 1; kill $!) 2>/dev/null; true";
+    let script =
+        "echo x >> /etc/passwd; cp /bin/busybox /x; /x true; (nc -l -p 31337 & sleep 1; kill $!) 2>/dev/null; true";
     world.cluster.kubectl(["exec", "-n", "watched", pod.trim(), "--", "sh", "-c", script]).ok();
     let wanted = [
         ("command-from-outside", "/bin/busybox"),
