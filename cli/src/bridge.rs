@@ -5,10 +5,9 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context as _, anyhow};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use runtime_bridge::{api::auth::Fixed, door::Sensors, run, sinks::Sinks};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::{args::bridge as args, logs, output};
+use crate::{args::bridge as args, logs, output, server};
 
 pub(crate) fn run(args: &args::Bridge) -> anyhow::Result<()> {
     let config = run::Config {
@@ -39,14 +38,7 @@ pub(crate) fn run(args: &args::Bridge) -> anyhow::Result<()> {
     logs::start(args.log_format, LevelFilter::INFO, None);
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics cannot be recorded")?;
     let done = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-        let ended = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
+        let ended = server::told_to_end()?;
         let ready = |address| output::say(&format!("taking events on {address}"));
         run::run(config, Some(metrics), ready, ended).await.map_err(anyhow::Error::from)
     });

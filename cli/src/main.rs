@@ -22,6 +22,7 @@ mod profile;
 mod question;
 mod remote;
 mod replay;
+mod server;
 mod text;
 mod trust_root;
 mod verify;

@@ -4,11 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use dna::Limits;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 use webhook::{gather::Seal, traces::Traces};
 
-use crate::{args::webhook as args, logs, output, remote};
+use crate::{args::webhook as args, logs, output, remote, server};
 
 pub(crate) fn webhook(args: &args::Webhook) -> anyhow::Result<()> {
     let mut config = config(&args.serving, args.ledger.clone(), args.spool.clone(), args.cache.clone())?;
@@ -34,14 +33,7 @@ fn run(args: &args::Serving, config: webhook::Config) -> anyhow::Result<()> {
     };
     logs::start(args.log_format, LevelFilter::INFO, traces.as_ref());
     let done = runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-        let ended = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
+        let ended = server::told_to_end()?;
         let ready = |address| output::say(&format!("serving reviews on {address}"));
         webhook::run(config, ready, ended).await.map_err(anyhow::Error::from)
     });

@@ -32,6 +32,7 @@ mod evidence;
 mod expect;
 mod facts;
 mod finding;
+mod glob;
 mod limits;
 mod path;
 mod platform;
@@ -63,6 +64,7 @@ pub use facts::{
     SignatureFact, SubjectFacts, Voucher,
 };
 pub use finding::{Effect, Finding, FindingCode};
+pub use glob::path_matches;
 pub use limits::{LimitError, Limits};
 pub use path::{ImagePath, PathError};
 pub use platform::{Platform, PlatformError};

@@ -5,13 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::Activity;
+use dna::{Activity, Digest};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use crate::{Class, Deviation};
+use crate::{Class, Deviation, sensor};
 
 /// Samples kept of an alert.
 pub const SAMPLES: usize = 5;
@@ -160,14 +159,6 @@ pub enum Change {
     Repeated,
 }
 
-impl Change {
-    /// Whether people are told.
-    #[must_use]
-    pub const fn is_news(self) -> bool {
-        !matches!(self, Self::Repeated)
-    }
-}
-
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
@@ -176,14 +167,13 @@ const fn is_zero(number: &u64) -> bool {
 /// The name of the alert that a deviation belongs to.
 #[must_use]
 pub fn id(place: &Place, class: Class, subject: &str) -> String {
-    let mut hash = Sha256::new();
     let parts = [&place.cluster, &place.namespace, &place.owner, &place.container, &place.digest];
     let image = if place.digest.is_empty() { place.image.as_str() } else { "" };
-    for part in parts.into_iter().map(String::as_str).chain([image, class.name(), subject]) {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part.as_bytes());
+    let mut hashed = Vec::new();
+    for text in parts.into_iter().map(String::as_str).chain([image, class.name(), subject]) {
+        sensor::part(&mut hashed, text.as_bytes());
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    Digest::sha256(&hashed).hex().chars().take(16).collect()
 }
 
 /// Adds a deviation to its alert.

@@ -43,11 +43,11 @@ use lineage::Ledger;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use self::{access::AccessError, blind::SensorHealth, kubernetes::Kubernetes, openapi::openapi};
 use self::{
     auth::{Access, Authenticate, Caller, Credentials},
     problem::Problem,
 };
+pub use self::{blind::SensorHealth, kubernetes::Kubernetes, openapi::openapi};
 
 /// The health of the sensors, as it is when it is asked for.
 pub type Sensors = Arc<dyn Fn() -> Vec<SensorHealth> + Send + Sync>;
@@ -119,7 +119,7 @@ impl Api {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// The routes. Whoever serves them over mutual TLS puts an [`auth::PeerName`] into each request's extensions.
+    /// The routes. [`crate::door::serve`] says whose certificate a connection showed.
     pub fn router(&self) -> Router {
         let known = Router::new()
             .route("/alerts", get(alerts::list))

@@ -9,7 +9,7 @@
 //! processes that run, and judges none of it twice.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -40,6 +40,8 @@ const WARM: u64 = 200_000;
 const WRITE: Duration = Duration::from_millis(500);
 /// How often waiting events are looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// How often it is looked who says nothing, and who is to be asked for again.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long is read before all else has its turn.
 const TURN: Duration = Duration::from_millis(50);
 /// How long an expectation is waited for: the webhook's records, and a first analysis.
@@ -67,8 +69,8 @@ pub struct Parts {
     pub sensors: Sensors,
     /// How long events wait for their pod; zero where no cluster tells of pods.
     pub patience: SignedDuration,
-    /// What the clusters tell of pods: the cluster's name, and what.
-    pub pods: mpsc::Receiver<(String, Seen)>,
+    /// What the clusters tell of pods.
+    pub pods: mpsc::Receiver<Seen>,
     /// What the door tells of events it refused.
     pub refused: mpsc::UnboundedReceiver<BlindRow>,
     /// How sensors do.
@@ -151,6 +153,8 @@ pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut write_at = Instant::now() + WRITE;
     tokio::pin!(shutdown);
     loop {
@@ -160,13 +164,11 @@ pub async fn judge(parts: Parts, shutdown: impl Future<Output = ()>) -> Result<(
         tokio::select! {
             biased;
             () = &mut shutdown => is_ending = true,
-            Some((cluster, seen)) = pods.recv() => judging.pod(&cluster, seen),
+            Some(seen) = pods.recv() => judging.pod(seen),
             Some((container, shelved)) = answered.recv() => judging.answer(&container, shelved, &mut out),
             Some(row) = refused.recv() => judging.desk.blind(row),
-            _ = tick.tick() => {
-                judging.engine.tick(Timestamp::now(), &mut out);
-                judging.look_for_silence();
-            }
+            _ = tick.tick() => judging.engine.tick(Timestamp::now(), &mut out),
+            _ = look.tick() => judging.look_for_silence(),
             () = reader.wait(), if !is_full => {
                 let until = Instant::now() + TURN;
                 while let Some(read) = tokio::task::block_in_place(|| reader.read())? {
@@ -282,15 +284,15 @@ impl Judging {
         offset < self.judged.0 || self.judged.1.iter().any(|range| range.contains(&offset))
     }
 
-    fn pod(&mut self, cluster: &str, seen: Seen) {
+    fn pod(&mut self, seen: Seen) {
         match seen {
             Seen::Pod(pod, whole) => {
-                self.pods.insert((cluster.to_owned(), pod.uid.clone()), Arc::new(*whole));
+                self.pods.insert((pod.cluster.clone(), pod.uid.clone()), Arc::new(*whole));
                 self.engine.pod(&pod);
             }
-            Seen::Gone(uid) => {
-                self.engine.gone(cluster, &uid, Timestamp::now());
-                self.pods.remove(&(cluster.to_owned(), uid));
+            Seen::Gone { cluster, uid } => {
+                self.engine.gone(&cluster, &uid, Timestamp::now());
+                self.pods.remove(&(cluster, uid));
             }
         }
     }
@@ -405,28 +407,28 @@ impl Judging {
     /// Writes what was found; everything before the offset that comes back is done with.
     async fn write(&mut self) -> Result<(u64, Written), DeskError> {
         let open = self.engine.open();
-        let (low, judged) = judged(&open, self.position, &self.judged);
-        let written = self.desk.write(low, judged.clone(), Timestamp::now()).await?;
-        self.judged = (low, judged);
-        metrics::counter!("mayfly_bridge_alerts_written_total").increment(written.alerts as u64);
+        let reached = judged(&open, self.position, &self.judged);
         tell(self.engine.counts());
-        Ok((low, written))
+        if reached == self.judged && self.desk.is_empty() {
+            return Ok((reached.0, Written::default()));
+        }
+        let written = self.desk.write(reached.0, reached.1.clone(), Timestamp::now()).await?;
+        self.judged = reached;
+        metrics::counter!("mayfly_bridge_alerts_written_total").increment(written.alerts as u64);
+        Ok((self.judged.0, written))
     }
 }
 
 /// How far the log is judged: all below an offset, and ranges above it.
-fn judged(open: &BTreeMap<u64, ()>, position: u64, before: &(u64, Vec<Range<u64>>)) -> (u64, Vec<Range<u64>>) {
+fn judged(open: &BTreeSet<u64>, position: u64, before: &(u64, Vec<Range<u64>>)) -> (u64, Vec<Range<u64>>) {
     // While it warms up, the loop reads what was judged already.
     let end = position.max(before.0).max(before.1.last().map_or(0, |range| range.end));
     let is_open = |offset: u64| offset >= before.0 && !before.1.iter().any(|range| range.contains(&offset));
     let mut ranges = Vec::new();
     let mut from = 0;
-    for offset in open.keys().copied().filter(|offset| is_open(*offset)).chain(
-        (position < end).then_some(()).into_iter().flat_map(|()| {
-            // Between what was read and what was judged before, only that is judged.
-            (position..end).filter(|offset| is_open(*offset))
-        }),
-    ) {
+    // Between what was read and what was judged before, only that is judged.
+    let unread = position..end;
+    for offset in open.iter().copied().chain(unread).filter(|offset| is_open(*offset)) {
         if offset > from {
             ranges.push(from..offset);
         }
@@ -495,7 +497,7 @@ mod tests {
 
     #[test]
     fn what_is_judged_is_told_apart_from_what_waits() {
-        let open = |offsets: &[u64]| offsets.iter().map(|offset| (*offset, ())).collect();
+        let open = |offsets: &[u64]| offsets.iter().copied().collect();
         let none = (0, Vec::new());
         assert_eq!(judged(&open(&[]), 10, &none), (10, vec![]));
         assert_eq!(judged(&open(&[4, 5, 8]), 10, &none), (4, vec![6..8, 9..10]));

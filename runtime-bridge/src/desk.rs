@@ -42,8 +42,6 @@ pub struct Desk {
 pub struct Written {
     /// Alerts that were written.
     pub alerts: usize,
-    /// Of them, those that people are told of.
-    pub news: usize,
 }
 
 /// Why nothing was written.
@@ -118,6 +116,12 @@ impl Desk {
         self.blind.push(row);
     }
 
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.callers.is_empty() && self.blind.is_empty()
+    }
+
     /// Whether the bridge is to wait before it judges on.
     #[must_use]
     pub const fn is_full(&self) -> bool {
@@ -137,8 +141,7 @@ impl Desk {
                     self.found.clear();
                     self.callers.clear();
                     self.blind.clear();
-                    let news: BTreeSet<&str> = notices.iter().map(|notice| notice.alert.as_str()).collect();
-                    return Ok(Written { alerts: rows.len(), news: news.len() });
+                    return Ok(Written { alerts: rows.len() });
                 }
                 Committed::Stale(_) => {}
                 Committed::Overtaken { offset } => {

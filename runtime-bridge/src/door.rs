@@ -59,7 +59,7 @@ use self::{
     split::split,
 };
 pub use self::{
-    sensors::{SecretDigest, Sensor, Sensors, SensorsError},
+    sensors::{SecretDigest, Sensor, Sensors},
     serve::{ClientName, serve},
 };
 use crate::log::{self, Batch, Log};

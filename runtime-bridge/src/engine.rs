@@ -10,7 +10,7 @@
 //! bounded in time and number: then the event is judged by what its sensor said, and counted.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -339,14 +339,14 @@ impl Engine {
         self.containers.retain(|_, state| state.used > until || is_asked(state));
     }
 
-    /// The lowest place in the log that is still to be judged, and the places above it that are done with are all others: what waits.
+    /// Places in the log of what waits: all others that were taken are done with.
     #[must_use]
-    pub fn open(&self) -> BTreeMap<u64, ()> {
+    pub fn open(&self) -> BTreeSet<u64> {
         let asked = self.containers.values().filter_map(|state| match &state.knows {
             Knows::Asked(items) => Some(items.iter()),
             Knows::Expected(_) => None,
         });
-        self.waiting.items().chain(&self.parked).chain(asked.flatten()).map(|item| (item.offset, ())).collect()
+        self.waiting.items().chain(&self.parked).chain(asked.flatten()).map(|item| item.offset).collect()
     }
 
     /// Whether so many events wait that no further ones are to be taken.

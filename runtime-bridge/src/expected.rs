@@ -346,7 +346,7 @@ fn leads(reason: &str) -> Leads {
 }
 
 fn globs<T>(items: &[Known<T>], path: impl Fn(&T) -> &ImagePath) -> Vec<String> {
-    items.iter().map(|known| path(&known.what).to_string_lossy().into_owned()).collect()
+    items.iter().map(|known| glob(&path(&known.what).to_string_lossy())).collect()
 }
 
 /// The software that listens; where none is seen to, that of the start command.
@@ -393,69 +393,24 @@ pub(crate) fn is_below(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether a glob of a DNA stands for a path: `*` within a component, `**` across, `XXXXXX` of mkstemp(3) for any letters.
-#[must_use]
+/// Whether a glob of a DNA stands for a path; that of a folder's contents also for the folder, which is made before them.
 pub(crate) fn matches(glob: &str, path: &str) -> bool {
-    if let Some(folder) = glob.strip_suffix("/**") {
-        // The folder itself is made before what is in it.
-        if !folder.contains('*') {
-            return is_below(path, folder);
-        }
+    match glob.strip_suffix("/**") {
+        Some(folder) if !folder.contains('*') => is_below(path, folder),
+        _ => dna::path_matches(glob.as_bytes(), path.as_bytes()),
     }
-    match_bytes(glob.as_bytes(), path.as_bytes())
 }
 
-fn match_bytes(glob: &[u8], path: &[u8]) -> bool {
-    // Where the last star stands, and how much of the path it has taken: one level of going back is enough for each kind.
-    let (mut at, mut from) = (0, 0);
-    let mut single: Option<(usize, usize)> = None;
-    let mut double: Option<(usize, usize)> = None;
-    loop {
-        let rest = glob.get(at..).unwrap_or_default();
-        if rest.starts_with(b"**") {
-            double = Some((at + 2, from));
-            single = None;
-            at += 2;
-            continue;
-        }
-        if rest.starts_with(b"*") {
-            single = Some((at + 1, from));
-            at += 1;
-            continue;
-        }
-        if rest.starts_with(b"XXXXXX") {
-            single = Some((at + rest.iter().take_while(|byte| **byte == b'X').count(), from));
-            at += rest.iter().take_while(|byte| **byte == b'X').count();
-            continue;
-        }
-        match (rest.first(), path.get(from)) {
-            (None, None) => return true,
-            (Some(wanted), Some(found)) if wanted == found => {
-                at += 1;
-                from += 1;
-                continue;
-            }
-            _ => {}
-        }
-        if let Some((after, taken)) = single
-            && path.get(taken).is_some_and(|byte| *byte != b'/')
-        {
-            single = Some((after, taken + 1));
-            at = after;
-            from = taken + 1;
-            continue;
-        }
-        if let Some((after, taken)) = double
-            && taken < path.len()
-        {
-            double = Some((after, taken + 1));
-            single = None;
-            at = after;
-            from = taken + 1;
-            continue;
-        }
-        return false;
+/// A path as a glob: `XXXXXX` of mkstemp(3) stands for any letters.
+fn glob(path: &str) -> String {
+    let mut glob = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, template)) = rest.split_once("XXXXXX") {
+        glob.push_str(before);
+        glob.push('*');
+        rest = template.trim_start_matches('X');
     }
+    glob + rest
 }
 
 #[cfg(test)]
@@ -478,7 +433,7 @@ mod tests {
             ("/etc/ssh/ssh_host_*", "/etc/ssh/ssh_host_rsa_key.pub", true),
             ("/data", "/data/x", false),
         ] {
-            assert_eq!(matches(glob, path), wanted, "{glob} {path}");
+            assert_eq!(matches(&super::glob(glob), path), wanted, "{glob} {path}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! since their events may come late.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -97,7 +97,7 @@ pub struct Identity {
     by_id: HashMap<(String, String), Arc<Container>>,
     by_pod: HashMap<(String, String), BTreeMap<String, Arc<Container>>>,
     by_name: HashMap<(String, String, String), String>,
-    ended: BTreeMap<(Timestamp, String, String), ()>,
+    ended: BTreeSet<(Timestamp, String, String)>,
 }
 
 impl Identity {
@@ -130,18 +130,16 @@ impl Identity {
 
     /// A pod is gone.
     pub fn gone(&mut self, cluster: &str, uid: &str, now: Timestamp) {
-        self.ended.insert((now, cluster.to_owned(), uid.to_owned()), ());
+        self.ended.insert((now, cluster.to_owned(), uid.to_owned()));
     }
 
     /// Forgets pods that ended long ago. Returns their uids.
     pub fn forget(&mut self, now: Timestamp) -> Vec<(String, String)> {
         let mut forgotten = Vec::new();
-        while let Some(((at, cluster, uid), ())) = self.ended.first_key_value()
-            && now.duration_since(*at) > KEPT
+        while self.ended.first().is_some_and(|(at, ..)| now.duration_since(*at) > KEPT)
+            && let Some((_, cluster, uid)) = self.ended.pop_first()
         {
-            let pod = (cluster.clone(), uid.clone());
-            let key = (*at, cluster.clone(), uid.clone());
-            self.ended.remove(&key);
+            let pod = (cluster, uid);
             self.by_pod.remove(&pod);
             forgotten.push(pod);
         }

@@ -34,6 +34,7 @@ pub mod replay;
 pub mod run;
 mod sensitive;
 pub mod sensor;
+pub mod settings;
 pub mod shelf;
 pub mod sinks;
 pub mod stored;

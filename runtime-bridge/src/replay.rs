@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     Deviation, Expected, History,
     alert::{self, Place},
+    identity::Container as Seen,
     judge,
     sensor::{self, Dialect, Malformed, Told},
 };
@@ -131,15 +132,7 @@ fn name(seen: &SeenContainer) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// Where it was seen, as far as a stream alone tells.
+/// Where it was seen, as far as a stream alone tells: a pod's name says nothing of its workload.
 fn place(seen: &SeenContainer) -> Place {
-    let text = |part: &Option<String>| part.clone().unwrap_or_default();
-    Place {
-        cluster: String::new(),
-        namespace: text(&seen.namespace),
-        owner: String::new(),
-        container: text(&seen.name),
-        image: text(&seen.image),
-        digest: text(&seen.digest),
-    }
+    Place { owner: String::new(), ..Seen::of_sensor("", seen).place }
 }

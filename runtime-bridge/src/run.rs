@@ -26,8 +26,9 @@ use crate::{
     engine,
     log::{self, Log},
     outbox::LedgerOutbox,
+    settings::SettingsError,
     shelf::Shelf,
-    sinks::{Delivery, Pace, Sinks, SinksError},
+    sinks::{Delivery, Pace, Sinks},
     tail::{self, Tail},
     watch::pods,
 };
@@ -99,13 +100,10 @@ pub enum Error {
     },
     /// A file that a sink names.
     #[error(transparent)]
-    Sinks(#[from] SinksError),
+    Settings(#[from] SettingsError),
     /// The API server.
     #[error("no cluster: {0}")]
     Cluster(#[source] Box<kube::Error>),
-    /// The recorder of metrics.
-    #[error("metrics cannot be recorded: {0}")]
-    Metrics(String),
     /// The loop.
     #[error(transparent)]
     Bridge(#[from] bridge::BridgeError),
@@ -139,16 +137,7 @@ pub async fn run(
     if config.in_cluster {
         let client = Client::try_default().await.map_err(|error| Error::Cluster(Box::new(error)))?;
         authenticate.push(Arc::new(Kubernetes::new(client.clone(), config.cluster.clone(), ledger.clone())));
-        let (told, mut seen) = mpsc::channel(1024);
-        tokio::spawn(pods(client, config.cluster.clone(), told));
-        let cluster = config.cluster.clone();
-        tokio::spawn(async move {
-            while let Some(pod) = seen.recv().await {
-                if pod_told.send((cluster.clone(), pod)).await.is_err() {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(pods(client, config.cluster.clone(), pod_told));
     }
     for (name, path) in &config.tails {
         let sensor = config.sensors.iter().find(|sensor| sensor.name == *name);

@@ -32,6 +32,7 @@ mod tracee;
 
 pub use dialect::{Dialect, UnknownDialect};
 pub use items::items;
+pub(crate) use key::part;
 pub use key::{Key, key};
 pub use own::schema;
 pub use runtime::is_runtimes_own;

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     body::{Severity, severity},
-    config::{Kind, Sink, Sinks, SinksError},
+    config::{Kind, Sink, Sinks},
     deliver::{Delivery, Outbox, OutboxError, Pace},
     http::signature,
 };

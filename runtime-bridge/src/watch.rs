@@ -22,7 +22,12 @@ pub enum Seen {
     /// A pod as it is now, with its whole object for who needs more.
     Pod(Box<Pod>, Box<v1::Pod>),
     /// A pod that is gone.
-    Gone(String),
+    Gone {
+        /// Its cluster.
+        cluster: String,
+        /// Its uid.
+        uid: String,
+    },
 }
 
 /// Watches until nobody listens.
@@ -54,13 +59,13 @@ pub async fn pods(client: Client, cluster: String, told: mpsc::Sender<Seen>) {
             }
             watcher::Event::InitDone => {
                 let there = anew.take().unwrap_or_default();
-                out.extend(known.difference(&there).cloned().map(Seen::Gone));
+                out.extend(known.difference(&there).cloned().map(|uid| Seen::Gone { cluster: cluster.clone(), uid }));
                 known = there;
             }
             watcher::Event::Delete(pod) => {
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 known.remove(&uid);
-                out.push(Seen::Gone(uid));
+                out.push(Seen::Gone { cluster: cluster.clone(), uid });
             }
         }
         for seen in out {

@@ -19,9 +19,3 @@ pub use process::{Output, mayfly, mayfly_path, run, tool};
 pub use proxy::{Fault, Matches, Proxy};
 pub use registry::{Access, Registry};
 pub use sigstore::{ReferrersRegistry, Sigstore, copy, free_port, sigstore_tool, written};
-
-/// SHA-256 in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    use sha2::Digest as _;
-    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}

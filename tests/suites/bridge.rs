@@ -89,8 +89,8 @@ struct Bridge {
 impl Bridge {
     fn start(folder: &Path, port: u16) -> Self {
         let sensors = folder.join("sensors.toml");
-        let secret = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, SECRET.as_bytes());
-        let secret: String = secret.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = Digest::sha256(SECRET.as_bytes());
+        let secret = secret.hex();
         let text = format!(
             "[[sensor]]\nname = \"falco\"\ndialect = \"falco\"\ncluster = \"one\"\npath_secret_sha256 = \"{secret}\"\n"
         );

@@ -3,8 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead as _, BufReader, Read, Write},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Write as _},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -16,8 +15,8 @@ use std::{
 use dna::{Digest, Limits, RuntimeFacts};
 use jiff::Timestamp;
 use oci::registry::PullSecret;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use sigstore_instance::loopback::{self, Stream};
 use webhook::{
     cluster::{Cluster, Permissions},
     gather::{self, Analyzer, Gatherer},
@@ -26,10 +25,15 @@ use webhook::{
 };
 
 /// A registry with one image under every name.
-#[derive(Clone)]
 struct Registry {
     port: u16,
     ca_pem: String,
+    served: Served,
+}
+
+/// What it goes by, and what it saw.
+#[derive(Clone)]
+struct Served {
     /// What `Authorization` must be; none: everybody may read.
     wanted: Option<String>,
     /// When it was asked, and how many were inside at once.
@@ -40,49 +44,25 @@ struct Registry {
 
 impl Registry {
     fn start(tls: bool, wanted: Option<&str>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-        let config = tls.then(|| {
-            let key = made.signing_key.serialize_der().try_into().expect("a key");
-            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-            let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-            let config = config.expect("versions").with_no_client_auth();
-            Arc::new(config.with_single_cert(vec![made.cert.der().clone()], key).expect("a certificate"))
-        });
-        let new = Self {
-            port,
-            ca_pem: made.cert.pem(),
+        let served = Served {
             wanted: wanted.map(str::to_owned),
             asked: Arc::default(),
             inside: Arc::default(),
             most: Arc::default(),
         };
-        let serving = new.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (serving, config) = (serving.clone(), config.clone());
-                thread::spawn(move || match config {
-                    None => serving.answer(stream),
-                    Some(config) => {
-                        let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
-                        let mut stream = StreamOwned::new(connection, stream);
-                        serving.answer(&mut stream)?;
-                        stream.conn.send_close_notify();
-                        stream.flush()
-                    }
-                });
-            }
-        });
-        new
+        let answering = served.clone();
+        let (port, ca_pem) = loopback::serve(tls, move |stream| answering.answer(stream));
+        Self { port, ca_pem, served }
     }
 
     fn reference(&self, name: &str) -> String {
         let (manifest, _) = image();
         format!("localhost:{}/{name}@{}", self.port, Digest::sha256(manifest.as_bytes()))
     }
+}
 
-    fn answer(&self, stream: impl Read + Write) -> std::io::Result<()> {
+impl Served {
+    fn answer(&self, stream: &mut dyn Stream) -> std::io::Result<()> {
         let mut reader = BufReader::new(stream);
         let mut head = String::new();
         while reader.read_line(&mut head)? > 2 {}
@@ -197,7 +177,7 @@ async fn its_authorities_are_trusted_for_its_hosts_alone() {
     ] {
         refused(&answer(&service(&access, &beside), &images).await, "REGISTRY_UNAVAILABLE");
     }
-    assert!(other.asked.lock().expect("no panic").is_empty());
+    assert!(other.served.asked.lock().expect("no panic").is_empty());
 }
 
 #[tokio::test]
@@ -238,8 +218,8 @@ async fn its_limits_bound_what_all_reviews_ask_together() {
             (0..3).map(|pod| (0..3).map(|n| registry.reference(&format!("app{pod}{n}"))).collect()).collect();
         let answers = futures_util::future::join_all(images.iter().map(|images| answer(&service, images))).await;
         answers.iter().for_each(admitted);
-        let asked = registry.asked.lock().expect("no panic").clone();
-        (asked, registry.most.load(Ordering::SeqCst))
+        let asked = registry.served.asked.lock().expect("no panic").clone();
+        (asked, registry.served.most.load(Ordering::SeqCst))
     };
     let (asked, most) = measured(json!({"requestsPerSecond": 1000, "inFlight": 100})).await;
     assert!(most > 2, "without limits to speak of many are inside at once: {most}");

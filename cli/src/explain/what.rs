@@ -164,37 +164,7 @@ fn port(text: &str) -> Option<What> {
 
 /// Whether a path, or a glob over paths, stands for this one; a glob is also found by its own text.
 fn covers(glob: &[u8], path: &str) -> bool {
-    glob == path.as_bytes() || matches(glob, path.as_bytes())
-}
-
-/// `*` within a component, `**` across them, `?` one character. Only the last star is tried anew, so it takes no more than the
-/// product of both lengths.
-fn matches(glob: &[u8], path: &[u8]) -> bool {
-    let (mut at, mut seen) = (0, 0);
-    let mut again: Option<(usize, usize, bool)> = None;
-    while seen < path.len() {
-        match glob.get(at) {
-            Some(b'*') => {
-                let across = glob.get(at + 1) == Some(&b'*');
-                at += if across { 2 } else { 1 };
-                again = Some((at, seen, across));
-                continue;
-            }
-            Some(c) if path.get(seen) == Some(c) || (*c == b'?' && path.get(seen) != Some(&b'/')) => {
-                at += 1;
-                seen += 1;
-                continue;
-            }
-            _ => {}
-        }
-        let Some((after, taken, across)) = again else { return false };
-        if !across && path.get(taken) == Some(&b'/') {
-            return false;
-        }
-        again = Some((after, taken + 1, across));
-        (at, seen) = (after, taken + 1);
-    }
-    glob.get(at..).unwrap_or_default().iter().all(|c| *c == b'*')
+    glob == path.as_bytes() || dna::path_matches(glob, path.as_bytes())
 }
 
 #[cfg(test)]

@@ -14,16 +14,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::auth::{Caller, Fixed, Namespaces};
-
-/// Callers that cannot be used as they are written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {reason}")]
-pub struct AccessError {
-    /// The file.
-    pub place: String,
-    /// What is wrong, and what to write instead.
-    pub reason: String,
-}
+use crate::settings::{self, SettingsError};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,11 +45,10 @@ impl Fixed {
     /// Reads TOML. `place` is where it is from, for the error.
     ///
     /// # Errors
-    /// [`AccessError`]: the first thing that is wrong.
-    pub fn parse(text: &str, place: &str) -> Result<Self, AccessError> {
-        let failed = |reason: String| AccessError { place: place.to_owned(), reason };
-        // Its own words would show the line, in which somebody may have written the token itself.
-        let document: Document = toml::from_str(text).map_err(|error| failed(error.message().to_owned()))?;
+    /// [`SettingsError`]: the first thing that is wrong.
+    pub fn parse(text: &str, place: &str) -> Result<Self, SettingsError> {
+        let failed = |reason: String| SettingsError { place: place.to_owned(), reason };
+        let document: Document = settings::read(text, place)?;
         let mut fixed = Self::default();
         for Entry { name, token_sha256, client_cn, role, cluster, namespaces } in document.caller {
             let read = namespaces.map_or(Namespaces::All, Namespaces::Only);
@@ -102,15 +92,15 @@ mod tests {
         let fixed = Fixed::parse(&good, "f").expect("callers");
         let caller = &fixed.tokens[&digest];
         assert!(caller.may_write("any", "shop") && !caller.may_read("any", "other"));
-        for (text, wanted) in [
-            (good.replace("write", "admin"), "unknown variant"),
-            (good.replace(&digest, "secret"), "is no SHA-256"),
-            (good.replace("token_sha256", "token"), "unknown field"),
-            (format!("{good}{good}"), "the token of another"),
-            ("[[caller]]\nname = \"x\"\nrole = \"read\"\n".to_owned(), "shows nothing"),
+        for (text, place, wanted) in [
+            (good.replace("write", "admin"), "f:3: ", "unknown variant"),
+            (good.replace(&digest, "secret"), "f: ", "is no SHA-256"),
+            (good.replace("token_sha256", "token"), "f:5: ", "unknown field"),
+            (format!("{good}{good}"), "f: ", "the token of another"),
+            ("[[caller]]\nname = \"x\"\nrole = \"read\"\n".to_owned(), "f: ", "shows nothing"),
         ] {
             let error = Fixed::parse(&text, "f").expect_err("wrong").to_string();
-            assert!(error.starts_with("f: ") && error.contains(wanted), "{error}");
+            assert!(error.starts_with(place) && error.contains(wanted), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
     }

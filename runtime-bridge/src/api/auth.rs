@@ -6,9 +6,10 @@ use std::{
 };
 
 use axum::{extract::Request, http::header};
+use dna::Digest;
 use futures_util::future::BoxFuture;
-use sha2::{Digest as _, Sha256};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::door::ClientName;
 
 /// Finds out who a caller is.
 pub trait Authenticate: Send + Sync {
@@ -38,7 +39,7 @@ pub enum Access {
 #[derive(Clone, Default)]
 pub struct Credentials {
     token: Option<String>,
-    peer: Option<PeerName>,
+    peer: Option<ClientName>,
 }
 
 impl fmt::Debug for Credentials {
@@ -55,7 +56,7 @@ impl Credentials {
             let token = token.trim();
             (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
         });
-        Self { token, peer: request.extensions().get().cloned() }
+        Self { token, peer: request.extensions().get::<Option<ClientName>>().cloned().flatten() }
     }
 
     /// Nothing is said.
@@ -70,21 +71,7 @@ impl Credentials {
 
     /// The name in the client's certificate, which was verified.
     pub fn peer(&self) -> Option<&str> {
-        self.peer.as_ref().map(|name| name.0.as_str())
-    }
-}
-
-/// The common name of a client's certificate, put into a request's extensions by who verified it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerName(String);
-
-impl PeerName {
-    /// The common name of a verified certificate; none where it has none, or several.
-    pub fn of(certificate: &[u8]) -> Option<Self> {
-        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-        let mut names = certificate.subject().iter_common_name();
-        let name = names.next()?.as_str().ok()?;
-        (names.next().is_none() && !name.is_empty()).then(|| Self(name.to_owned()))
+        self.peer.as_ref().map(|name| &*name.0)
     }
 }
 
@@ -167,5 +154,5 @@ impl Authenticate for Fixed {
 
 /// The SHA-256 of a token, as [`Fixed`] has it.
 pub fn sha256(token: &str) -> String {
-    Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    Digest::sha256(token.as_bytes()).hex().to_owned()
 }

@@ -19,12 +19,13 @@ use uuid::Uuid;
 
 use super::{
     Api, SensorHealth,
-    auth::{Access, Authenticate, Caller, Credentials, Fixed, Namespaces, PeerName, Unavailable, sha256},
+    auth::{Access, Authenticate, Caller, Credentials, Fixed, Namespaces, Unavailable, sha256},
     openapi,
 };
 use crate::{
     Class, Deviation,
     alert::{self, Place},
+    door::ClientName,
     stored,
 };
 
@@ -117,14 +118,12 @@ async fn server() -> Server {
     serve(Api::new(ledger, who, Arc::new(sensors)), folder, None).await
 }
 
-async fn serve(api: Api, folder: tempfile::TempDir, peer: Option<PeerName>) -> Server {
+async fn serve(api: Api, folder: tempfile::TempDir, peer: Option<ClientName>) -> Server {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let mut router = api.router();
-    if let Some(peer) = peer {
-        router = router.layer(Extension(peer));
-    }
+    // As whoever serves it says it.
+    let router = api.router().layer(Extension(peer));
     tokio::spawn(async move { axum::serve(listener, router).await });
     Server { api, address, client: reqwest::Client::new(), folder }
 }
@@ -589,9 +588,9 @@ async fn a_client_certificate_is_an_identity() {
             params.distinguished_name.push(rcgen::DnType::CommonName, *name);
         }
         let key = rcgen::KeyPair::generate().expect("a key");
-        PeerName::of(params.self_signed(&key).expect("a certificate").der())
+        ClientName::of(params.self_signed(&key).expect("a certificate").der())
     };
-    assert_eq!((name(&[]), name(&[""]), PeerName::of(b"none")), (None, None, None));
+    assert_eq!((name(&[]), name(&[""]), ClientName::of(b"none")), (None, None, None));
     for (peer, status) in [("ops", 200), ("nobody", 401)] {
         let (ledger, folder) = ledger().await;
         let who: Vec<Arc<dyn Authenticate>> = vec![Arc::new(people())];

@@ -13,7 +13,10 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::sensor::Dialect;
+use crate::{
+    sensor::Dialect,
+    settings::{self, SettingsError},
+};
 
 /// All sensors; each has a name of its own, a dialect that is known, and a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,41 +47,26 @@ pub struct Sensor {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretDigest([u8; 32]);
 
-/// Sensors that cannot be used as they are written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {reason}")]
-pub struct SensorsError {
-    /// The file, and the line where it is known.
-    pub place: String,
-    /// What is wrong, and what to write instead.
-    pub reason: String,
-}
-
 impl Sensors {
     /// Reads TOML. `place` is where it is from, for the error.
     ///
     /// # Errors
-    /// [`SensorsError`]: the first thing that is wrong.
-    pub fn parse(text: &str, place: &str) -> Result<Self, SensorsError> {
+    /// [`SettingsError`]: the first thing that is wrong.
+    pub fn parse(text: &str, place: &str) -> Result<Self, SettingsError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Document {
             #[serde(default)]
             sensor: Vec<Sensor>,
         }
-        let document: Document = toml::from_str(text).map_err(|error| {
-            // Its own words show the line, in which somebody may have written the secret itself.
-            let before = error.span().and_then(|span| text.get(..span.start));
-            let line = before.map_or(String::new(), |before| format!(":{}", before.matches('\n').count() + 1));
-            SensorsError { place: format!("{place}{line}"), reason: error.message().to_owned() }
-        })?;
+        let document: Document = settings::read(text, place)?;
         let mut names = BTreeSet::new();
         for (number, sensor) in document.sensor.iter().enumerate() {
             let is_first = names.insert(&sensor.name);
             let reason = sensor.problem().or_else(|| (!is_first).then(|| "another sensor has this name".to_owned()));
             if let Some(reason) = reason {
                 let place = format!("{place}: sensor {} {:?}", number + 1, sensor.name);
-                return Err(SensorsError { place, reason });
+                return Err(SettingsError { place, reason });
             }
         }
         Ok(Self(document.sensor))
@@ -101,9 +89,7 @@ impl IntoIterator for Sensors {
 
 impl Sensor {
     fn problem(&self) -> Option<String> {
-        let is_name = (1..=64).contains(&self.name.len())
-            && self.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !is_name {
+        if !settings::is_name(&self.name) {
             return Some("`name` must be 1 to 64 of a-z, 0-9 and -".to_owned());
         }
         if self.dialect.parse::<Dialect>().is_err() {

@@ -27,6 +27,17 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientName(pub Arc<str>);
 
+impl ClientName {
+    /// Of a verified certificate; none where it has no common name, or several.
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let mut names = certificate.subject().iter_common_name();
+        let name = names.next()?.as_str().ok()?;
+        (names.next().is_none() && !name.is_empty()).then(|| Self(name.into()))
+    }
+}
+
 /// Serves until `shutdown`, and then what is under way, for a while. Without TLS, only where something before it speaks TLS, or in the
 /// machine itself: secrets are in the requests.
 ///
@@ -98,7 +109,7 @@ impl<S: Send + 'static> Accept<TcpStream, S> for Named {
         Box::pin(async move {
             let (stream, service) = accepting.await?;
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-            let name = leaf.and_then(|leaf| common_name(leaf)).map(|name| ClientName(name.into()));
+            let name = leaf.and_then(|leaf| ClientName::of(leaf));
             Ok((Patient::new(stream, header), Extension(name).layer(service)))
         })
     }
@@ -164,13 +175,6 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
 }
 
 /// The one common name of a certificate's subject. One with several says nothing: which of them is meant is anybody's guess.
-fn common_name(certificate: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let mut names = certificate.subject().iter_common_name();
-    let name = names.next()?.as_str().ok()?.to_owned();
-    names.next().is_none().then_some(name)
-}
-
 /// Bytes of HTTP/2's preface. Source: RFC 9113, section 3.4.
 const PREFACE: usize = 24;
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{Error, Offset, Read, Reader, Shared, error::is_full, locked, segment};
+use crate::settings;
 
 /// Reads a log from where it was done the last time. What was read but not committed is read again by the next process.
 #[derive(Debug)]
@@ -25,9 +26,7 @@ pub struct Cursor {
 
 impl Cursor {
     pub(super) fn open(shared: &Arc<Shared>, name: &str) -> Result<Self, Error> {
-        let is_name = (1..=64).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !is_name {
+        if !settings::is_name(name) {
             return Err(error(name, "no name of a cursor: up to 64 of a-z, 0-9 and -"));
         }
         if !locked(&shared.in_use).insert(name.to_owned()) {

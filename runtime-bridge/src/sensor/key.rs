@@ -60,7 +60,7 @@ pub fn key(dialect: Dialect, item: &[u8]) -> Key {
 }
 
 /// Length first, so that no two lists of parts have the same bytes.
-fn part(hashed: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn part(hashed: &mut Vec<u8>, bytes: &[u8]) {
     hashed.extend_from_slice(&bytes.len().to_le_bytes());
     hashed.extend_from_slice(bytes);
 }

@@ -23,7 +23,10 @@ use reqwest::{
 };
 use serde::Deserialize;
 
-use crate::alert::NOTIFY;
+use crate::{
+    alert::NOTIFY,
+    settings::{self, SettingsError},
+};
 
 /// All sinks; each has a name of its own, what its kind needs and nothing that it does not use.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -92,39 +95,24 @@ pub enum Kind {
     File,
 }
 
-/// Sinks that cannot be used as they are written.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {reason}")]
-pub struct SinksError {
-    /// The file, and the line or the sink.
-    pub place: String,
-    /// What is wrong, and what to write instead.
-    pub reason: String,
-}
-
 impl Sinks {
     /// Reads TOML, and looks whether the files that it names can be read. `place` is where it is from, for the error.
     ///
     /// # Errors
-    /// [`SinksError`]: the first thing that is wrong.
-    pub fn parse(text: &str, place: &str) -> Result<Self, SinksError> {
+    /// [`SettingsError`]: the first thing that is wrong.
+    pub fn parse(text: &str, place: &str) -> Result<Self, SettingsError> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Document {
             #[serde(default)]
             sink: Vec<Sink>,
         }
-        let document: Document = toml::from_str(text).map_err(|error| {
-            // Its own words show the line, in which an address with a secret may stand.
-            let before = error.span().and_then(|span| text.get(..span.start));
-            let line = before.map_or(String::new(), |before| format!(":{}", before.matches('\n').count() + 1));
-            SinksError { place: format!("{place}{line}"), reason: error.message().to_owned() }
-        })?;
+        let document: Document = settings::read(text, place)?;
         let mut names = BTreeSet::new();
         let mut sinks = Vec::new();
         for (number, sink) in document.sink.into_iter().enumerate() {
             let place = format!("{place}: sink {} {:?}", number + 1, sink.name);
-            let error = |reason| SinksError { place: place.clone(), reason };
+            let error = |reason| SettingsError { place: place.clone(), reason };
             if !names.insert(sink.name.clone()) {
                 return Err(error("another sink has this name".to_owned()));
             }
@@ -161,11 +149,14 @@ impl Kind {
 }
 
 impl Sink {
+    /// What is wrong with it, as an error.
+    pub(super) fn wrong(&self, reason: String) -> SettingsError {
+        SettingsError { place: format!("sink {:?}", self.name), reason }
+    }
+
     /// The sink with the defaults of its kind, or what is wrong with it.
     fn checked(mut self) -> Result<Self, String> {
-        let is_name = (1..=64).contains(&self.name.len())
-            && self.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        if !is_name {
+        if !settings::is_name(&self.name) {
             return Err("`name` must be 1 to 64 of a-z, 0-9 and -".to_owned());
         }
         if !(0.0..=1.0).contains(&self.min_risk) {

@@ -22,11 +22,12 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     Notice, body,
-    config::{Kind, Sink, Sinks, SinksError},
+    config::{Kind, Sink, Sinks},
     file,
     http::Http,
     syslog::Syslog,
 };
+use crate::settings::SettingsError;
 
 /// Where notices wait until their sink took them.
 pub trait Outbox: Send + Sync + 'static {
@@ -96,8 +97,8 @@ impl Delivery {
     /// Connects to nothing yet.
     ///
     /// # Errors
-    /// [`SinksError`] where a file that a sink names cannot be used.
-    pub fn new(sinks: &Sinks, pace: Pace) -> Result<Self, SinksError> {
+    /// [`SettingsError`] where a file that a sink names cannot be used.
+    pub fn new(sinks: &Sinks, pace: Pace) -> Result<Self, SettingsError> {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let open = |sink: &Sink| Ok((sink.clone(), Target::open(sink, &pace, host.trim())?));
         let sinks = sinks.iter().map(open).collect::<Result<_, _>>()?;
@@ -145,7 +146,7 @@ enum Target {
 }
 
 impl Target {
-    fn open(sink: &Sink, pace: &Pace, host: &str) -> Result<Self, SinksError> {
+    fn open(sink: &Sink, pace: &Pace, host: &str) -> Result<Self, SettingsError> {
         Ok(match sink.kind {
             Kind::File => Self::File,
             Kind::Syslog => Self::Syslog(Syslog::open(sink)?, host.to_owned()),

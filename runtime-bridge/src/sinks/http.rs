@@ -12,10 +12,11 @@ use reqwest::{
 
 use super::{
     Notice, Pace, body,
-    config::{self, Kind, Sink, SinksError},
+    config::{self, Kind, Sink},
     deliver::Failure,
     text,
 };
+use crate::settings::SettingsError;
 
 /// A receiver.
 pub(super) struct Http {
@@ -25,8 +26,8 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn open(sink: &Sink, pace: &Pace, host: &str) -> Result<Self, SinksError> {
-        let error = |reason: String| SinksError { place: format!("sink {:?}", sink.name), reason };
+    pub(super) fn open(sink: &Sink, pace: &Pace, host: &str) -> Result<Self, SettingsError> {
+        let error = |reason| sink.wrong(reason);
         let builder = || {
             Client::builder()
                 .user_agent(concat!("mayfly/", env!("CARGO_PKG_VERSION")))

@@ -15,7 +15,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::config::{self, Sink, SinksError};
+use super::config::{self, Sink};
+use crate::settings::SettingsError;
 
 /// A receiver.
 pub(super) struct Syslog {
@@ -31,8 +32,8 @@ enum Transport {
 }
 
 impl Syslog {
-    pub(super) fn open(sink: &Sink) -> Result<Self, SinksError> {
-        let error = |reason: String| SinksError { place: format!("sink {:?}", sink.name), reason };
+    pub(super) fn open(sink: &Sink) -> Result<Self, SettingsError> {
+        let error = |reason| sink.wrong(reason);
         let (scheme, host, port) = sink
             .address
             .as_deref()

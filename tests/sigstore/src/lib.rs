@@ -34,6 +34,7 @@ mod fault;
 mod instance;
 mod key;
 mod log;
+pub mod loopback;
 mod server;
 mod sign;
 mod statement;

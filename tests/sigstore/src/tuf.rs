@@ -3,17 +3,18 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read, Write},
-    net::{Ipv4Addr, TcpListener},
+    io::{BufRead as _, BufReader, Write as _},
     sync::{Arc, Mutex},
-    thread,
 };
 
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Key, KeyType, log::hex};
+use crate::{
+    Key, KeyType,
+    log::hex,
+    loopback::{self, Stream},
+};
 
 /// A time that is far away.
 pub const LATER: &str = "2999-01-01T00:00:00Z";
@@ -133,47 +134,20 @@ pub struct Server {
 impl Server {
     /// Over HTTP.
     pub fn start() -> Self {
-        Self::with(None)
+        Self::with(false)
     }
 
     /// Over TLS, with a certificate of an authority of its own.
     pub fn start_tls() -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-        let key = made.signing_key.serialize_der().try_into().expect("a key");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .expect("a certificate and its key");
-        Self::with(Some((Arc::new(config), made.cert.pem())))
+        Self::with(true)
     }
 
-    fn with(tls: Option<(Arc<ServerConfig>, String)>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
-        let port = listener.local_addr().expect("a bound socket has an address").port();
-        let (config, ca_pem) = tls.map_or((None, String::new()), |(config, pem)| (Some(config), pem));
-        let scheme = if config.is_some() { "https" } else { "http" };
-        let server = Self { url: format!("{scheme}://localhost:{port}"), ca_pem, files: Arc::default() };
-        let serving = server.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (serving, config) = (serving.clone(), config.clone());
-                // Whoever does not trust it breaks off.
-                thread::spawn(move || match config {
-                    None => serving.answer(stream),
-                    Some(config) => {
-                        let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
-                        let mut stream = StreamOwned::new(connection, stream);
-                        serving.answer(&mut stream)?;
-                        stream.conn.send_close_notify();
-                        stream.flush()
-                    }
-                });
-            }
-        });
-        server
+    fn with(tls: bool) -> Self {
+        let files: Arc<Mutex<Option<Files>>> = Arc::default();
+        let served = Arc::clone(&files);
+        let (port, ca_pem) = loopback::serve(tls, move |stream| answer(stream, &served));
+        let scheme = if tls { "https" } else { "http" };
+        Self { url: format!("{scheme}://localhost:{port}"), ca_pem, files }
     }
 
     /// Its address, without a slash at the end.
@@ -190,23 +164,23 @@ impl Server {
     pub fn serve(&self, files: Option<Files>) {
         *self.files.lock().expect("no panic") = files;
     }
+}
 
-    fn answer(&self, stream: impl Read + Write) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream);
-        let mut first = String::new();
-        reader.read_line(&mut first)?;
-        let mut line = String::new();
-        while reader.read_line(&mut line)? > 2 {
-            line.clear();
-        }
-        let path = first.split(' ').nth(1).unwrap_or_default();
-        let (status, body) = match &*self.files.lock().expect("no panic") {
-            None => ("503 Down", Vec::new()),
-            Some(files) => files.get(path).map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body.clone())),
-        };
-        let stream = reader.get_mut();
-        write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())?;
-        stream.write_all(&body)?;
-        stream.flush()
+fn answer(stream: &mut dyn Stream, files: &Mutex<Option<Files>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
     }
+    let path = first.split(' ').nth(1).unwrap_or_default();
+    let (status, body) = match &*files.lock().expect("no panic") {
+        None => ("503 Down", Vec::new()),
+        Some(files) => files.get(path).map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body.clone())),
+    };
+    let stream = reader.get_mut();
+    write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len())?;
+    stream.write_all(&body)?;
+    stream.flush()
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dna::Digest;
 use lineage::{AlertHead, AlertQuery, Ledger};
 use serde_json::json;
 use tests::{Inside, mayfly_path};
@@ -91,7 +92,8 @@ pub(crate) fn an_intrusion_is_told_with_its_pod_and_its_user_and_quiet_is_quiet(
 
 /// The bridge beside the webhook, on the same ledger.
 fn bridge(world: &World) -> Inside {
-    let digest = tests::sha256(SECRET.as_bytes());
+    let digest = Digest::sha256(SECRET.as_bytes());
+    let digest = digest.hex();
     let sensor = |name: &str, dialect: &str| {
         format!(
             "[[sensor]]\nname = \"{name}\"\ndialect = \"{dialect}\"\ncluster = \"default\"\npath_secret_sha256 = \"{digest}\"\n"
