@@ -11,9 +11,11 @@ use dna::{Confidence, Evidence, ImagePath, Known, Read, Write};
 
 use crate::{
     InodeKind, Rootfs,
-    code::{Act, Argument, Reach, Way},
-    places,
+    closure::is_shell,
+    code::{Act, Argument, RUNNERS, Reach, Way},
+    lines, places,
     scripts::Command,
+    shell::NOT_KNOWN,
 };
 
 /// What one program's code does by constants.
@@ -21,6 +23,8 @@ use crate::{
 pub(crate) struct Acts {
     /// Commands it runs; the name of one may be unknown.
     pub(crate) commands: Vec<Command>,
+    /// Command lines that a file of it names, which runs a shell with a line that is not known.
+    pub(crate) lines: Vec<Command>,
     /// Libraries it opens, by name or path.
     pub(crate) opened: Vec<Opened>,
     pub(crate) writes: Vec<Known<Write>>,
@@ -54,10 +58,14 @@ pub(crate) struct Opened {
 pub(crate) fn of_reach(reach: &Reach, rootfs: &Rootfs) -> Acts {
     let mut acts = Acts::default();
     let mut runs_unknown = false;
+    let mut shells: BTreeSet<ImagePath> = BTreeSet::new();
     for act in &reach.acts() {
         let confidence = confidence(&act.way);
         let evidence = || evidence(act, rootfs);
         let texts = |index: usize| act.arguments.get(index).map(Argument::texts).unwrap_or_default();
+        if runs_unknown_line(act) {
+            shells.insert(act.way.place.file.clone());
+        }
         match act.name.as_str() {
             "execv" | "execvp" | "execve" | "execvpe" | "execl" | "execlp" | "execle" => {
                 runs_unknown |= texts(0).is_empty();
@@ -92,13 +100,17 @@ pub(crate) fn of_reach(reach: &Reach, rootfs: &Rootfs) -> Acts {
     let runs_files = RUNNERS.iter().any(|name| reach.binds(name));
     for named in reach.paths() {
         let evidence = || at(&named.way, None, rootfs);
-        acts.name(&named.path, runs_files && named.way.is_own, &evidence, rootfs);
+        acts.name(&named.text, runs_files && named.way.is_own, &evidence, rootfs);
         if named.way.is_own
-            && let Some(found) = named.path.parse().ok().and_then(|path| rootfs.resolve(&path).ok())
+            && let Some(found) = named.text.parse().ok().and_then(|path| rootfs.resolve(&path).ok())
             && rootfs.file(found.inode).is_none()
         {
             acts.folders.push((found.path, evidence()));
         }
+    }
+    for named in reach.lines().iter().filter(|named| shells.contains(&named.way.place.file)) {
+        let evidence = at(&named.way, Some(&format!("`{}`", shortened(&named.text))), rootfs);
+        acts.lines.push(shell(Some(lines::of_format(&named.text)), Confidence::Possible, evidence));
     }
     if LOOKUPS.iter().any(|name| reach.binds(name)) {
         let place = reach.files.first().cloned().unwrap_or_else(ImagePath::root);
@@ -131,13 +143,16 @@ impl Acts {
     }
 
     fn run_shell(&mut self, lines: &[String], confidence: Confidence, evidence: Evidence) {
-        let lines: Vec<Option<String>> = match lines {
-            [] => vec![None],
-            lines => lines.iter().map(|line| Some(line.clone()).filter(|line| !line.contains('*'))).collect(),
-        };
+        if lines.is_empty() {
+            self.commands.push(shell(None, confidence, evidence.clone()));
+        }
         for line in lines {
-            let argv = vec![Some("/bin/sh".to_owned()), Some("-c".to_owned()), line];
-            self.commands.push(Command { argv, env: Vec::new(), confidence, evidence: evidence.clone() });
+            // A command that depends on what is not known is not expected, only possible.
+            let is_known = !line.contains('*');
+            let is_named = line.split_whitespace().next().is_some_and(|word| !word.contains('*'));
+            let confidence = if is_known { confidence } else { Confidence::Possible };
+            let line = is_named.then(|| if is_known { line.clone() } else { lines::of_pattern(line) });
+            self.commands.push(shell(line, confidence, evidence.clone()));
         }
     }
 
@@ -243,6 +258,9 @@ impl Acts {
         self.commands.sort_by(|one, other| (&one.argv, one.confidence).cmp(&(&other.argv, other.confidence)));
         self.commands.dedup_by(|next, kept| next.argv == kept.argv);
         self.commands.truncate(MAX_ITEMS);
+        self.lines.sort_by(|one, other| (&one.argv, &one.evidence).cmp(&(&other.argv, &other.evidence)));
+        self.lines.dedup_by(|next, kept| next.argv == kept.argv);
+        self.lines.truncate(MAX_ITEMS);
         for list in [&mut self.opened, &mut self.services, &mut self.charsets, &mut self.providers] {
             list.sort_by(|one, other| (&one.name, one.confidence).cmp(&(&other.name, other.confidence)));
             list.dedup_by(|next, kept| next.name == kept.name);
@@ -274,6 +292,40 @@ impl Acts {
             }
         }
         services
+    }
+}
+
+/// A line for a shell.
+fn shell(line: Option<String>, confidence: Confidence, evidence: Evidence) -> Command {
+    let is_partly_known = line.as_ref().is_some_and(|line| line.contains(NOT_KNOWN));
+    let env = is_partly_known.then(|| (NOT_KNOWN.to_owned(), None)).into_iter().collect();
+    Command { argv: vec![Some("/bin/sh".to_owned()), Some("-c".to_owned()), line], env, confidence, evidence }
+}
+
+/// Whether a call runs a shell, and what it is to run is not known.
+fn runs_unknown_line(act: &Act) -> bool {
+    let argument = |index: usize| act.arguments.get(index);
+    let texts = |index: usize| argument(index).map(Argument::texts).unwrap_or_default();
+    let (paths, words) = match act.name.as_str() {
+        "system" | "popen" => return texts(0).is_empty(),
+        "execv" | "execvp" | "execve" | "execvpe" | "execl" | "execlp" | "execle" => (texts(0), argument(1)),
+        "posix_spawn" | "posix_spawnp" => (texts(1), argument(4)),
+        _ => return false,
+    };
+    let words = words.map(Argument::words).unwrap_or_default();
+    let is_line = |word: &Option<String>| word.as_deref() == Some("-c");
+    let line = words.iter().position(is_line).and_then(|at| words.get(at.saturating_add(1)));
+    // A vector whose words nobody knows may be any; one that names a script has no line.
+    let is_open = line.map_or_else(|| words.iter().skip(1).all(Option::is_none), Option::is_none);
+    is_open && paths.iter().any(|path| is_shell(path.rsplit('/').next().unwrap_or_default()))
+}
+
+/// What of a line is shown as evidence.
+fn shortened(line: &str) -> String {
+    if line.len() <= SHOWN_BYTES {
+        line.to_owned()
+    } else {
+        format!("{}…", line.chars().take(SHOWN_BYTES).collect::<String>())
     }
 }
 
@@ -315,21 +367,6 @@ fn is_sensitive(path: &ImagePath) -> bool {
     matches!(text.as_ref(), "/etc/shadow" | "/etc/gshadow") || text.contains("/private/") || text.ends_with(".key")
 }
 
-/// Functions that run a program.
-const RUNNERS: &[&str] = &[
-    "execv",
-    "execvp",
-    "execve",
-    "execvpe",
-    "execl",
-    "execlp",
-    "execle",
-    "posix_spawn",
-    "posix_spawnp",
-    "system",
-    "popen",
-];
-
 /// Functions that ask the name service switch (nsswitch.conf(5)).
 const LOOKUPS: &[&str] = &[
     "getpwnam",
@@ -347,6 +384,8 @@ const LOOKUPS: &[&str] = &[
 
 /// Steps from the start within which code is expected to run: as for system calls.
 const NEAR: u32 = 10;
+/// Bytes of a line shown as evidence.
+const SHOWN_BYTES: usize = 80;
 /// Claims of one kind kept of one program.
 const MAX_ITEMS: usize = 500;
 /// open(2): the access mode is in the lowest two bits.

@@ -108,7 +108,7 @@ fn work_out(
     config.env = mounted.environment(&config.env);
     let mut started = start::read(&config, world, &mut doubts);
     let loader = Loader::new(&rootfs, limits);
-    let mut reader = Reader::new(&loader, &rootfs, limits, kept, progress);
+    let mut reader = Reader::new(&loader, world, limits, kept, progress);
     // Neither asks the other.
     let (inventory, closure) = thread::scope(|scope| {
         let inventory = scope.spawn(|| inventory::inventory(&rootfs, limits));
@@ -216,7 +216,7 @@ impl Analysis {
         let evidence = Evidence::Config { key: "command line".to_owned() };
         let launch = launch(&self.started, command.to_vec(), Confidence::Certain, evidence);
         let loader = Loader::new(&self.rootfs, &self.limits);
-        let mut reader = Reader::new(&loader, &self.rootfs, &self.limits, &self.kept, progress);
+        let mut reader = Reader::new(&loader, world, &self.limits, &self.kept, progress);
         let closure = with_stack(|| closure::reach(&[launch], world, &self.limits, &mut reader));
         let (mut configured, config_unknowns) = merge::configured(&closure, world);
         let (loads, load_unknowns) = load(&loader, &closure, &configured, &reader);
@@ -246,7 +246,7 @@ impl Analysis {
 }
 
 /// Revision of the rules that a DNA depends on, beside the version: raised with every change of a table or rule.
-const RULES_REVISION: u32 = 8;
+const RULES_REVISION: u32 = 10;
 
 /// Names the rules and limits: those on time and memory change no DNA.
 pub fn rules(limits: &Limits) -> Result<Digest, Error> {

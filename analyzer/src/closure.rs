@@ -14,6 +14,7 @@ use dna::{Condition, Confidence, Evidence, Exec, ImagePath, Known, Limits, Run, 
 use crate::{
     Resolved,
     acts::Acts,
+    compilers, lines,
     operands::{self, How, Written},
     places, programs,
     scripts::{self, Findings, Scripts},
@@ -69,6 +70,8 @@ pub(crate) struct Closure {
     pub(crate) reads: BTreeSet<String>,
     /// Commands that no folder holds.
     pub(crate) missing: BTreeSet<String>,
+    /// Tools that are told where to write by somebody who is not heard, and the programs on whose behalf.
+    pub(crate) outputs: BTreeMap<ImagePath, BTreeSet<ImagePath>>,
     /// Programs that users of a session may ask for: nothing of theirs but the names is worked out.
     pub(crate) offered: BTreeMap<ImagePath, Known<Exec>>,
     pub(crate) unknowns: BTreeSet<Unknown>,
@@ -97,12 +100,26 @@ pub(crate) struct Process {
     pub(crate) uid: Option<u32>,
     pub(crate) cwd: ImagePath,
     pub(crate) confidence: Confidence,
+    /// It comes of a line for a shell that compiled code has.
+    pub(crate) told: Option<Told>,
+}
+
+/// Whose line for a shell, and where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) by: ImagePath,
+    pub(crate) evidence: Evidence,
 }
 
 impl Process {
     /// The name it is called by, where that is known.
     pub(crate) fn called(&self) -> Option<&str> {
         Some(base_name(self.argv.first()?.as_deref()?).trim_start_matches('-'))
+    }
+
+    /// Where it looks programs up: its `PATH`, and where that is not known or not set the usual folders.
+    pub(crate) fn path(&self) -> &str {
+        self.env.get("PATH").and_then(Option::as_deref).unwrap_or(DEFAULT_PATH)
     }
 }
 
@@ -133,6 +150,7 @@ pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits, orac
             uid: launch.uid,
             cwd: launch.cwd.clone(),
             confidence: launch.confidence,
+            told: None,
         };
         let edge = Edge { from: None, reason: String::new(), evidence: launch.evidence.clone(), when: Vec::new() };
         reach.launch(process, edge);
@@ -144,7 +162,7 @@ pub(crate) fn reach(launches: &[Launch], world: World<'_>, limits: &Limits, orac
     reach.closure
 }
 
-type Key = (ImagePath, Vec<Arg>, Option<u32>);
+type Key = (ImagePath, Vec<Arg>, Option<u32>, Option<ImagePath>);
 
 struct Reach<'a> {
     world: World<'a>,
@@ -164,8 +182,7 @@ impl Reach<'_> {
             self.unknown(&edge, "the program's name is not known".to_owned());
             return;
         };
-        let path = process.env.get("PATH").cloned().unwrap_or_else(|| Some(DEFAULT_PATH.to_owned()));
-        let found = self.world.find_program(&process.cwd, name, path.as_deref().unwrap_or(DEFAULT_PATH));
+        let found = self.world.find_program(&process.cwd, name, process.path());
         if found.is_none() {
             self.closure.missing.insert(base_name(name).to_owned());
         }
@@ -204,6 +221,7 @@ impl Reach<'_> {
         if let Some(from) = edge.from {
             let run = Run {
                 program: process.program.clone(),
+                called: called(&process),
                 reason: edge.reason,
                 confidence: process.confidence,
                 when: edge.when,
@@ -217,7 +235,8 @@ impl Reach<'_> {
     }
 
     fn queue(&mut self, process: Process) {
-        let key = (process.program.clone(), process.argv.clone(), process.uid);
+        let by = process.told.as_ref().map(|told| told.by.clone());
+        let key = (process.program.clone(), process.argv.clone(), process.uid, by);
         let better = self.seen.get(&key).is_none_or(|known| process.confidence < *known);
         if !better {
             return;
@@ -243,6 +262,7 @@ impl Reach<'_> {
                     known.when.retain(|condition| run.when.contains(condition));
                 }
                 known.confidence = known.confidence.min(run.confidence);
+                known.called.extend(run.called);
                 for evidence in run.evidence {
                     if known.evidence.len() < MAX_EVIDENCE && !known.evidence.contains(&evidence) {
                         known.evidence.push(evidence);
@@ -306,6 +326,10 @@ impl Reach<'_> {
         match self.world.resolve(&process.cwd, interpreter) {
             Ok(found) => {
                 self.follow_namesakes(&process);
+                let name = String::from_utf8_lossy(process.program.file_name()).into_owned();
+                for service in supervisors::services(&name, &process.argv, &process.cwd, self.world) {
+                    self.hand_on(&process, &name, service.inner, Some(service.evidence));
+                }
                 self.execute(Process { program: found.path, argv, ..process }, edge);
             }
             Err(error) => self.unknown(&edge, format!("its interpreter cannot run: {error}")),
@@ -344,7 +368,7 @@ impl Reach<'_> {
         let invoked = base_name(&invoked).to_owned();
         let own = String::from_utf8_lossy(process.program.file_name()).into_owned();
         // A multi-call binary is what it is called, or what its first argument says.
-        if matches!(own.as_str(), "busybox" | "toybox") && invoked == own {
+        if is_multicall(&own) && invoked == own {
             let argv: Vec<Arg> = process.argv.iter().skip(1).skip_while(|word| is_option(word)).cloned().collect();
             if !argv.is_empty() {
                 self.queue(Process { argv, ..process });
@@ -359,6 +383,7 @@ impl Reach<'_> {
         for name in BTreeSet::from([invoked.as_str(), own.as_str()]) {
             self.write_operands(&process, name);
         }
+        self.follow_compiler(&process);
         // `sh` may be a link to `dash` or to `busybox`; the file's own name decides where the link's says nothing.
         for name in [invoked.as_str(), own.as_str()] {
             let name = name.trim_start_matches('-');
@@ -384,8 +409,9 @@ impl Reach<'_> {
             break;
         }
         self.follow_interpreter(&process);
+        self.follow_configuration(&process);
         // What a multi-call binary does depends on what it is called.
-        if !matches!(own.as_str(), "busybox" | "toybox") {
+        if !is_multicall(&own) {
             self.follow_code(&process);
         }
     }
@@ -393,18 +419,57 @@ impl Reach<'_> {
     /// What a program's code runs by itself.
     fn follow_code(&mut self, process: &Process) {
         let acts = self.oracle.acts(process);
-        for scripts::Command { argv, env, confidence, evidence } in acts.commands.iter().cloned() {
+        let lines = acts.lines.iter().filter(|line| self.has_program(process, line)).collect::<Vec<_>>();
+        for scripts::Command { argv, env, confidence, evidence } in acts.commands.iter().chain(lines).cloned() {
+            let is_line = argv.get(1).and_then(Option::as_deref) == Some("-c");
+            let told = is_line.then(|| Told { by: process.program.clone(), evidence: evidence.clone() });
             let edge =
                 Edge { from: Some(process.program.clone()), reason: EXECUTES.to_owned(), evidence, when: Vec::new() };
             let mut variables = process.env.clone();
             variables.extend(env);
             let confidence = confidence.max(process.confidence);
-            self.launch(Process { argv, env: variables, confidence, ..process.clone() }, edge);
+            let told = told.or_else(|| process.told.clone());
+            self.launch(Process { argv, env: variables, confidence, told, ..process.clone() }, edge);
         }
         // An interpreter offers its scripts what a login service needs, and is none.
         let own = String::from_utf8_lossy(process.program.file_name()).into_owned();
         if let Some(evidence) = acts.sessions.as_ref().filter(|_| !scripts::is_interpreter(&own)) {
             self.follow_sessions(process, evidence, acts.runs_unknown);
+        }
+    }
+
+    /// Whether the image has the program that a line begins with: what only reads as a line begins with other words.
+    fn has_program(&self, process: &Process, line: &scripts::Command) -> bool {
+        let program = line.argv.last().and_then(Option::as_deref).and_then(lines::program);
+        program.is_some_and(|name| self.world.find_program(&process.cwd, name, process.path()).is_some())
+    }
+
+    /// The tools that a compiler's driver runs, and what it and they write.
+    fn follow_compiler(&mut self, process: &Process) {
+        let Some(compiles) = compilers::of(process, self.world) else { return };
+        let evidence = |detail: &str| Evidence::Binary {
+            path: process.program.clone(),
+            offset: None,
+            layer: self.world.rootfs.layer_of(&process.program),
+            detail: Some(detail.to_owned()),
+        };
+        let (step, output) = (evidence(STEP), evidence("output of a compiler"));
+        for path in compiles.written {
+            match path.map(|path| process.cwd.join(path.as_bytes())) {
+                Some(Ok(path)) => self.write(process, &path, Confidence::Likely, Vec::new(), output.clone()),
+                Some(Err(_)) => {}
+                // It is somewhere where whoever asks for it has its files.
+                None => {
+                    let by = process.told.iter().map(|told| told.by.clone());
+                    self.closure.outputs.entry(process.program.clone()).or_default().extend(by);
+                }
+            }
+        }
+        for compilers::Tool { argv, confidence } in compiles.tools {
+            let (from, reason) = (Some(process.program.clone()), STEP.to_owned());
+            let edge = Edge { from, reason, evidence: step.clone(), when: Vec::new() };
+            let confidence = confidence.max(process.confidence);
+            self.launch(Process { argv, confidence, ..process.clone() }, edge);
         }
     }
 
@@ -466,6 +531,36 @@ impl Reach<'_> {
         self.closure.findings.entry(process.program.clone()).or_default().add(findings);
     }
 
+    /// Programs that a configuration file on the command line names by their paths (`cgi.assign`, `url_rewrite_program`): which of its
+    /// settings are commands only its own program knows.
+    fn follow_configuration(&mut self, process: &Process) {
+        for word in process.argv.iter().skip(1).flatten() {
+            let path = word.split_once('=').map_or(word.as_str(), |(_, value)| value);
+            let ending = path.rsplit_once('.').map(|(_, ending)| ending);
+            if !path.starts_with('/') || !ending.is_some_and(|ending| CONFIGURATION.contains(&ending)) {
+                continue;
+            }
+            let Ok(found) = self.world.resolve(&process.cwd, path) else { continue };
+            let Ok(body) = self.world.rootfs.read(found.inode, self.world.text_bytes) else { continue };
+            let layer = self.world.rootfs.layer_of(&found.path);
+            for (number, program) in named_programs(&String::from_utf8_lossy(&body)) {
+                if self.world.find_program(&process.cwd, program, "").is_none() {
+                    continue;
+                }
+                let evidence = Evidence::File {
+                    path: found.path.clone(),
+                    line: Some(number),
+                    layer,
+                    detail: Some("named".to_owned()),
+                };
+                let (from, reason) = (Some(process.program.clone()), "named in its configuration".to_owned());
+                let edge = Edge { from, reason, evidence, when: Vec::new() };
+                let argv = vec![Some(program.to_owned())];
+                self.launch(Process { argv, confidence: Confidence::Possible, ..process.clone() }, edge);
+            }
+        }
+    }
+
     /// Starts what a wrapper or supervisor runs.
     fn hand_on(&mut self, process: &Process, name: &str, inner: Inner, written: Option<Evidence>) {
         let uid = match &inner.user {
@@ -504,6 +599,7 @@ impl Reach<'_> {
                 uid,
                 cwd: process.cwd.clone(),
                 confidence: process.confidence,
+                told: process.told.clone(),
             },
             edge,
         );
@@ -553,10 +649,8 @@ impl Reach<'_> {
             self.walk(process, Source { text: &first, path: None }, name, arguments, &process.program);
             return;
         }
-        let found = self.world.resolve(&process.cwd, &first).ok().or_else(|| {
-            let path = process.env.get("PATH").cloned().flatten();
-            self.world.find_program(&process.cwd, &first, path.as_deref().unwrap_or(DEFAULT_PATH))
-        });
+        let here = self.world.resolve(&process.cwd, &first).ok();
+        let found = here.or_else(|| self.world.find_program(&process.cwd, &first, process.path()));
         let Some(found) = found else { return };
         match self.world.rootfs.read(found.inode, self.limits.text_bytes).map(String::from_utf8) {
             Ok(Ok(text)) => {
@@ -575,6 +669,8 @@ impl Reach<'_> {
         let circumstances =
             Circumstances { name, arguments, env: process.env.clone(), uid: process.uid, cwd: process.cwd.clone() };
         let outcome = shell::run(source, &circumstances, self.world);
+        let own = process.told.as_ref().map(|told| told.evidence.clone());
+        let own = own.unwrap_or_else(|| Evidence::Config { key: "command line".to_owned() });
         self.closure.reads.extend(outcome.reads);
         for (path, line, why) in outcome.open {
             let place = match (path, line) {
@@ -587,7 +683,7 @@ impl Reach<'_> {
         for shell::Written { path, file, line, confidence, when } in outcome.writes {
             let evidence = match file {
                 Some(path) => Evidence::File { layer: self.world.rootfs.layer_of(&path), path, line, detail: None },
-                None => Evidence::Config { key: "command line".to_owned() },
+                None => own.clone(),
             };
             self.write(process, &path, confidence.max(Confidence::Likely), when, evidence);
         }
@@ -596,7 +692,7 @@ impl Reach<'_> {
                 Some(path) => {
                     Evidence::File { layer: self.world.rootfs.layer_of(&path), path, line: call.line, detail: None }
                 }
-                None => Evidence::Config { key: "command line".to_owned() },
+                None => own.clone(),
             };
             let edge = Edge { from: Some(from.clone()), reason: CALLS.to_owned(), evidence, when: call.when };
             let confidence = process.confidence.max(call.confidence);
@@ -607,6 +703,7 @@ impl Reach<'_> {
                 uid: process.uid,
                 cwd: call.cwd,
                 confidence,
+                told: process.told.clone(),
             };
             self.launch(next, edge);
         }
@@ -689,6 +786,7 @@ impl Reach<'_> {
         let layer = self.world.rootfs.layer_of(&found.path);
         let run = Run {
             program: found.path.clone(),
+            called: BTreeSet::new(),
             reason: TOLD.to_owned(),
             confidence: process.confidence,
             when: Vec::new(),
@@ -708,8 +806,25 @@ pub(crate) const TOLD: &str = "script argument";
 /// The reason of an edge from a compiled program.
 const EXECUTES: &str = "executes";
 
+/// The reason of an edge from a compiler's driver to the tools it documents to run.
+const STEP: &str = "step of a compiler";
+
 /// The reason of an edge from a script to what it calls.
 const CALLS: &str = "calls";
+
+/// Endings of files that set a program up.
+const CONFIGURATION: [&str; 7] = ["conf", "cfg", "cnf", "cf", "ini", "config", "rc"];
+/// Paths that are looked up of one file.
+const MAX_PATHS: usize = 1_000;
+
+/// Absolute paths in a text's lines, but for comments, with the lines' numbers.
+fn named_programs(text: &str) -> impl Iterator<Item = (u32, &str)> {
+    let lines = (1u32..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with(['#', ';']));
+    let words = lines.flat_map(|(number, line)| {
+        line.split(|c: char| c.is_whitespace() || "\"'=(),;|{}[]<>".contains(c)).map(move |word| (number, word))
+    });
+    words.filter(|(_, word)| word.len() > 2 && word.starts_with('/')).take(MAX_PATHS)
+}
 
 const MAX_EVIDENCE: usize = 4;
 /// Programs of one name: a few versions.
@@ -738,6 +853,22 @@ fn is_text(head: &[u8]) -> bool {
 
 fn is_option(word: &Arg) -> bool {
     word.as_deref().is_some_and(|word| word.starts_with('-'))
+}
+
+/// Whether a program of this name takes its first argument for the name it is called by.
+fn is_multicall(name: &str) -> bool {
+    matches!(name, "busybox" | "toybox")
+}
+
+/// The name a process's program is called by, where it is not its file's own.
+fn called(process: &Process) -> BTreeSet<String> {
+    let own = process.program.file_name();
+    let name = |word: &Arg| Some(base_name(word.as_deref()?).trim_start_matches('-').to_owned());
+    let mut called = process.argv.first().and_then(name);
+    if called.as_deref().is_some_and(|name| name.as_bytes() == own && is_multicall(name)) {
+        called = process.argv.iter().skip(1).find(|word| !is_option(word)).and_then(name);
+    }
+    called.into_iter().filter(|name| !name.is_empty() && name.as_bytes() != own).collect()
 }
 
 fn base_name(path: &str) -> &str {
@@ -809,8 +940,11 @@ mod tests {
     use super::*;
     use crate::Rootfs;
 
-    /// Programs executed, `~` in front of a likely one, `?` of a possible one; and how many things stay open.
-    fn executed(rootfs: &Rootfs, argv: &[&str], env: &[(&str, &str)], uid: u32) -> (Vec<String>, Vec<String>) {
+    fn reached(rootfs: &Rootfs, argv: &[&str], env: &[(&str, &str)], uid: u32) -> Closure {
+        reached_by(rootfs, argv, env, uid, &mut Silent)
+    }
+
+    fn reached_by(rootfs: &Rootfs, argv: &[&str], env: &[(&str, &str)], uid: u32, oracle: &mut dyn Oracle) -> Closure {
         let limits = Limits::default();
         let accounts = crate::accounts::read(rootfs, &limits, &mut Vec::new());
         let world = World { rootfs, accounts: &accounts, text_bytes: limits.text_bytes };
@@ -823,7 +957,12 @@ mod tests {
             confidence: Confidence::Certain,
             evidence: Evidence::Config { key: "Cmd".to_owned() },
         };
-        let closure = reach(&[launch], world, &limits, &mut Silent);
+        reach(&[launch], world, &limits, oracle)
+    }
+
+    /// Programs executed, `~` in front of a likely one, `?` of a possible one; and how many things stay open.
+    fn executed(rootfs: &Rootfs, argv: &[&str], env: &[(&str, &str)], uid: u32) -> (Vec<String>, Vec<String>) {
+        let closure = reached(rootfs, argv, env, uid);
         let shown = |item: &Known<Exec>| {
             let mark = match item.confidence {
                 Confidence::Certain => "",
@@ -859,6 +998,69 @@ mod tests {
     fn a_script_runs_its_interpreter_and_what_it_calls() {
         let (executed, _) = executed(&tree("set -e\nexec \"$@\"\n"), &["/entry.sh", "app", "-x"], &[], 0);
         assert_eq!(executed, ["/bin/app", "/bin/dash", "/entry.sh"]);
+    }
+
+    /// A program whose code has a line for a shell.
+    struct Has(&'static str);
+
+    impl Oracle for Has {
+        fn acts(&mut self, process: &Process) -> Arc<Acts> {
+            let evidence = Evidence::Binary {
+                path: process.program.clone(),
+                offset: Some(0x40),
+                layer: None,
+                detail: Some("line".to_owned()),
+            };
+            let argv = [Some("/bin/sh"), Some("-c"), Some(self.0)].map(|word| word.map(str::to_owned)).to_vec();
+            let env = vec![(shell::NOT_KNOWN.to_owned(), None)];
+            let line = scripts::Command { argv, env, confidence: Confidence::Possible, evidence };
+            let lines = if process.program.file_name() == b"app" { vec![line] } else { Vec::new() };
+            Arc::new(Acts { lines, ..Acts::default() })
+        }
+    }
+
+    #[test]
+    fn a_line_for_a_compiler_leads_to_its_tools() {
+        let mut rootfs = tree("");
+        for path in ["bin/cc", "bin/x86_64-linux-gnu-ld.bfd", "lib/gcc/m/12/cc1", "lib/gcc/m/12/collect2", "bin/as"] {
+            rootfs.put_file(&format!("/{path}"), 0o755, "\x7fELF");
+        }
+        rootfs.put_link("/bin/ld", "x86_64-linux-gnu-ld.bfd");
+        let closure = reached_by(
+            &rootfs,
+            &["app"],
+            &[],
+            0,
+            &mut Has("exec cc -g -shared -o \"${_not_known}\" \"${_not_known}\""),
+        );
+        let edges = |from: &str| {
+            let runs = closure.runs.get(&from.parse().expect("a path")).map(Vec::as_slice).unwrap_or_default();
+            runs.iter().map(|run| format!("{} {}", run.program, run.reason)).collect::<Vec<_>>()
+        };
+        assert_eq!(edges("/bin/app"), ["/bin/dash executes"]);
+        assert_eq!(edges("/bin/dash"), ["/bin/cc calls"]);
+        let tools = ["/lib/gcc/m/12/cc1", "/bin/as", "/lib/gcc/m/12/collect2"];
+        assert_eq!(edges("/bin/cc"), tools.map(|tool| format!("{tool} step of a compiler")));
+        assert_eq!(edges("/lib/gcc/m/12/collect2"), ["/bin/x86_64-linux-gnu-ld.bfd step of a compiler"]);
+        assert!(
+            closure
+                .exec
+                .iter()
+                .all(|(path, item)| path.file_name() == b"app" || item.confidence == Confidence::Possible)
+        );
+        // Evidence is where the line stands, and what is written is its program's affair.
+        let cc = closure.exec.get(&"/bin/cc".parse().expect("a path")).expect("executed");
+        assert!(matches!(cc.evidence.as_slice(), [Evidence::Binary { offset: Some(0x40), .. }]), "{:?}", cc.evidence);
+        let ld = closure.outputs.get(&"/bin/x86_64-linux-gnu-ld.bfd".parse().expect("a path"));
+        assert_eq!(ld, Some(&BTreeSet::from(["/bin/app".parse().expect("a path")])));
+        assert!(closure.missing.is_empty() && closure.unknowns.is_empty(), "{:?}", closure.unknowns);
+    }
+
+    #[test]
+    fn a_line_of_a_program_that_is_not_there_is_nothing() {
+        let closure = reached_by(&tree(""), &["app"], &[], 0, &mut Has("exec cc -g -o \"${_not_known}\""));
+        assert_eq!(closure.exec.len(), 1);
+        assert!(closure.missing.is_empty() && closure.unknowns.is_empty(), "{:?}", closure.unknowns);
     }
 
     #[test]
@@ -967,6 +1169,53 @@ mod tests {
             (first, second),
             (vec!["/bin/app".to_owned(), "/bin/busybox".into()], vec!["/bin/app".to_owned(), "/bin/busybox".into()])
         );
+    }
+
+    #[test]
+    fn an_edge_to_a_multicall_program_has_the_names_it_is_called_by() {
+        let mut rootfs = tree("");
+        rootfs.put_file("/bin/busybox", 0o755, "\x7fELF");
+        for name in ["ash", "mkdir", "id"] {
+            rootfs.put_link(&format!("/bin/{name}"), "busybox");
+        }
+        rootfs.put_file("/entry", 0o755, "#!/bin/ash\nmkdir /x\nbusybox id\n");
+        let closure = reached(&rootfs, &["/entry"], &[], 0);
+        let runs = closure.runs.get(&"/entry".parse().expect("a path")).expect("edges");
+        let called: Vec<_> = runs
+            .iter()
+            .map(|run| (run.program.to_string(), run.called.iter().cloned().collect::<Vec<_>>().join(" ")))
+            .collect();
+        assert_eq!(called, [("/bin/busybox".to_owned(), "ash id mkdir".to_owned())]);
+    }
+
+    #[test]
+    fn a_supervisor_may_be_a_script() {
+        let mut rootfs = tree("");
+        rootfs.put_file("/usr/bin/python3.11", 0o755, "\x7fELF");
+        rootfs.put_file("/usr/bin/supervisord", 0o755, "#!/usr/bin/python3.11\n");
+        rootfs.put_file("/etc/supervisord.conf", 0o644, "[program:x]\ncommand=app --serve\n");
+        assert_eq!(
+            executed(&rootfs, &["/usr/bin/supervisord", "-c", "/etc/supervisord.conf"], &[], 0).0,
+            ["/bin/app", "/usr/bin/python3.11", "/usr/bin/supervisord"]
+        );
+    }
+
+    #[test]
+    fn what_a_configuration_names_may_be_run() {
+        let mut rootfs = tree("");
+        rootfs.put_file("/served", 0o755, "\x7fELF");
+        let text = "# /bin/other\ncgi = (\".x\" => \"/bin/app\")\npid = /run/served.pid\n";
+        rootfs.put_file("/etc/served.conf", 0o644, text);
+        assert_eq!(executed(&rootfs, &["/served", "-f", "/etc/served.conf"], &[], 0).0, ["?/bin/app", "/served"]);
+        assert_eq!(executed(&rootfs, &["/served", "--config=/etc/served.conf"], &[], 0).0, ["?/bin/app", "/served"]);
+    }
+
+    #[test]
+    fn text_that_is_known_in_part_is_evaluated() {
+        let mut rootfs = tree("");
+        rootfs.put_file("/entry", 0o755, "#!/bin/sh\nrun=/bin/app\neval exec \"\\\"$run\\\"\" $(date) \"$@\"\n");
+        let (all, open) = executed(&rootfs, &["/entry"], &[], 0);
+        assert_eq!((all.contains(&"/bin/app".to_owned()), open.len()), (true, 2), "{all:?} {open:?}");
     }
 
     #[test]

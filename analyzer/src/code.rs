@@ -46,8 +46,8 @@ use depth::Depths;
 use link::{Place, Process, Reached};
 use module::Module;
 use serving::Serving;
-pub(crate) use sites::Argument;
 use sites::Site;
+pub(crate) use sites::{Argument, RUNNERS};
 
 /// The code of an image, file by file, each worked out when it is first asked for.
 #[derive(Debug)]
@@ -138,11 +138,10 @@ pub(crate) struct Act {
     pub(crate) way: Way,
 }
 
-/// A path that reachable code or data names.
+/// A text that reachable code or data names.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct NamedPath {
-    /// `*` stands for what a format fills in.
-    pub(crate) path: String,
+pub(crate) struct Named {
+    pub(crate) text: String,
     pub(crate) way: Way,
 }
 
@@ -406,16 +405,25 @@ impl Reach {
         acts
     }
 
-    /// The paths that reachable code and data name.
-    pub(crate) fn paths(&self) -> Vec<NamedPath> {
-        let mut paths = Vec::new();
+    /// The paths that reachable code and data name; `*` stands for what a format fills in.
+    pub(crate) fn paths(&self) -> Vec<Named> {
+        self.named(|module| &module.paths)
+    }
+
+    /// The command lines of a shell that reachable code and data name, as they stand there, with the conversions of a format.
+    pub(crate) fn lines(&self) -> Vec<Named> {
+        self.named(|module| &module.lines)
+    }
+
+    fn named(&self, texts: impl Fn(&Module) -> &[sites::Named]) -> Vec<Named> {
+        let mut found = Vec::new();
         for (index, module) in self.modules_but_libc() {
-            for named in &module.paths {
+            for named in texts(module) {
                 let Some(way) = self.way_to((index, named.node), named.at) else { continue };
-                paths.push(NamedPath { path: named.path.clone(), way });
+                found.push(Named { text: named.text.clone(), way });
             }
         }
-        paths
+        found
     }
 
     /// Whether some file but the C library binds to a function of this name.

@@ -117,7 +117,8 @@ impl Configured {
         self.programs.get(path)
     }
 
-    /// Takes what the code of the executed programs writes and reads by constants; no claim is surer than its program.
+    /// Takes what the code of the executed programs writes and reads by constants, and what tools write on their behalf; no claim is
+    /// surer than its program.
     pub(crate) fn add_acts(&mut self, closure: &Closure, acts: &BTreeMap<ImagePath, Acts>) {
         for (program, acts) in acts {
             let sureness = closure.exec.get(program).map_or(Confidence::Possible, |exec| exec.confidence);
@@ -126,6 +127,18 @@ impl Configured {
             known.write.extend(acts.writes.iter().map(write));
             let read = |item: &Known<_>| Known { confidence: item.confidence.max(sureness), ..item.clone() };
             known.read.extend(acts.reads.iter().map(read));
+        }
+        self.add_outputs(closure);
+    }
+
+    /// Tools write what they are told to where those who tell them have files: in the folders that are theirs to write in.
+    fn add_outputs(&mut self, closure: &Closure) {
+        for (tool, programs) in &closure.outputs {
+            let claims = programs.iter().filter_map(|program| self.programs.get(program));
+            let is_folder = |item: &&Known<Write>| item.what.path.file_name() == b"**";
+            let folders = claims.flat_map(|claims| claims.write.iter()).filter(is_folder).cloned();
+            let folders: Vec<_> = folders.map(|item| Known { confidence: Confidence::Possible, ..item }).collect();
+            self.programs.entry(tool.clone()).or_default().write.extend(folders);
         }
     }
 
@@ -295,6 +308,25 @@ mod tests {
             items.get(1).and_then(|item| item.evidence.first()),
             Some(&Evidence::Config { key: "b".to_owned() })
         );
+    }
+
+    #[test]
+    fn a_tool_writes_in_the_folders_of_whoever_tells_it_where() {
+        let path = |path: &str| path.parse::<ImagePath>().expect("a path");
+        let write = |to: &str| Known {
+            what: Write { path: path(to) },
+            confidence: Confidence::Likely,
+            probability: None,
+            when: Vec::new(),
+            evidence: vec![Evidence::Config { key: "a".to_owned() }],
+        };
+        let mut configured = Configured::default();
+        let claims = Claims { write: vec![write("/var/lib/app/**"), write("/run/app.pid")], ..Claims::default() };
+        configured.programs.insert(path("/bin/app"), claims);
+        let outputs = BTreeMap::from([(path("/bin/ld"), BTreeSet::from([path("/bin/app")]))]);
+        configured.add_acts(&Closure { outputs, ..Closure::default() }, &BTreeMap::new());
+        let found = configured.program(&path("/bin/ld")).expect("claims").write.clone();
+        assert_eq!(found, [Known { confidence: Confidence::Possible, ..write("/var/lib/app/**") }]);
     }
 
     #[test]

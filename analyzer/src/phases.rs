@@ -84,7 +84,14 @@ mod tests {
 
     fn run(program: &str, evidence: Evidence) -> Run {
         let (confidence, reason) = (Confidence::Likely, "executes".to_owned());
-        Run { program: path(program), reason, confidence, when: Vec::new(), evidence: vec![evidence] }
+        Run {
+            program: path(program),
+            called: BTreeSet::new(),
+            reason,
+            confidence,
+            when: Vec::new(),
+            evidence: vec![evidence],
+        }
     }
 
     fn marked(programs: &[(&str, &[(&str, bool)])], runs: &[Run]) -> Vec<String> {

@@ -1,20 +1,22 @@
 //! Reads the code of programs as the closure comes to them: a program and its environment in, what its code does by constants out.
 //!
 //! A program's libraries are those it needs; what their code opens by name is loaded in turn, the modules of PAM and of the name
-//! service switch, OpenSSL's providers and converters of character sets among them, and their code read too.
+//! service switch, OpenSSL's providers and converters of character sets among them, and their code read too. Of modules that a
+//! configuration names, what they execute is read here.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use dna::{Confidence, Evidence, ImagePath, Known, Limits, Load};
 
 use crate::{
-    Progress, Rootfs,
+    Progress,
     acts::{self, Acts, Opened},
     closure::{Oracle, Process},
     code::Code,
     kept::Kept,
     loader::Loader,
-    plugins,
+    plugins, servers,
+    shell::World,
 };
 
 /// The programs read so far.
@@ -22,8 +24,7 @@ use crate::{
 pub(crate) struct Reader<'a> {
     pub(crate) code: Code<'a>,
     loader: &'a Loader<'a>,
-    rootfs: &'a Rootfs,
-    text_bytes: u64,
+    world: World<'a>,
     progress: &'a Progress,
     /// By program and the name it is called by.
     programs: BTreeMap<(ImagePath, String), Arc<Acts>>,
@@ -37,7 +38,7 @@ impl Oracle for Reader<'_> {
             return known.clone();
         }
         let env = process.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
-        let acts = Arc::new(self.read(&process.program, &key.1, &env));
+        let acts = Arc::new(self.read(process, &key.1, &env));
         self.programs.insert(key, acts.clone());
         acts
     }
@@ -46,14 +47,14 @@ impl Oracle for Reader<'_> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(
         loader: &'a Loader<'a>,
-        rootfs: &'a Rootfs,
+        world: World<'a>,
         limits: &'a Limits,
         kept: &'a Kept,
         progress: &'a Progress,
     ) -> Self {
-        let code = Code::new(rootfs, limits, kept);
+        let code = Code::new(world.rootfs, limits, kept);
         let (programs, opened) = (BTreeMap::new(), BTreeMap::new());
-        Self { code, loader, rootfs, text_bytes: limits.text_bytes, progress, programs, opened }
+        Self { code, loader, world, progress, programs, opened }
     }
 
     /// The libraries that a program's code was found to open.
@@ -61,7 +62,8 @@ impl<'a> Reader<'a> {
         self.opened.get(program).map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn read(&mut self, program: &ImagePath, called: &str, env: &BTreeMap<String, String>) -> Acts {
+    fn read(&mut self, process: &Process, called: &str, env: &BTreeMap<String, String>) -> Acts {
+        let program = &process.program;
         let loads = self.loader.load(program, env).items;
         let mut acts = self.reach(program, called, &loads);
         let mut opened: Vec<Known<Load>> = Vec::new();
@@ -78,6 +80,14 @@ impl<'a> Reader<'a> {
             }
             acts = self.reach(program, called, &self.loader.load_opening(program, env, &opened).items);
         }
+        // A module that a configuration names runs in the server's process: what it executes, the server does. No more is taken of it: that some
+        // module asks PAM makes no login service of a server.
+        let told = servers::claims(process, self.world).load;
+        if !told.is_empty() {
+            let loads = self.loader.load_opening(program, env, &[told.as_slice(), &opened].concat()).items;
+            let told = self.reach(program, called, &loads);
+            (acts.commands, acts.lines) = (told.commands, told.lines);
+        }
         let known = self.opened.entry(program.clone()).or_default();
         known.extend(opened);
         known.sort();
@@ -91,7 +101,7 @@ impl<'a> Reader<'a> {
         self.code.prepare(files.iter(), self.progress);
         let called = Some(called.to_owned()).filter(|called| !called.is_empty());
         let (reach, _) = self.code.reach(files, called.into_iter().collect());
-        if reach.is_empty() { Acts::default() } else { acts::of_reach(&reach, self.rootfs) }
+        if reach.is_empty() { Acts::default() } else { acts::of_reach(&reach, self.world.rootfs) }
     }
 
     /// What a program opens at run time, as far as the image has it.
@@ -109,10 +119,10 @@ impl<'a> Reader<'a> {
         let library =
             |name: &[u8]| loads.iter().map(|load| &load.what.path).find(|path| path.file_name().starts_with(name));
         if let Some(libcrypto) = library(b"libcrypto.so.3") {
-            names.extend(plugins::providers(libcrypto, env, &acts.providers, self.rootfs, self.text_bytes));
+            names.extend(plugins::providers(libcrypto, env, &acts.providers, self.world.rootfs, self.world.text_bytes));
         }
         if let Some(libc) = library(b"libc.so.6") {
-            names.extend(plugins::charsets(libc, &acts.charsets, self.rootfs, self.text_bytes));
+            names.extend(plugins::charsets(libc, &acts.charsets, self.world.rootfs, self.world.text_bytes));
         }
         let found = self.loader.search(program, env, names.iter().map(|opened| opened.name.as_str()));
         let item = |(opened, path): (Opened, Option<ImagePath>)| {
@@ -138,11 +148,11 @@ impl<'a> Reader<'a> {
                 }
                 let place = FOLDERS.iter().find_map(|folder| {
                     let path = ImagePath::root().join(format!("{folder}/{name}").as_bytes()).ok()?;
-                    Some((self.rootfs.read_path(&path, self.text_bytes).ok()?, path))
+                    Some((self.world.rootfs.read_path(&path, self.world.text_bytes).ok()?, path))
                 });
                 read.push(name);
                 let Some((text, path)) = place else { continue };
-                let layer = self.rootfs.layer_of(&path);
+                let layer = self.world.rootfs.layer_of(&path);
                 for (line, text) in String::from_utf8_lossy(&text).lines().enumerate() {
                     match rule(text) {
                         Some(Rule::Module(module)) => {
@@ -181,14 +191,16 @@ impl<'a> Reader<'a> {
                 (b".".as_slice(), &[".sql", ".bki"][..], Confidence::Likely),
                 (b"extension".as_slice(), &[".control"][..], Confidence::Possible),
             ] {
-                let Ok(place) = self.rootfs.resolve_from(folder, below) else { continue };
-                for (name, inode) in self.rootfs.children(place.inode) {
+                let Ok(place) = self.world.rootfs.resolve_from(folder, below) else { continue };
+                for (name, inode) in self.world.rootfs.children(place.inode) {
                     let text = String::from_utf8_lossy(name);
                     if left == 0 || !endings.iter().any(|ending| text.ends_with(ending)) {
                         continue;
                     }
                     left = left.saturating_sub(1);
-                    let (Ok(path), Ok(body)) = (place.path.join(name), self.rootfs.read(inode, self.text_bytes)) else {
+                    let (Ok(path), Ok(body)) =
+                        (place.path.join(name), self.world.rootfs.read(inode, self.world.text_bytes))
+                    else {
                         continue;
                     };
                     let mut seen = Vec::new();
@@ -201,11 +213,11 @@ impl<'a> Reader<'a> {
                             continue;
                         }
                         for (folder, _) in &acts.folders {
-                            let layer = self.rootfs.layer_of(&path);
+                            let layer = self.world.rootfs.layer_of(&path);
                             let detail = Some(format!("$libdir/{stem}"));
                             let evidence = Evidence::File { path: path.clone(), line: None, layer, detail };
                             let name = format!("{folder}/{stem}.so");
-                            if self.rootfs.resolve_from(&ImagePath::root(), name.as_bytes()).is_ok() {
+                            if self.world.rootfs.resolve_from(&ImagePath::root(), name.as_bytes()).is_ok() {
                                 found.push(Opened { name, confidence, evidence });
                             }
                         }
@@ -220,7 +232,7 @@ impl<'a> Reader<'a> {
     /// The modules that nsswitch.conf(5) names.
     fn name_services(&self, evidence: &Evidence) -> Vec<Opened> {
         let Ok(path) = "/etc/nsswitch.conf".parse::<ImagePath>() else { return Vec::new() };
-        let Ok(text) = self.rootfs.read_path(&path, self.text_bytes) else { return Vec::new() };
+        let Ok(text) = self.world.rootfs.read_path(&path, self.world.text_bytes) else { return Vec::new() };
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter_map(|line| line.split('#').next()?.split_once(':'));
         let asked = lines.filter(|(database, _)| matches!(database.trim(), "passwd" | "group" | "shadow" | "hosts"));

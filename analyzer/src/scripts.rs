@@ -34,6 +34,7 @@ use crate::{
     shell::{Arg, World},
 };
 use calls::{Call, Grammar, Place, Scope, Site, Value};
+pub(crate) use effects::peer;
 use tokens::{Rules, Tokens};
 
 /// What scripts do.
@@ -156,6 +157,8 @@ struct Language {
     rules: &'static Rules,
     grammar: &'static Grammar,
     effects: &'static [effects::Rule],
+    /// Endings of its files' names.
+    endings: &'static [&'static str],
     /// Fills a summary from a file's tokens.
     read: fn(&Tokens<'_>, &Reading<'_>, &mut Summary),
 }
@@ -328,6 +331,25 @@ impl<'a> Walk<'a> {
         } else if let Some(file) = script.and_then(|script| self.world.resolve(&self.process.cwd, script).ok()) {
             let module = Module { file, name: String::new(), origin: Origin::Application, is_entry: true };
             self.push(module, Confidence::Likely, Evidence::Config { key: "command line".to_owned() });
+            self.push_operands(script);
+        }
+    }
+
+    /// Files of the language among the script's own arguments: a server of applications loads them (`starman app.psgi`,
+    /// `puma config.ru`).
+    fn push_operands(&mut self, script: Option<&str>) {
+        let process = self.process;
+        for word in process.argv.iter().skip(1).flatten().filter(|word| Some(word.as_str()) != script) {
+            let ending = word.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ending)| ending);
+            if !ending.is_some_and(|ending| self.language.endings.contains(&ending)) {
+                continue;
+            }
+            if let Ok(file) = self.world.resolve(&process.cwd, word)
+                && self.world.rootfs.file(file.inode).is_some()
+            {
+                let module = Module { file, name: String::new(), origin: Origin::Application, is_entry: false };
+                self.push(module, Confidence::Likely, Evidence::Config { key: "command line".to_owned() });
+            }
         }
     }
 
@@ -485,6 +507,7 @@ pub(crate) mod fixture {
             uid: Some(0),
             cwd,
             confidence: Confidence::Certain,
+            told: None,
         };
         let findings = Scripts::new(&limits).findings(&process, world);
         let mark = |confidence: Confidence| match confidence {

@@ -127,6 +127,9 @@ impl World<'_> {
     }
 }
 
+/// Stands in a line for what is not known of it: a variable whose value is not known.
+pub(crate) const NOT_KNOWN: &str = "_not_known";
+
 /// `PATH` where nothing sets it, as runc and the shells have it.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

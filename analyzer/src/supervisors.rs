@@ -1,9 +1,10 @@
-//! Programs that start services from their configuration: supervisord, s6, runit, run-parts, busybox's httpd. An argument vector in, the commands
+//! Programs that start services from their configuration: supervisord, s6, runit, run-parts, cron, busybox's httpd. An argument vector in, the commands
 //! they would start, with the place each is written, out.
 
 use dna::{Evidence, ImagePath};
 
 use crate::{
+    cron::{self, Table},
     shell::{Arg, World, glob, run_parts},
     wrappers::Inner,
 };
@@ -21,6 +22,9 @@ pub(crate) fn services(name: &str, argv: &[Arg], cwd: &ImagePath, world: World<'
     let folder = || words.iter().rev().find(|word| !word.is_empty() && !word.starts_with('-')).copied();
     match name {
         "supervisord" => supervisord(&words, cwd, world),
+        "cron" | "crond" => crond(&words, cwd, world),
+        // Its only operand is a table.
+        "supercronic" => folder().map_or_else(Vec::new, |path| table(path, Table::Own, cwd, world)),
         "run-parts" => folder().map_or_else(Vec::new, |folder| files(&run_parts(world, cwd, folder), cwd, world)),
         "s6-svscan" | "runsvdir" | "svscan" => {
             let folders: Vec<&str> = folder().into_iter().collect();
@@ -28,8 +32,7 @@ pub(crate) fn services(name: &str, argv: &[Arg], cwd: &ImagePath, world: World<'
         }
         // busybox's server runs what stands in `cgi-bin` below its home (httpd.c, "CGI").
         "httpd" => {
-            let home = words.iter().position(|word| *word == "-h").and_then(|at| words.get(at.saturating_add(1)));
-            let found = globs(world, cwd, &[home.copied().unwrap_or(".")], &["cgi-bin/*"]);
+            let found = globs(world, cwd, &[value(&words, &["-h"]).unwrap_or(".")], &["cgi-bin/*"]);
             let is_executable = |path: &String| {
                 let found = world.resolve(cwd, path);
                 found.is_ok_and(|found| world.rootfs.inode(found.inode).meta.mode & 0o111 != 0)
@@ -51,6 +54,12 @@ pub(crate) fn services(name: &str, argv: &[Arg], cwd: &ImagePath, world: World<'
     }
 }
 
+/// The word behind the first of these options.
+fn value<'a>(words: &[&'a str], options: &[&str]) -> Option<&'a str> {
+    let at = words.iter().position(|word| options.contains(word))?;
+    words.get(at + 1).copied()
+}
+
 fn globs(world: World<'_>, cwd: &ImagePath, folders: &[&str], patterns: &[&str]) -> Vec<String> {
     let all = folders.iter().flat_map(|folder| patterns.iter().map(move |pattern| format!("{folder}/{pattern}")));
     all.flat_map(|pattern| glob(world.rootfs, cwd, &pattern)).collect()
@@ -68,6 +77,28 @@ fn files(paths: &[String], cwd: &ImagePath, world: World<'_>) -> Vec<Service> {
     paths.iter().filter_map(service).collect()
 }
 
+/// The tables that cron reads; busybox's takes another folder for users' tables.
+fn crond(words: &[&str], cwd: &ImagePath, world: World<'_>) -> Vec<Service> {
+    let given = value(words, &["-c"]);
+    let system = cron::SYSTEM.into_iter().flat_map(|(folder, pattern)| globs(world, cwd, &[folder], &[pattern]));
+    let mut found: Vec<Service> = system.flat_map(|path| table(&path, Table::System, cwd, world)).collect();
+    for path in cron::USERS.into_iter().chain(given).flat_map(|folder| globs(world, cwd, &[folder], &["*"])) {
+        let user = path.rsplit('/').next().unwrap_or_default();
+        found.extend(table(&path, Table::Of(user), cwd, world));
+    }
+    found
+}
+
+fn table(path: &str, whose: Table<'_>, cwd: &ImagePath, world: World<'_>) -> Vec<Service> {
+    let Ok(at) = world.resolve(cwd, path) else { return Vec::new() };
+    let Ok(body) = world.rootfs.read(at.inode, world.text_bytes) else { return Vec::new() };
+    let service = |(line, inner)| {
+        let detail = Some("line of a crontab".to_owned());
+        Service { inner, evidence: Evidence::File { path: at.path.clone(), line: Some(line), layer: None, detail } }
+    };
+    cron::commands(&String::from_utf8_lossy(&body), whose).into_iter().map(service).collect()
+}
+
 fn supervisord(words: &[&str], cwd: &ImagePath, world: World<'_>) -> Vec<Service> {
     const DEFAULTS: [&str; 5] = [
         "supervisord.conf",
@@ -76,10 +107,7 @@ fn supervisord(words: &[&str], cwd: &ImagePath, world: World<'_>) -> Vec<Service
         "/etc/supervisor/supervisord.conf",
         "/etc/supervisor.conf",
     ];
-    let given = words
-        .iter()
-        .position(|word| matches!(*word, "-c" | "--configuration"))
-        .and_then(|at| words.get(at + 1).copied());
+    let given = value(words, &["-c", "--configuration"]);
     let joined = words.iter().find_map(|word| word.strip_prefix("--configuration="));
     let Some(main) = given.or(joined).or_else(|| DEFAULTS.into_iter().find(|path| world.resolve(cwd, path).is_ok()))
     else {
@@ -192,6 +220,19 @@ mod tests {
         rootfs.put_file("/etc/supervisor/conf.d/a.conf", 0o644, "[program:a]\ncommand=/bin/a\nuser=web\n");
         rootfs.put_file("/etc/supervisor/conf.d/a.txt", 0o644, "[program:b]\ncommand=/bin/b\n");
         assert_eq!(commands(&rootfs, &["supervisord", "-n"]), ["/bin/a", "/bin/web -g daemon off;"]);
+    }
+
+    #[test]
+    fn cron_runs_what_its_tables_say() {
+        let mut rootfs = Rootfs::default();
+        rootfs.put_file("/etc/crontab", 0o644, "17 * * * * root cd / && run-parts /etc/cron.hourly\n");
+        rootfs.put_file("/etc/cron.d/x", 0o644, "@daily web x\n");
+        rootfs.put_file("/var/spool/cron/crontabs/web", 0o600, "* * * * * y\n");
+        rootfs.put_file("/tabs/root", 0o600, "* * * * * z\n");
+        let system = ["/bin/sh -c cd / && run-parts /etc/cron.hourly", "/bin/sh -c x", "/bin/sh -c y"];
+        assert_eq!(commands(&rootfs, &["cron", "-f"]), system);
+        assert_eq!(commands(&rootfs, &["crond", "-f", "-c", "/tabs"]), [&system[..], &["/bin/sh -c z"]].concat());
+        assert_eq!(commands(&rootfs, &["supercronic", "/var/spool/cron/crontabs/web"]), ["/bin/sh -c y"]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Programs that run their argument: an argument vector in, the inner ones out. A table of their documented options; nothing is
 //! looked up here.
 
+use std::collections::BTreeSet;
+
 use crate::shell::Arg;
 
 /// What a wrapper runs.
@@ -140,6 +142,7 @@ pub(crate) fn unwrap(name: &str, argv: &[Arg]) -> Vec<Inner> {
         "find" => find(words),
         "su" | "runuser" => su(name, words).into_iter().collect(),
         "start-stop-daemon" => daemon(words).into_iter().collect(),
+        "tar" | "bsdtar" => tar(words),
         _ => WRAPPERS
             .iter()
             .find(|wrapper| wrapper.names.contains(&name))
@@ -147,6 +150,48 @@ pub(crate) fn unwrap(name: &str, argv: &[Arg]) -> Vec<Inner> {
             .into_iter()
             .collect(),
     }
+}
+
+/// The compressor of an archive: named by an option, or by the archive's ending; GNU tar has a shell run it when it writes.
+fn tar(words: &[Arg]) -> Vec<Inner> {
+    const BY_LETTER: [(char, &str); 4] = [('z', "gzip"), ('j', "bzip2"), ('J', "xz"), ('Z', "compress")];
+    const BY_ENDING: [(&str, &str); 9] = [
+        (".gz", "gzip"),
+        (".tgz", "gzip"),
+        (".bz2", "bzip2"),
+        (".tbz2", "bzip2"),
+        (".xz", "xz"),
+        (".txz", "xz"),
+        (".zst", "zstd"),
+        (".lz4", "lz4"),
+        (".lzma", "lzma"),
+    ];
+    const BY_NAME: [(&str, &str); 6] = [
+        ("--gzip", "gzip"),
+        ("--bzip2", "bzip2"),
+        ("--xz", "xz"),
+        ("--zstd", "zstd"),
+        ("--lzma", "lzma"),
+        ("--compress", "compress"),
+    ];
+    let mut found = BTreeSet::new();
+    for (at, word) in words.iter().enumerate().filter_map(|(at, word)| Some((at, word.as_deref()?))) {
+        // The first word's letters are options with or without a dash.
+        let letters = word
+            .strip_prefix('-')
+            .filter(|rest| !rest.starts_with('-'))
+            .or((at == 0 && !word.starts_with('-')).then_some(word));
+        let by_letter = BY_LETTER.iter().filter(|(letter, _)| letters.is_some_and(|letters| letters.contains(*letter)));
+        found.extend(by_letter.map(|(_, program)| *program));
+        found.extend(BY_NAME.iter().filter(|(name, _)| *name == word).map(|(_, program)| *program));
+        let by_ending = BY_ENDING.iter().filter(|(ending, _)| letters.is_none() && word.ends_with(ending));
+        found.extend(by_ending.map(|(_, program)| *program));
+    }
+    let both = |program: &str| {
+        let argv = vec![Some(program.to_owned()), Some("-d".to_owned())];
+        [Inner { argv, ..Inner::default() }, Inner { line: Some(program.to_owned()), ..Inner::default() }]
+    };
+    found.into_iter().flat_map(both).collect()
 }
 
 fn table(wrapper: &Wrapper, words: &[Arg]) -> Option<Inner> {
@@ -359,6 +404,21 @@ mod tests {
         ] {
             assert_eq!(inner(line), Some((command.to_owned(), user.map(str::to_owned))), "{line}");
         }
+    }
+
+    #[test]
+    fn tar_runs_what_compresses() {
+        let all = |line: &str| {
+            let found = unwrap("tar", &words(line)).into_iter();
+            let show = |inner: Inner| {
+                inner.line.or_else(|| Some(inner.argv.into_iter().flatten().collect::<Vec<_>>().join(" ")))
+            };
+            found.filter_map(show).collect::<Vec<_>>()
+        };
+        assert_eq!(all("tar czf /backup/x /data"), ["gzip -d", "gzip"]);
+        assert_eq!(all("tar -C /x --xz -cf -"), ["xz -d", "xz"]);
+        assert_eq!(all("tar -xf a.tar.bz2"), ["bzip2 -d", "bzip2"]);
+        assert_eq!(all("tar --exclude=j -cf a.tar /data"), Vec::<String>::new());
     }
 
     #[test]

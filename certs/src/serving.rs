@@ -20,6 +20,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use tokio::sync::Notify;
+
 use crate::{Error, Pair, pair::certificates};
 
 /// How the server speaks TLS.
@@ -90,6 +92,7 @@ impl Serving {
             is_client_checked: options.client_authorities.is_some(),
             is_client_optional: options.is_client_optional,
             algorithms: provider.signature_verification_algorithms,
+            changed: Notify::new(),
             notes: Mutex::default(),
         });
         let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -120,6 +123,17 @@ impl Serving {
         self.current.pair.load().is_some() && (!self.current.is_client_checked || self.current.clients.load().is_some())
     }
 
+    /// Until [`Serving::is_ready`]. Who waits here before he accepts lets early connections wait, instead of refusing them.
+    pub async fn ready(&self) {
+        loop {
+            let changed = self.current.changed.notified();
+            if self.is_ready() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// How certificates stand.
     pub fn status(&self, now: Timestamp) -> Status {
         let notes = self.current.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,6 +151,7 @@ impl Serving {
             return false;
         }
         self.current.pair.store(Some(Arc::new(pair)));
+        self.current.changed.notify_waiters();
         true
     }
 
@@ -154,6 +169,7 @@ impl Serving {
             .build()
             .map_err(|error| wrong(error.to_string()))?;
         self.current.clients.store(Some(Arc::new(verifier)));
+        self.current.changed.notify_waiters();
         Ok(())
     }
 
@@ -185,6 +201,7 @@ struct Current {
     is_client_checked: bool,
     is_client_optional: bool,
     algorithms: WebPkiSupportedAlgorithms,
+    changed: Notify,
     notes: Mutex<Notes>,
 }
 
@@ -298,6 +315,20 @@ mod tests {
         one.replace(pair(&authority));
         let agreed = shake(one.config(), client(&authority.bundle(), None, now, BOTH)).expect("a handshake").1;
         assert_eq!(agreed.as_deref(), Some(&b"http/1.1"[..]));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_certificate_learns_of_it() {
+        let serving = Serving::new(&ServingOptions::default()).expect("TLS");
+        let waits = tokio::spawn({
+            let serving = serving.clone();
+            async move { serving.ready().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        serving.replace(pair(&authority(Timestamp::now())));
+        waits.await.expect("it was woken");
+        serving.ready().await;
     }
 
     #[test]

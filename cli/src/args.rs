@@ -1,5 +1,6 @@
 //! What can be typed: the doc comments here are the help. Nothing is done with it here.
 
+pub(crate) mod api;
 pub(crate) mod bridge;
 pub(crate) mod policy;
 pub(crate) mod trust;
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     /// Say what an image will do in a pod, and where the two do not fit
     #[command(after_long_help = SOURCES_AND_DNA)]
     Expect(Expect),
+    /// Say which known images an image is like, and what no other of its software does
+    #[command(after_long_help = SOURCES_AND_DNA)]
+    Kin(Kin),
     /// Say who signed an image, and what is attested about it
     Verify(trust::Verify),
     /// Analyze an image and attach its DNA to it, as a signed attestation
@@ -45,6 +49,9 @@ pub(crate) enum Command {
     /// Make keys that sign
     #[command(subcommand)]
     Keys(trust::Keys),
+    /// Sign what is accepted as expected of an image
+    #[command(subcommand)]
+    Overlay(trust::Overlay),
     /// Write the current trust root of a Sigstore instance, for `verify --trusted-root`
     TrustRoot(trust::TrustRoot),
     /// Rules for admission: test them, hold manifests against them
@@ -56,6 +63,14 @@ pub(crate) enum Command {
     Serve(webhook::Serve),
     /// Take what sensors on the nodes see, and compare it with what pods are expected to do
     Bridge(bridge::Bridge),
+    /// Stories that alerts tell: list them, tell one, export its evidence
+    #[command(subcommand)]
+    Incident(api::Incident),
+    /// What rules of run time had done about alerts: list it, take it back
+    #[command(subcommand)]
+    Response(api::Response),
+    /// Show what a workload did against what was predicted; draft profiles, rules, overlays
+    Snapshot(api::Snapshot),
     /// Compare a recorded stream of a sensor with what the images' DNAs expect, offline
     Replay(Replay),
     /// Copy an image into an OCI layout, every byte checked
@@ -206,6 +221,41 @@ pub(crate) struct Expect {
     pub(crate) open: Open,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Kin {
+    /// The image, or its DNA
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// Known images: a folder of DNAs that `mayfly analyze --format json` wrote, or of their traits (`--format traits`)
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) known: PathBuf,
+    /// The name of its repository, where it says what the image is [default: that of SOURCE, where it has one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) repository: Option<String>,
+    /// What to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) format: KinFormat,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Exit with 1 where it is unlike its family
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) open: Open,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KinFormat {
+    /// For people
+    #[default]
+    Human,
+    /// For programs
+    Json,
+    /// What is kept of the DNA, for a folder of known ones: some kilobytes of JSON
+    Traits,
+}
+
 /// A recorded stream, and what it is held against.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Replay {
@@ -215,9 +265,15 @@ pub(crate) struct Replay {
     /// A DNA for all containers, or a folder of them: found by the image's digest, else by its repository's last name
     #[arg(long, value_name = "FILE|FOLDER")]
     pub(crate) dna: PathBuf,
+    /// Rules of run time, in files or folders of them, by the time of each event
+    #[arg(long, value_name = "FILE|FOLDER")]
+    pub(crate) rules: Vec<PathBuf>,
     /// What to print: for people what was found by container, or a line for each deviation with the event it is about
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) format: ReplayFormat,
+    /// A model that ranks what is not expected: a file that `accuracy risk` made, or `none` for rules alone [default: this version's]
+    #[arg(long, value_name = "FILE|none")]
+    pub(crate) risk_model: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -225,7 +281,7 @@ pub(crate) enum ReplayFormat {
     /// For people
     #[default]
     Human,
-    /// A JSON object a line: `deviation`, `risk`, `alert`, `incident`, `event`; a summary on standard error
+    /// A JSON object a line: `deviation`, `risk`, `alert`, `incident`, `verdict` of rules, `event`; a summary on standard error
     Ndjson,
 }
 

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use oci::{Descriptor, Manifest, Source};
 use serde_json::Value;
 use trust::{
-    Attached, COSIGN_SIGN, DNA_MEDIA_TYPE, DNA_PREDICATE, DnaPredicate, Evidence, PlatformDna, Services, SigningKey,
-    Statement, attach, attach_document, attached,
+    Attached, COSIGN_SIGN, DNA_MEDIA_TYPE, DNA_PREDICATE, DnaPredicate, Evidence, Older, PlatformDna, Services,
+    SigningKey, Statement, attach, attach_document, attached,
 };
 
 use crate::{
@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// Who signs, ready to.
-enum Signer {
+pub(crate) enum Signer {
     Key(Box<SigningKey>, Option<Services>),
     Keyless(Services, String),
 }
 
 impl Signer {
-    async fn of(args: &Signing) -> anyhow::Result<Self> {
+    pub(crate) async fn of(args: &Signing) -> anyhow::Result<Self> {
         let services = match &args.signing_config {
             Some(path) => Some(Services::from_json(&output::read(path)?, args.rekor_version)?),
             None => None,
@@ -40,7 +40,8 @@ impl Signer {
         }
     }
 
-    async fn sign(&self, statement: &[u8]) -> anyhow::Result<Vec<u8>> {
+    /// The statement, signed, as a bundle.
+    pub(crate) async fn sign(&self, statement: &[u8]) -> anyhow::Result<Vec<u8>> {
         Ok(match self {
             Self::Key(key, services) => trust::sign(key, services.as_ref(), statement).await?,
             Self::Keyless(services, token) => services.keyless(token, statement).await?,
@@ -166,7 +167,7 @@ async fn state(
         }
     }
     let bundle = signer.sign(&statement).await?;
-    Ok(attach(&remote.repository, subject, predicate_type, &bundle, Timestamp::now()).await?)
+    Ok(attach(&remote.repository, subject, predicate_type, &bundle, Timestamp::now(), Older::Replaced).await?)
 }
 
 fn told(done: &[Attached]) -> anyhow::Result<()> {

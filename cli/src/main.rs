@@ -1,6 +1,7 @@
 //! The program `mayfly`: arguments in, reports out. What it does is in the libraries; this page only starts it.
 
 mod analyze;
+mod api;
 mod args;
 mod attest;
 mod bridge;
@@ -13,16 +14,21 @@ mod facts;
 mod fixture;
 mod html;
 mod human;
+mod incident;
 mod keys;
+mod kin;
 mod lines;
 mod logs;
 mod output;
+mod overlay;
 mod policy;
 mod profile;
 mod question;
 mod remote;
 mod replay;
+mod response;
 mod server;
+mod snapshot;
 mod text;
 mod trust_root;
 mod verify;
@@ -57,7 +63,8 @@ fn main() -> ExitCode {
         Err(error)
             if error.is::<verify::NotVerified>()
                 || error.is::<expect::DoesNotFit>()
-                || error.is::<policy::Refused>() =>
+                || error.is::<policy::Refused>()
+                || error.is::<kin::UnlikeItsFamily>() =>
         {
             output::complain(&error);
             ExitCode::from(NO)
@@ -76,17 +83,22 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Profile(args) => profile::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Expect(args) => expect::run(&args),
+        Command::Kin(args) => kin::run(&args),
         Command::Pull(pull) => analyze::pull(&pull),
         Command::Demo(demo) => demo::run(&demo),
         Command::Verify(args) => verify::run(&args),
         Command::Attest(args) => attest::attest(&args),
         Command::Sign(args) => attest::sign(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Overlay(args) => overlay::run(&args),
         Command::TrustRoot(args) => trust_root::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Webhook(args) => webhook::webhook(&args),
         Command::Serve(args) => webhook::serve(&args),
         Command::Bridge(args) => bridge::run(&args),
+        Command::Incident(args) => incident::run(&args),
+        Command::Response(args) => response::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Schema => output::Destination::default().write(&output::pretty(&dna::Dna::json_schema())?),

@@ -51,7 +51,8 @@ pub(crate) fn run(args: &args::Policy) -> anyhow::Result<()> {
     }
 }
 
-fn rules(paths: &[PathBuf]) -> anyhow::Result<policies::Rules> {
+/// The rules of files, and of the files of folders.
+pub(crate) fn rules(paths: &[PathBuf]) -> anyhow::Result<policies::Rules> {
     rulebook::from_files(paths).map_err(|problems| anyhow::anyhow!("the rules do not load:\n{}", problems.join("\n")))
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn read(file: &str) -> anyhow::Result<Dna> {
 }
 
 /// Bytes of one DNA document: those of images with ten thousand programs have some 20 MiB.
-const MAX_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_BYTES: u64 = 256 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -11,9 +11,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use dna::{Dna, SeenContainer};
+use policies::runtime::Verdict;
 use runtime_bridge::{
-    Expected,
+    Expected, Wanted,
+    incident::Incident,
     replay::{Found, Replay, Summary},
+    rules::{Ruled, wanted},
     sensor::Dialect,
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +24,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     args::{self, ReplayFormat},
+    incident,
     lines::{self, Ended},
     text::clean,
 };
@@ -29,12 +33,16 @@ use crate::{
 const MAX_LINE_BYTES: u64 = 16 << 20;
 /// Damaged lines that are told one by one.
 const MAX_DAMAGED: u64 = 20;
+/// Alerts of an incident that are told one by one.
+const MAX_CHAPTERS: usize = 20;
 
 /// Compares a stream and prints what was not expected.
 pub(crate) fn run(args: &args::Replay) -> anyhow::Result<()> {
-    let shelf = Shelf::open(&args.dna)?;
+    let rules = crate::policy::rules(&args.rules)?;
+    let shelf = Shelf::open(&args.dna, wanted(&rules))?;
     let find = |seen: &SeenContainer| shelf.find(seen);
-    let mut replay = Replay::new(&find);
+    let model = crate::bridge::risk_model(args.risk_model.as_deref())?;
+    let mut replay = Replay::new(&find).by(Arc::new(rules)).ranked_by(model);
     let mut events = lines::open(&args.events)?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let (mut line, mut number, mut damaged) = (Vec::new(), 0_u64, 0_u64);
@@ -69,7 +77,8 @@ pub(crate) fn run(args: &args::Replay) -> anyhow::Result<()> {
     if summaries.is_empty() && damaged > 0 {
         bail!("{} holds no event that can be read: {damaged} lines are damaged", args.events.display());
     }
-    let report = report(&summaries, damaged, replay.left_out().1);
+    let ruled = |id: &str| replay.alert(id).map(|alert| &alert.ruled);
+    let report = stories(&replay.incidents()) + &report(&summaries, &ruled, damaged, replay.left_out().1);
     match args.format {
         ReplayFormat::Human => out.write_all(report.as_bytes())?,
         ReplayFormat::Ndjson => eprint(report.trim_end()),
@@ -94,8 +103,11 @@ struct Line<'a> {
     deviation: &'a runtime_bridge::Deviation,
     risk: f64,
     alert: &'a str,
-    /// The incident it is a part of; none where it stands alone.
-    incident: Option<&'a str>,
+    /// The incident it is a part of, by the name of the alert that it began with.
+    incident: &'a str,
+    /// What rules say of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'a Verdict>,
     event: &'a RawValue,
 }
 
@@ -104,16 +116,33 @@ fn write(out: &mut impl io::Write, found: &[Found], item: &[u8]) -> anyhow::Resu
         return Ok(());
     }
     let event: &RawValue = serde_json::from_slice(item)?;
-    for Found { deviation, alert } in found {
-        let line = Line { deviation, risk: deviation.risk, alert, incident: None, event };
+    for Found { deviation, alert, incident, verdict } in found {
+        let verdict = Some(verdict).filter(|verdict| **verdict != Verdict::default());
+        let line = Line { deviation, risk: deviation.risk, alert, incident, verdict, event };
         serde_json::to_writer(&mut *out, &line)?;
         out.write_all(b"\n")?;
     }
     Ok(())
 }
 
+/// What the alerts tell together.
+fn stories(incidents: &[Incident]) -> String {
+    let mut text = String::new();
+    for incident in incidents {
+        text += &format!("{}\n", incident::head(incident));
+        for chapter in incident.chapters.iter().take(MAX_CHAPTERS) {
+            text += &format!("  {} {} {}\n", chapter.first_seen, chapter.alert, clean(&chapter.message));
+        }
+        let more = incident.chapters.len().saturating_sub(MAX_CHAPTERS);
+        if more > 0 {
+            text += &format!("  and {more} more alerts\n");
+        }
+    }
+    text
+}
+
 /// What was seen of each container.
-fn report(summaries: &[&Summary], damaged: u64, ignored: u64) -> String {
+fn report<'a>(summaries: &[&Summary], ruled: &dyn Fn(&str) -> Option<&'a Ruled>, damaged: u64, ignored: u64) -> String {
     let mut text = String::new();
     for summary in summaries {
         let deviations: u64 = summary.alerts.values().map(|(_, count)| count).sum();
@@ -131,6 +160,13 @@ fn report(summaries: &[&Summary], damaged: u64, ignored: u64) -> String {
         }
         for (alert, (what, count)) in &summary.alerts {
             text += &format!("  {alert} {count:>6} x {}\n", clean(what));
+            let Some(ruled) = ruled(alert) else { continue };
+            if ruled.ignored > 0 {
+                text += &format!("    {} of them are ignored\n", ruled.ignored);
+            }
+            for told in ruled.told() {
+                text += &format!("    rule {}\n", clean(&told));
+            }
         }
     }
     if damaged > 0 {
@@ -146,6 +182,8 @@ fn report(summaries: &[&Summary], damaged: u64, ignored: u64) -> String {
 struct Shelf {
     /// One for all containers.
     all: Option<Arc<Expected>>,
+    /// What rules read of a DNA.
+    wanted: Wanted,
     /// Files of a folder, by their name without `.json`.
     files: HashMap<String, PathBuf>,
     /// The same files by the configuration digest of their image; worked out when a digest is first asked for.
@@ -156,8 +194,9 @@ struct Shelf {
 }
 
 impl Shelf {
-    fn open(path: &Path) -> anyhow::Result<Self> {
+    fn open(path: &Path, wanted: Wanted) -> anyhow::Result<Self> {
         let mut shelf = Self {
+            wanted,
             all: None,
             files: HashMap::new(),
             by_config: RefCell::default(),
@@ -165,7 +204,7 @@ impl Shelf {
             errors: RefCell::default(),
         };
         if !path.is_dir() {
-            shelf.all = Some(Arc::new(expected(path)?));
+            shelf.all = Some(Arc::new(expected(path, wanted)?));
             return Ok(shelf);
         }
         for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
@@ -223,7 +262,7 @@ impl Shelf {
 
     fn read(&self, file: PathBuf) -> Option<Arc<Expected>> {
         let mut read = self.read.borrow_mut();
-        let read = read.entry(file).or_insert_with_key(|file| match expected(file) {
+        let read = read.entry(file).or_insert_with_key(|file| match expected(file, self.wanted) {
             Ok(expected) => Some(Arc::new(expected)),
             Err(error) => {
                 self.errors.borrow_mut().push(error);
@@ -239,8 +278,10 @@ impl Shelf {
     }
 }
 
-fn expected(path: &Path) -> anyhow::Result<Expected> {
+fn expected(path: &Path, wanted: Wanted) -> anyhow::Result<Expected> {
     let json = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let dna = Dna::from_json(&json).with_context(|| format!("{} is no DNA", path.display()))?;
-    Ok(Expected::of_image(&dna))
+    let expected = Expected::of_image(&dna);
+    expected.keep(wanted, &dna, None);
+    Ok(expected)
 }

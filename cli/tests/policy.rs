@@ -309,3 +309,103 @@ fn a_decision_of_the_ledger_is_explained_by_its_id() {
     assert_eq!(output.status.code(), Some(2));
     assert!(told(&output).contains("the ledger has no decision"), "{}", told(&output));
 }
+
+/// A DNA of an image that is known to do nothing.
+fn still() -> String {
+    let complete = json!({"state": "complete"});
+    let dimensions = ["exec", "load", "syscalls", "capabilities", "listen", "connect", "write", "read"];
+    let mut behavior: serde_json::Map<String, Value> =
+        dimensions.iter().map(|name| ((*name).to_owned(), json!([]))).collect();
+    let known: serde_json::Map<String, Value> =
+        dimensions.iter().map(|name| ((*name).to_owned(), complete.clone())).collect();
+    behavior.insert("completeness".to_owned(), known.into());
+    json!({"schema": dna::SCHEMA, "analyzer": {"name": "mayfly", "version": "0", "rules": DIGEST},
+        "image": {"platform": "linux/amd64"}, "layers": [], "start": {}, "programs": [],
+        "accounts": dna::Accounts::default(), "folders": [], "behavior": behavior, "unknowns": []})
+    .to_string()
+}
+
+const RUNTIME: &str = "apiVersion: mayfly.dev/v1alpha1
+kind: RuntimeRule
+metadata: {name: debug-port, namespace: shop}
+spec:
+  classes: [listen]
+  when: [{name: port, expression: \"deviation.subject == 'tcp/9000'\"}]
+  then: {ignore: {until: '2026-12-14T00:00:00Z', reason: SHOP-77}}
+---
+apiVersion: mayfly.dev/v1alpha1
+kind: ClusterRuntimeRule
+metadata: {name: grave}
+spec:
+  classes: [listen]
+  when: [{name: port, expression: \"deviation.subject == 'tcp/4444' && dna.behavior.listen.size() == 0\"}]
+  then: {severity: Critical, response: [{action: Isolate}]}
+---
+apiVersion: mayfly.dev/v1alpha1
+kind: ClusterRuntimeRule
+metadata: {name: of-the-pod}
+spec:
+  classes: [connect]
+  match: {podLabels: {tier: backend}}
+  then: {severity: High}
+";
+
+#[test]
+fn rules_of_run_time_say_what_comes_of_a_recorded_stream() {
+    let event = |at: &str, act: Value| {
+        json!({"at": at, "sensor": "any", "container": {"id": "3ad7b26ded6d", "namespace": "shop", "pod": "web-0"},
+            "process": {"pid": 7, "exe": "/usr/bin/served"}, "act": act})
+        .to_string()
+    };
+    let listen = |port: u16| json!({"kind": "listen", "protocol": "tcp", "port": port});
+    let events = [
+        event("2026-12-01T00:00:00Z", listen(9000)),
+        event("2026-12-02T00:00:00Z", listen(4444)),
+        event("2026-12-15T00:00:00Z", listen(9000)),
+    ];
+    let (_kept, at) =
+        folder(&[("rules/runtime.yaml", RUNTIME), ("dna.json", &still()), ("events.ndjson", &events.join("\n"))]);
+    let replay = ["replay", "events.ndjson", "--dna", "dna.json", "--rules", "rules"];
+    let output = mayfly(&at, &[&replay[..], &["--format", "ndjson"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let lines: Vec<Value> = out(&output).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let listens: Vec<_> = lines.iter().filter(|line| line["deviation"]["class"] == "listen").collect();
+    assert_eq!(listens.len(), 3, "{lines:#?}");
+    assert_eq!(listens[0]["verdict"]["ignored"]["reason"], "SHOP-77");
+    assert_eq!(listens[1]["verdict"]["severity"], "Critical");
+    assert_eq!(listens[1]["verdict"]["responses"][0]["dryRun"], true);
+    assert!(listens[1]["risk"].as_f64().is_some_and(|risk| risk >= 0.9), "{:#}", listens[1]);
+    assert_eq!(listens[2]["verdict"].get("ignored"), None, "its time is over");
+    let text = out(&mayfly(&at, &replay));
+    for part in [
+        "    1 of them are ignored\n",
+        "    rule shop/debug-port: ignored until 2026-12-14T00:00:00Z: SHOP-77 (its time was over at 2026-12-14T00:00:00Z)\n",
+        "    rule grave: severity critical, response Isolate (dry run)\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    // A rule that does not load is told before anything is compared.
+    fs::write(at.join("rules/other.yaml"), RUNTIME.replace("deviation.subject", "deviation.subjet")).expect("a file");
+    let output = mayfly(&at, &replay);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains("other.yaml:6: RuntimeRule shop/debug-port: spec.when[0].expression: 1:10: `deviation` has no field `subjet`"), "{}", told(&output));
+}
+
+#[test]
+fn cases_of_run_time_are_tested_beside_others() {
+    let cases = "runtime:
+- {name: it is ignored, deviation: {class: listen, subject: tcp/9000}, place: {namespace: shop}, expect: {ignored: true}}
+- {name: it is not, deviation: {class: listen, subject: tcp/9000}, place: {namespace: bank}, expect: {ignored: true}}
+cases:
+- {name: by tag, pod: {containers: [{name: a, image: a}]}, expect: {verdict: Allow}}
+";
+    let (_kept, at) = folder(&[("runtime.yaml", RUNTIME), ("cases.yaml", cases)]);
+    let output = mayfly(&at, &["policy", "test", "--rules", "runtime.yaml", "cases.yaml"]);
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let text = out(&output);
+    assert!(
+        text.contains("ok     cases.yaml: it is ignored\n") && text.contains("ok     cases.yaml: by tag\n"),
+        "{text}"
+    );
+    assert!(text.contains("FAILED cases.yaml: it is not\n         expected ignored true, found false"), "{text}");
+}

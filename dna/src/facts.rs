@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Digest, Dna, Expectation, ImageUse, Platform};
+use crate::{Digest, Dna, Expectation, ImageUse, Kinship, Platform};
 
 /// A fact that was looked for.
 ///
@@ -171,6 +171,9 @@ pub struct SubjectFacts {
     /// What a container of the image may do.
     #[serde(default)]
     pub dna: Fact<DnaFact>,
+    /// What known images say of the DNA: whether it is like others of its software. It names none of them.
+    #[serde(default)]
+    pub kinship: Fact<Arc<Kinship>>,
     /// The DNA bound to this container of the pod, with its findings.
     #[serde(default)]
     pub expectation: Fact<Arc<Expectation>>,
@@ -208,6 +211,9 @@ pub struct Resolved {
     pub platform_digest: Digest,
     /// The platform.
     pub platform: Platform,
+    /// The configuration's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_digest: Option<Digest>,
     /// Of the image config.
     #[serde(default)]
     pub config: ConfigFacts,
@@ -287,6 +293,46 @@ pub struct AttestationFact {
     pub predicate_type: String,
     /// What it says.
     pub predicate: Arc<Value>,
+}
+
+/// What was verified of an image, in short: what is kept of it for those who ask later.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Vouched {
+    /// Who signed it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<Voucher>,
+    /// Who attests something of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Attested>,
+    /// The commits that it was built from, as an attestation of its build says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub commits: Vec<Commit>,
+}
+
+/// An attestation without what it says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Attested {
+    /// Who states it.
+    #[serde(flatten)]
+    pub by: Voucher,
+    /// The kind of statement: a URI.
+    pub predicate_type: String,
+}
+
+/// A commit that an image was built from.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Commit {
+    /// The repository, as the attestation names it.
+    pub source: String,
+    /// The commit, in hexadecimal.
+    pub commit: String,
+    /// Who built it: a URI.
+    pub builder: String,
+    /// The id of the signer who attests it.
+    pub signer: String,
 }
 
 /// A place that did not say all it holds.

@@ -26,20 +26,24 @@ mod activity;
 mod behavior;
 mod canonical;
 mod container;
+mod deviation;
 mod digest;
 mod document;
 mod evidence;
 mod expect;
 mod facts;
+mod family;
 mod finding;
 mod glob;
 mod limits;
+mod outline;
 mod path;
 mod platform;
 mod probability;
 mod program;
 mod runtime;
 mod secret;
+mod shell;
 mod start;
 mod unknown;
 mod workload;
@@ -55,17 +59,20 @@ pub use container::{
     Action, ConfigMapFiles, ContainerSpec, DeclaredPort, EnvFrom, HostNamespaces, ImageUse, Mount, PodSpec, Probe,
     Role, Seccomp, Security, Setting, SpecError, Volume, expand,
 };
+pub use deviation::{Class, Deviation, Driver};
 pub use digest::{Digest, DigestError};
 pub use document::{Analyzer, Dna, DnaError, ImageFacts, Layer, SCHEMA};
 pub use evidence::{Condition, Evidence};
 pub use expect::{Beside, Expectation, expect};
 pub use facts::{
-    AttestationFact, Cause, ConfigFacts, DnaFact, DnaSource, Fact, Gap, Last, NamedImage, RefusalFact, Resolved,
-    SignatureFact, SubjectFacts, Voucher,
+    AttestationFact, Attested, Cause, Commit, ConfigFacts, DnaFact, DnaSource, Fact, Gap, Last, NamedImage,
+    RefusalFact, Resolved, SignatureFact, SubjectFacts, Vouched, Voucher,
 };
+pub use family::{Borrowed, Kinship, LEAST_MEMBERS, Near, Relative, Sort, Trait, Traits, Unlike, kinship, nearest};
 pub use finding::{Effect, Finding, FindingCode};
 pub use glob::path_matches;
 pub use limits::{LimitError, Limits};
+pub use outline::{Difference, File, How, Outline};
 pub use path::{ImagePath, PathError};
 pub use platform::{Platform, PlatformError};
 pub use probability::Probability;
@@ -74,6 +81,7 @@ pub use program::{
 };
 pub use runtime::{CAPABILITIES, RuntimeFacts};
 pub use secret::{REDACTED, is_secret_name, redact, redact_argv};
+pub use shell::is_shell;
 pub use start::{EnvVar, ExposedPort, Healthcheck, Start};
 pub use unknown::{Subject, Unknown};
 pub use workload::Workload;

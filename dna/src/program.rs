@@ -211,6 +211,9 @@ pub struct FileCapabilities {
 pub struct Run {
     /// The program's file, resolved.
     pub program: ImagePath,
+    /// The names it is called by that are not its file's own: what a multicall program does depends on them (busybox(1)).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub called: BTreeSet<String>,
     /// Why, in a few words: `#! interpreter`, `calls`, `argument of tini` …
     pub reason: String,
     /// How sure.

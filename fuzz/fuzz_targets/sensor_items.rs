@@ -2,17 +2,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use runtime_bridge::{
-    limits,
-    sensor::{Dialect, items},
-};
+use runtime_bridge::sensor::{Dialect, split};
 
 fuzz_target!(|body: &[u8]| {
-    let mut behind = body.as_ptr();
-    for item in items(body).flatten() {
-        assert!(item.starts_with(b"{") && item.ends_with(b"}") && item.len() <= limits::ITEM);
-        assert!(item.as_ptr() >= behind);
-        behind = item.as_ptr_range().end;
+    for dialect in [Dialect::Falco, Dialect::KubernetesAudit] {
+        let mut behind = body.as_ptr();
+        for item in split(dialect, body).items {
+            assert!(item.starts_with(b"{") && item.ends_with(b"}"));
+            assert!(item.as_ptr() >= behind);
+            behind = item.as_ptr_range().end;
+        }
     }
     let _ = Dialect::guess(body);
 });

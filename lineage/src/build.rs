@@ -6,7 +6,7 @@ use dna::{Digest, Dna};
 use jiff::Timestamp;
 
 use crate::{
-    Document, Error, Ledger,
+    Among, Document, Error, Ledger,
     ledger::{change, clip, millis, read, timestamp},
 };
 
@@ -112,6 +112,27 @@ impl Ledger {
             })
         };
         rows.into_iter().map(row).collect()
+    }
+
+    /// Which subjects have which DNA, of all or of those that a pod was admitted with, what was put last first, at most `limit` and [`PAGE`].
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::Deadline`], [`Error::Store`].
+    pub async fn latest_dnas(&self, among: Among, limit: u32) -> Result<Vec<(Digest, String, Digest)>, Error> {
+        let text = match among {
+            Among::All => "SELECT subject, repository, dna FROM subject_dna ORDER BY at DESC, subject, source LIMIT $1",
+            // Not of what makes pods: it may be let in where its pods are not.
+            Among::Admitted => {
+                "SELECT subject, repository, dna FROM subject_dna WHERE EXISTS
+                   (SELECT 1 FROM decision_images JOIN decisions ON decisions.id = decision_images.decision
+                    WHERE decision_images.digest = subject_dna.subject AND decisions.kind = 'Pod' AND decisions.verdict <> 'deny')
+                 ORDER BY at DESC, subject, source LIMIT $1"
+            }
+        };
+        let rows: Vec<(String, String, String)> =
+            read!(self, "listing the latest DNAs", |db| sqlx::query_as(text).bind(page(limit)).fetch_all(db).await)?;
+        let link = |(subject, repository, dna)| Ok((digest("subject", subject)?, repository, digest("DNA", dna)?));
+        rows.into_iter().map(link).collect()
     }
 
     /// Says which DNA a subject has; what was said by the same rules and the same word before gives way.

@@ -92,6 +92,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The key that facts are sealed with.
+    #[error("the key {} cannot be used: {why}", path.display())]
+    Seal {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The spool cannot be used.
     #[error("the spool {path}: {advice}")]
     Spool {

@@ -1,5 +1,5 @@
 //! Facts that somebody verified, by a kind and a key. The ledger cannot read them and does not believe them: whoever made them
-//! sealed them, and checks the MAC when they come back.
+//! sealed them ([`crate::Sealed`]), and checks the MAC when they come back.
 
 use jiff::Timestamp;
 

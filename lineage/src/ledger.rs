@@ -8,12 +8,13 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
     sync::{Arc, LazyLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use sqlx::{
     Connection as _, PgConnection, PgPool, Postgres, SqlStr, Sqlite, SqlitePool,
+    error::DatabaseError,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
     pool::PoolOptions,
     postgres::PgConnectOptions,
@@ -108,7 +109,7 @@ impl Ledger {
             match self.pools() {
                 Pools::Sqlite { write, .. } => {
                     // The write lock of the file is the lock of the migrations: all of them are one transaction.
-                    let mut transaction = write.begin_with("BEGIN IMMEDIATE").await?;
+                    let mut transaction = begin_first(write).await?;
                     MIGRATOR.run_direct(None, &mut *transaction, false).await?;
                     Ok(transaction.commit().await?)
                 }
@@ -244,6 +245,26 @@ fn sqlite(path: &Path) -> Result<Pools, Error> {
     })
 }
 
+/// The first transaction on a file. Its journal becomes a WAL by the first connection, and SQLite answers `SQLITE_BUSY` to
+/// another that tries the same in that moment without the wait it was told of: two that both wait could never go on.
+async fn begin_first(write: &SqlitePool) -> Result<sqlx::Transaction<'static, Sqlite>, sqlx::Error> {
+    let begun = Instant::now();
+    loop {
+        match write.begin_with("BEGIN IMMEDIATE").await {
+            Err(sqlx::Error::Database(error)) if is_busy(&*error) && begun.elapsed() < CONNECT_LIMIT => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            begun => return begun,
+        }
+    }
+}
+
+/// `SQLITE_BUSY`, whatever it is busy with.
+fn is_busy(error: &dyn DatabaseError) -> bool {
+    let code = error.code().and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == SQLITE_BUSY)
+}
+
 fn postgres(options: PgConnectOptions) -> PgPool {
     pool::<Postgres>(POSTGRES_CONNECTIONS)
         .after_connect(|connection, _| {
@@ -290,6 +311,12 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
         migration(2, "admission", include_str!("../migrations/0002_admission.sql")),
         migration(3, "work", include_str!("../migrations/0003_work.sql")),
         migration(4, "runtime", include_str!("../migrations/0004_runtime.sql")),
+        migration(5, "images", include_str!("../migrations/0005_images.sql")),
+        migration(6, "parts", include_str!("../migrations/0006_parts.sql")),
+        migration(7, "incidents", include_str!("../migrations/0007_incidents.sql")),
+        migration(8, "used", include_str!("../migrations/0008_used.sql")),
+        migration(9, "ignored", include_str!("../migrations/0009_ignored.sql")),
+        migration(10, "responses", include_str!("../migrations/0010_responses.sql")),
     ])
 });
 
@@ -300,6 +327,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const MIGRATE_LIMIT: Duration = Duration::from_secs(60);
 const SQLITE_READERS: u32 = 4;
+const SQLITE_BUSY: u32 = 5;
+/// Before a file that is busy is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// A replica's: PostgreSQL has 100 for all by default.
 const POSTGRES_CONNECTIONS: u32 = 8;
 /// Of one text in a row: longer than any name of Kubernetes, and than a reference by digest.

@@ -81,6 +81,25 @@ pub struct DecisionImage {
     pub digest: Option<Digest>,
 }
 
+/// An image that somebody resolved, in one repository: the digests it goes by, and what was verified of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The platform's manifest digest.
+    pub digest: Digest,
+    /// `registry/repository`.
+    pub repository: String,
+    /// The platform it is for.
+    pub platform: String,
+    /// The index that it was found by.
+    pub index: Option<Digest>,
+    /// Its configuration's digest.
+    pub config: Option<Digest>,
+    /// Who vouches for it and what it was built from, as JSON; absent where nobody looked, and then what is kept stays.
+    pub facts: Option<Document>,
+    /// When it was seen.
+    pub at: Timestamp,
+}
+
 /// A rule as it was when it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleVersion {
@@ -127,6 +146,8 @@ pub enum Record {
     Binding(Box<Binding>),
     /// What was decided.
     Decision(Box<Decision>),
+    /// What is one image.
+    Image(Box<Image>),
 }
 
 impl Record {
@@ -152,6 +173,10 @@ impl Record {
                 let texts = texts.iter().map(|text| text.len()).sum::<usize>();
                 texts + images.sum::<usize>() + rules.sum::<usize>() + decision.details.packed().len() + ROW_BYTES
             }
+            Self::Image(image) => {
+                let facts = image.facts.as_ref().map_or(0, |document| document.packed().len());
+                image.repository.len() + image.platform.len() + facts + 2 * ROW_BYTES
+            }
         };
         bytes as u64
     }
@@ -171,6 +196,12 @@ impl From<Binding> for Record {
 impl From<Decision> for Record {
     fn from(decision: Decision) -> Self {
         Self::Decision(Box::new(decision))
+    }
+}
+
+impl From<Image> for Record {
+    fn from(image: Image) -> Self {
+        Self::Image(Box::new(image))
     }
 }
 

@@ -32,6 +32,12 @@ pub struct Retention {
     pub blind: Keep,
     /// What a sink could not be told.
     pub notices: Keep,
+    /// Images, by when they were last seen.
+    pub images: Keep,
+    /// Overlays that ended.
+    pub overlays: Keep,
+    /// What workloads were seen to do, by when they last did it.
+    pub used: Keep,
 }
 
 /// What is kept of a table.
@@ -57,6 +63,9 @@ impl Default for Retention {
             suppressions: Keep { age: Some(90 * DAY), rows: 100_000 },
             blind: Keep { age: Some(30 * DAY), rows: 500_000 },
             notices: Keep { age: Some(7 * DAY), rows: 100_000 },
+            images: Keep { age: Some(180 * DAY), rows: 200_000 },
+            overlays: Keep { age: Some(400 * DAY), rows: 20_000 },
+            used: Keep { age: Some(90 * DAY), rows: 2_000_000 },
         }
     }
 }
@@ -88,6 +97,12 @@ impl Ledger {
             (&SUPPRESSIONS, retention.suppressions),
             (&BLIND, retention.blind),
             (&NOTICES, retention.notices),
+            (&IMAGES, retention.images),
+            (&OVERLAYS, retention.overlays),
+            (&INCIDENTS_TOLD, retention.alerts),
+            (&RESPONSES, retention.alerts),
+            (&USED, retention.used),
+            (&WORKLOADS, retention.used),
         ];
         for (table, keep) in tables {
             let by_age = keep.age.map(|age| millis(now).saturating_sub(to_millis(age)));
@@ -212,12 +227,48 @@ const NOTICES: Table = Table {
     delete: "DELETE FROM notices WHERE (id, sink) IN
              (SELECT id, sink FROM notices WHERE made_at <= $1 ORDER BY made_at LIMIT $2)",
 };
+const IMAGES: Table = Table {
+    name: "known_images",
+    cutoff: "SELECT last_at FROM known_images ORDER BY last_at DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM known_images WHERE (digest, repository) IN
+             (SELECT digest, repository FROM known_images WHERE last_at <= $1 ORDER BY last_at LIMIT $2)",
+};
+const OVERLAYS: Table = Table {
+    name: "overlays",
+    cutoff: "SELECT expires_at FROM overlays ORDER BY expires_at DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM overlays WHERE id IN
+             (SELECT id FROM overlays WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)",
+};
+/// What holds is never removed.
+const RESPONSES: Table = Table {
+    name: "responses",
+    cutoff: "SELECT at FROM responses WHERE state <> 'done' ORDER BY at DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM responses WHERE id IN
+             (SELECT id FROM responses WHERE state <> 'done' AND at <= $1 ORDER BY at LIMIT $2)",
+};
+const USED: Table = Table {
+    name: "used",
+    cutoff: "SELECT last_seen FROM used ORDER BY last_seen DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM used WHERE (workload, dimension, item) IN
+             (SELECT workload, dimension, item FROM used WHERE last_seen <= $1 ORDER BY last_seen LIMIT $2)",
+};
+const WORKLOADS: Table = Table {
+    name: "workloads",
+    cutoff: "SELECT last_seen FROM workloads ORDER BY last_seen DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM workloads WHERE id IN (SELECT id FROM workloads WHERE last_seen <= $1 ORDER BY last_seen LIMIT $2)",
+};
+const INCIDENTS_TOLD: Table = Table {
+    name: "incidents_told",
+    cutoff: "SELECT at FROM incidents_told ORDER BY at DESC LIMIT 1 OFFSET $1",
+    delete: "DELETE FROM incidents_told WHERE id IN (SELECT id FROM incidents_told WHERE at <= $1 ORDER BY at LIMIT $2)",
+};
 /// What nothing refers to any more.
-const UNUSED: [(&str, &str); 4] = [
+const UNUSED: [(&str, &str); 5] = [
     ("dna", UNUSED_DNA),
     ("expectations", UNUSED_EXPECTATIONS),
     ("images", UNUSED_IMAGES),
     ("alert_audit", UNUSED_AUDIT),
+    ("index_images", UNUSED_INDEXES),
 ];
 const UNUSED_DNA: &str = "DELETE FROM dna WHERE digest IN
     (SELECT digest FROM dna WHERE stored_at <= $1
@@ -234,8 +285,12 @@ const UNUSED_IMAGES: &str = "DELETE FROM decision_images WHERE $1 = $1 AND (dige
 const UNUSED_AUDIT: &str = "DELETE FROM alert_audit WHERE $1 = $1 AND (alert, revision) IN
     (SELECT alert, revision FROM alert_audit
      WHERE NOT EXISTS (SELECT 1 FROM alerts WHERE alerts.id = alert_audit.alert) LIMIT $2)";
+/// Of images that were removed, at any time: both are written together.
+const UNUSED_INDEXES: &str = "DELETE FROM index_images WHERE $1 = $1 AND (digest, platform, image) IN
+    (SELECT digest, platform, image FROM index_images
+     WHERE NOT EXISTS (SELECT 1 FROM known_images WHERE known_images.digest = index_images.image) LIMIT $2)";
 
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 21] = [
     "dna",
     "subject_dna",
     "facts",
@@ -250,13 +305,21 @@ const TABLES: [&str; 14] = [
     "blind",
     "checkpoints",
     "notices",
+    "known_images",
+    "index_images",
+    "incidents_told",
+    "overlays",
+    "responses",
+    "used",
+    "workloads",
 ];
 const SQLITE_BYTES: &str = "SELECT (p.page_count - f.freelist_count) * s.page_size
     FROM pragma_page_count() p, pragma_freelist_count() f, pragma_page_size() s";
 const POSTGRES_BYTES: &str = "SELECT CAST(COALESCE(SUM(pg_total_relation_size(c.oid)), 0) AS BIGINT) FROM pg_class c
     WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace AND c.relname IN
     ('dna', 'subject_dna', 'facts', 'expectations', 'bindings', 'decisions', 'decision_images', 'work',
-     'alerts', 'alert_audit', 'suppressions', 'blind', 'checkpoints', 'notices')";
+     'alerts', 'alert_audit', 'suppressions', 'blind', 'checkpoints', 'notices', 'known_images', 'index_images',
+     'overlays', 'responses', 'incidents_told', 'used', 'workloads')";
 
 fn to_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)

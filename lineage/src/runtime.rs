@@ -5,8 +5,13 @@
 //! one he read; where another came first he reads again.
 
 mod alerts;
+mod incidents;
 mod notices;
+mod overlays;
+mod parts;
 mod people;
+mod responses;
+mod used;
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -15,8 +20,13 @@ use sqlx::QueryBuilder;
 
 pub use self::{
     alerts::{After, AlertQuery, AlertSort},
+    incidents::Told,
     notices::{DueNotice, Notice},
-    people::{Acted, Action, AuditRow, MAX_SUPPRESSIONS, Scope, Suppression},
+    overlays::{MAX_OVERLAYS, OverlayRow, Revoked},
+    parts::{Member, Part},
+    people::{Acted, Action, AuditRow, MAX_SUPPRESSIONS, Scope, Suppression, Telling},
+    responses::{ResponseRow, ResponseState},
+    used::{UsedRow, WorkloadQuery, WorkloadRow},
 };
 use crate::{
     Document, Error, Ledger,
@@ -88,8 +98,10 @@ pub struct AlertHead {
     pub count: u64,
     /// The number of its last change. Of a row to be written: the one that was read, 0 where there was none.
     pub revision: u64,
-    /// A suppression covers it now, and it is not resolved. Not written: suppressions are.
+    /// It is not resolved, and a suppression covers it now, or a rule ignores it. Not written: suppressions are, and the rules' word.
     pub is_suppressed: bool,
+    /// A rule ignores it, and no suppression covers it.
+    pub is_ignored: bool,
 }
 
 /// An alert with its document.
@@ -99,6 +111,8 @@ pub struct AlertRow {
     pub head: AlertHead,
     /// All of it, as JSON.
     pub document: Document,
+    /// Until when a rule ignores all of it that was seen; none: none does.
+    pub ignored_until: Option<Timestamp>,
 }
 
 /// When a sensor could not see. The same cluster, node, sensor, cause and beginning is the same interval: a later word about it holds.
@@ -110,7 +124,7 @@ pub struct BlindRow {
     pub node: String,
     /// The sensor.
     pub sensor: String,
-    /// Why, in one word of a fixed list: `dropped`, `silent`, `full`.
+    /// Why, in one word of a fixed list: `dropped`, `silent`, `full`, `away`, `damaged`.
     pub cause: String,
     /// From when on.
     pub from: Timestamp,
@@ -125,8 +139,10 @@ pub struct BlindRow {
 /// How far a bridge has judged its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The bridge's name.
+    /// The bridge's name, or that of a part of what several share.
     pub bridge: String,
+    /// Under which it is written: how often the part was taken. 0 where a bridge has its events for itself.
+    pub epoch: u64,
     /// All below this offset is judged.
     pub offset: u64,
     /// What is judged above it, in order.
@@ -142,7 +158,7 @@ pub enum Committed {
     Done(Vec<u64>),
     /// Nothing is written: these alerts were changed since they were read. Read them, add to them anew, commit again.
     Stale(Vec<String>),
-    /// Nothing is written: a bridge of this name has judged further than this one. Two run under one name; this one is to end.
+    /// Nothing is written: another has judged further under this name, or took the part over. Who is told so is to end.
     Overtaken {
         /// How far the other is.
         offset: u64,
@@ -175,6 +191,16 @@ impl Ledger {
         transact!(self, "committing what was judged", |tx| async {
             let (last,): (i64,) =
                 sqlx::query_as(alerts::TAKE).bind(number(alerts.len() as u64)).fetch_one(&mut *tx).await?;
+            // Locks the row: who takes the part over waits, and then sees what is written here.
+            let done: Option<(i64, i64)> =
+                sqlx::query_as("UPDATE checkpoints SET epoch = epoch WHERE bridge = $1 RETURNING log_offset, epoch")
+                    .bind(&checkpoint.bridge)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let (offset, epoch) = done.unwrap_or_default();
+            if offset > number(checkpoint.offset) || epoch != number(checkpoint.epoch) {
+                return Ok(Committed::Overtaken { offset: offset.unsigned_abs() });
+            }
             let mut stale = Vec::new();
             for rows in alerts.chunks(ROWS) {
                 let mut query = QueryBuilder::<Db>::new("SELECT id, revision FROM alerts WHERE id IN (");
@@ -191,15 +217,6 @@ impl Ledger {
             if !stale.is_empty() {
                 return Ok(Committed::Stale(stale));
             }
-            let done: Option<(i64,)> = sqlx::query_as("SELECT log_offset FROM checkpoints WHERE bridge = $1")
-                .bind(&checkpoint.bridge)
-                .fetch_optional(&mut *tx)
-                .await?;
-            if let Some((offset,)) = done
-                && offset > number(checkpoint.offset)
-            {
-                return Ok(Committed::Overtaken { offset: offset.unsigned_abs() });
-            }
 
             let first = last - number(alerts.len() as u64) + 1;
             let revisions: Vec<i64> = (first..=last).collect();
@@ -215,7 +232,7 @@ impl Ledger {
                     values.push_bind(millis(head.first_seen)).push_bind(millis(head.last_seen));
                     values.push_bind(number(head.count)).push_bind(*revision).push_bind(millis(checkpoint.at));
                     values.push_bind(row.document.digest().as_str()).push_bind(row.document.packed());
-                    values.push_bind(row.document.stored_bytes());
+                    values.push_bind(row.document.stored_bytes()).push_bind(row.ignored_until.map(millis));
                 });
                 query.push(alerts::OVERWRITE);
                 query.build().persistent(false).execute(&mut *tx).await?;
@@ -269,19 +286,13 @@ impl Ledger {
     /// # Errors
     /// [`Error::Damaged`], [`Error::Deadline`], [`Error::Store`].
     pub async fn checkpoint(&self, bridge: &str) -> Result<Option<Checkpoint>, Error> {
-        let row: Option<(i64, Vec<u8>, i64)> = read!(self, "reading a checkpoint", |db| sqlx::query_as(
-            "SELECT log_offset, judged, at FROM checkpoints WHERE bridge = $1"
+        let row: Option<(i64, Vec<u8>, i64, i64)> = read!(self, "reading a checkpoint", |db| sqlx::query_as(
+            "SELECT log_offset, judged, at, epoch FROM checkpoints WHERE bridge = $1"
         )
         .bind(bridge)
         .fetch_optional(db)
         .await)?;
-        let Some((offset, judged, at)) = row else { return Ok(None) };
-        let judged = postcard::from_bytes(&judged).map_err(|error| Error::Damaged {
-            what: "checkpoint",
-            key: bridge.to_owned(),
-            reason: error.to_string(),
-        })?;
-        Ok(Some(Checkpoint { bridge: bridge.to_owned(), offset: offset.unsigned_abs(), judged, at: timestamp(at) }))
+        row.map(|row| read_checkpoint(bridge, row)).transpose()
     }
 
     /// Blind intervals that end at `since` or later, the latest beginning first: those after a row, at most `limit` and [`crate::PAGE`].
@@ -328,6 +339,18 @@ impl Ledger {
         };
         Ok(rows.into_iter().map(row).collect())
     }
+}
+
+/// A row of a checkpoint: how far, what above it, when, under which epoch.
+fn read_checkpoint(bridge: &str, row: (i64, Vec<u8>, i64, i64)) -> Result<Checkpoint, Error> {
+    let (offset, judged, at, epoch) = row;
+    let judged = postcard::from_bytes(&judged).map_err(|error| Error::Damaged {
+        what: "checkpoint",
+        key: bridge.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let (offset, epoch) = (offset.unsigned_abs(), epoch.unsigned_abs());
+    Ok(Checkpoint { bridge: bridge.to_owned(), epoch, offset, judged, at: timestamp(at) })
 }
 
 fn pack(judged: &[Range<u64>]) -> Result<Vec<u8>, Error> {

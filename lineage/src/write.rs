@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::QueryBuilder;
 
 use crate::{
-    Binding, Decision, Document, Error, Ledger, Record,
+    Binding, Decision, Document, Error, Image, Ledger, Record,
     ledger::{clip, millis, transact},
 };
 
@@ -85,6 +85,40 @@ impl Ledger {
                 query.push(" ON CONFLICT (digest, decision) DO NOTHING");
                 query.build().persistent(false).execute(&mut *tx).await?;
             }
+            for rows in chunks(&rows.known) {
+                let mut query = QueryBuilder::<Db>::new(
+                    "INSERT INTO known_images (digest, repository, platform, config, first_at, last_at, document, packed, bytes) ",
+                );
+                query.push_values(rows, |mut row, ((digest, repository), image)| {
+                    let facts = image.facts.as_ref();
+                    row.push_bind(digest.as_str()).push_bind(repository.as_str()).push_bind(clip(&image.platform));
+                    row.push_bind(image.config.as_ref().map(Digest::as_str));
+                    row.push_bind(millis(image.at)).push_bind(millis(image.at));
+                    row.push_bind(facts.map_or("", |document| document.digest().as_str()));
+                    row.push_bind(facts.map_or(&[][..], Document::packed));
+                    row.push_bind(facts.map_or(0, Document::stored_bytes));
+                });
+                // What nobody looked for this time stays as it was.
+                query.push(
+                    " ON CONFLICT (digest, repository) DO UPDATE
+                      SET platform = excluded.platform, config = COALESCE(excluded.config, known_images.config),
+                          last_at = CASE WHEN excluded.last_at > known_images.last_at THEN excluded.last_at ELSE known_images.last_at END,
+                          first_at = CASE WHEN excluded.first_at < known_images.first_at THEN excluded.first_at
+                                     ELSE known_images.first_at END,
+                          document = CASE WHEN excluded.document = '' THEN known_images.document ELSE excluded.document END,
+                          packed = CASE WHEN excluded.document = '' THEN known_images.packed ELSE excluded.packed END,
+                          bytes = CASE WHEN excluded.document = '' THEN known_images.bytes ELSE excluded.bytes END",
+                );
+                query.build().persistent(false).execute(&mut *tx).await?;
+            }
+            for rows in chunks(&rows.indexes) {
+                let mut query = QueryBuilder::<Db>::new("INSERT INTO index_images (digest, platform, image) ");
+                query.push_values(rows, |mut row, (index, platform, image)| {
+                    row.push_bind(index.as_str()).push_bind(platform.as_str()).push_bind(image.as_str());
+                });
+                query.push(" ON CONFLICT (digest, platform, image) DO NOTHING");
+                query.build().persistent(false).execute(&mut *tx).await?;
+            }
             Ok(())
         }
         .await
@@ -100,6 +134,8 @@ struct Rows<'a> {
     bindings: Vec<([String; 4], &'a Binding)>,
     decisions: Vec<(String, &'a Decision)>,
     images: Vec<(&'a Digest, String)>,
+    known: Vec<((String, String), &'a Image)>,
+    indexes: Vec<(&'a Digest, String, &'a Digest)>,
 }
 
 impl<'a> Rows<'a> {
@@ -107,6 +143,7 @@ impl<'a> Rows<'a> {
         let mut expectations = BTreeMap::new();
         let mut bindings: BTreeMap<_, &Binding> = BTreeMap::new();
         let (mut decisions, mut images) = (BTreeMap::new(), BTreeSet::new());
+        let (mut known, mut indexes) = (BTreeMap::<_, &Image>::new(), BTreeSet::new());
         for record in records.iter().filter(|record| !record.is_dry_run()) {
             match record {
                 Record::Binding(binding) => {
@@ -122,6 +159,15 @@ impl<'a> Rows<'a> {
                     images.extend(digests.map(|digest| (digest, decision.id.to_string())));
                     decisions.entry(decision.id.to_string()).or_insert(&**decision);
                 }
+                Record::Image(image) => {
+                    let key = (image.digest.to_string(), clip(&image.repository));
+                    // Of one writing the later word, and of two without facts and with them, the one that has them.
+                    let rank = |image: &Image| (image.facts.is_some(), image.at);
+                    if known.get(&key).is_none_or(|earlier| rank(earlier) < rank(image)) {
+                        known.insert(key, image);
+                    }
+                    indexes.extend(image.index.iter().map(|index| (index, clip(&image.platform), &image.digest)));
+                }
             }
         }
         Self {
@@ -129,6 +175,8 @@ impl<'a> Rows<'a> {
             bindings: bindings.into_iter().collect(),
             decisions: decisions.into_iter().collect(),
             images: images.into_iter().collect(),
+            known: known.into_iter().collect(),
+            indexes: indexes.into_iter().collect(),
         }
     }
 }

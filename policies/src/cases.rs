@@ -9,29 +9,48 @@
 //!   expect: {verdict: Allow}
 //! ```
 //!
+//! Of rules of run time a case is a deviation, and what comes of it:
+//!
+//! ```yaml
+//! runtime:
+//! - name: a debug port is ignored until it is fixed
+//!   deviation: {class: listen, subject: tcp/9000}
+//!   place: {namespace: shop}
+//!   expect: {ignored: true}
+//! ```
+//!
 //! What is not written is the good case: the namespace enforces, every image is resolved and analyzed, and nothing is signed or
-//! attested. Facts may be written out in their published JSON too: `images: {web: {signatures: {unknown: {cause: throttled, detail: ""}}}}`.
+//! attested; of a deviation everything around it is known, and none of it is remarkable. Facts may be written out in their published JSON too: `images: {web: {signatures: {unknown: {cause: throttled, detail: ""}}}}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{Digest, ImageUse, NamedImage, PodSpec, SubjectFacts};
+use dna::{Digest, NamedImage, PodSpec, SubjectFacts};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+mod at_run_time;
+
+pub use at_run_time::{CasePlace, Part, RuntimeCase, RuntimeExpect};
 
 use crate::{
     decide::{ENFORCE_LABEL, decide},
     decision::{Decision, Effect, Verdict},
     review::{GroupVersionKind, Request, Review},
-    rules::{Material, Rules},
+    rules::{Material, Rules, named},
+    runtime,
 };
 
 /// A file of cases.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cases {
-    /// The cases.
+    /// Of rules about images.
+    #[serde(default)]
     pub cases: Vec<Case>,
+    /// Of rules of run time.
+    #[serde(default)]
+    pub runtime: Vec<RuntimeCase>,
 }
 
 /// One case.
@@ -81,6 +100,9 @@ pub struct CaseImage {
     /// Parts of the expectation.
     #[serde(default)]
     pub expects: Map<String, Value>,
+    /// Parts of what known images say of it.
+    #[serde(default)]
+    pub kin: Map<String, Value>,
     /// Facts as they are, in place of what the short forms give.
     #[serde(flatten)]
     pub facts: Map<String, Value>,
@@ -128,6 +150,9 @@ pub struct CaseResult {
     /// The decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// What comes of a deviation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<runtime::Verdict>,
 }
 
 /// Reads cases and runs them.
@@ -136,7 +161,8 @@ pub struct CaseResult {
 /// Where the text is no cases: which line.
 pub fn run(rules: &Rules, text: &str) -> Result<Vec<CaseResult>, CaseError> {
     let cases: Cases = serde_yaml_ng::from_str(text).map_err(|error| CaseError(error.to_string()))?;
-    Ok(cases.cases.iter().map(|case| result(rules, case)).collect())
+    let images = cases.cases.iter().map(|case| result(rules, case));
+    Ok(images.chain(cases.runtime.iter().map(|case| case.run(rules))).collect())
 }
 
 /// Cases that cannot be read.
@@ -151,10 +177,10 @@ fn result(rules: &Rules, case: &Case) -> CaseResult {
         Ok((review, now.parse::<Timestamp>().map_err(|error| format!("now: {error}"))?))
     });
     match prepared {
-        Err(why) => CaseResult { name, failures: vec![why], decision: None },
+        Err(why) => CaseResult { name, failures: vec![why], decision: None, verdict: None },
         Ok((review, now)) => {
             let decision = decide(&review, rules, now);
-            CaseResult { name, failures: failures(&case.expect, &decision), decision: Some(decision) }
+            CaseResult { name, failures: failures(&case.expect, &decision), decision: Some(decision), verdict: None }
         }
     }
 }
@@ -251,14 +277,13 @@ fn subject(rules: &Rules, image: &NamedImage, given: &CaseImage) -> Result<Subje
         merge(&mut whole, &Value::Object(finding.clone()));
         whole
     });
-    let mut expectation = json!({"dna": digest, "argv": [], "granted": [], "privileged": false, "noNewPrivileges": false,
-        "host": dna::HostNamespaces::default(), "readOnlyRoot": false, "writable": [], "behavior": complete(), "findings": []});
+    let mut expectation = plain_expectation(&digest);
     merge(&mut expectation, &Value::Object(given.expects.clone()));
     merge(&mut expectation, &json!({"findings": findings.collect::<Vec<_>>()}));
+    let mut kinship = plain_kinship();
+    merge(&mut kinship, &Value::Object(given.kin.clone()));
     let config = json!({"user": "", "entrypoint": [], "cmd": [], "labels": {}});
-    let document = json!({"schema": dna::SCHEMA, "analyzer": {"name": "mayfly", "version": "0", "rules": digest},
-        "image": {"platform": "linux/amd64"}, "layers": [], "start": {}, "programs": [],
-        "accounts": dna::Accounts::default(), "folders": [], "behavior": complete(), "unknowns": []});
+    let document = plain_dna(&digest);
     let mut facts = json!({
         "image": image,
         "resolved": {"known": {"digest": digest, "platformDigest": digest, "platform": "linux/amd64", "config": config}},
@@ -266,6 +291,7 @@ fn subject(rules: &Rules, image: &NamedImage, given: &CaseImage) -> Result<Subje
         "signatures": list(signatures),
         "attestations": list(attestations),
         "dna": {"known": {"digest": digest, "from": {"kind": "analyzed"}, "document": document}},
+        "kinship": {"known": kinship},
         "expectation": {"known": expectation},
     });
     // A fact that is written out replaces what is made here.
@@ -273,6 +299,23 @@ fn subject(rules: &Rules, image: &NamedImage, given: &CaseImage) -> Result<Subje
         made.extend(given.facts.clone());
     }
     serde_json::from_value(facts).map_err(|error| format!("image `{}`: {error}", image.used.name))
+}
+
+fn plain_expectation(dna: &Digest) -> Value {
+    json!({"dna": dna, "argv": [], "granted": [], "privileged": false, "noNewPrivileges": false,
+        "host": dna::HostNamespaces::default(), "readOnlyRoot": false, "writable": [], "behavior": complete(), "findings": []})
+}
+
+/// Of an image that is as others of its software are.
+fn plain_kinship() -> Value {
+    json!({"members": [], "isKnown": true, "nearest": [], "unlike": [], "weight": 0.0, "isUnlike": false, "borrowed": [],
+        "summary": "It is as known builds are."})
+}
+
+fn plain_dna(digest: &Digest) -> Value {
+    json!({"schema": dna::SCHEMA, "analyzer": {"name": "mayfly", "version": "0", "rules": digest},
+        "image": {"platform": "linux/amd64"}, "layers": [], "start": {}, "programs": [],
+        "accounts": dna::Accounts::default(), "folders": [], "behavior": complete(), "unknowns": []})
 }
 
 /// A behavior that does nothing, and is known to.
@@ -283,28 +326,6 @@ fn complete() -> Value {
     let mut behavior: Map<String, Value> = dimensions.into_iter().map(|name| (name.to_owned(), json!([]))).collect();
     behavior.insert("completeness".to_owned(), Value::Object(complete));
     Value::Object(behavior)
-}
-
-/// A reference, normalized as Docker does.
-fn named(used: ImageUse) -> NamedImage {
-    let (rest, digest) = used.reference.split_once('@').unwrap_or((&used.reference, ""));
-    let digest: Option<Digest> = digest.parse().ok();
-    let (name, tag) = match rest.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (rest, None),
-    };
-    let (registry, path) = match name.split_once('/') {
-        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path),
-        _ => ("docker.io", name),
-    };
-    let library = registry == "docker.io" && !path.contains('/');
-    NamedImage {
-        registry: registry.to_owned(),
-        repository: if library { format!("library/{path}") } else { path.to_owned() },
-        tag: tag.or(digest.is_none().then_some("latest")).map(str::to_owned),
-        digest,
-        used,
-    }
 }
 
 /// Lays one JSON over another: objects field by field.

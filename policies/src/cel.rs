@@ -32,6 +32,8 @@ pub use source::Position;
 pub(crate) use check::{ATTESTATIONS, VARIABLES, meant};
 pub(crate) use compile::Expected;
 pub(crate) use evaluate::{Frame, Given, Lack, Lookup, Outcome, told};
-pub(crate) use names::{MAX_ATTESTATIONS, MAX_SIGNATURES, Names, attestation, needs_config, needs_resolved, root};
+pub(crate) use names::{
+    MAX_ATTESTATIONS, MAX_SIGNATURES, Names, attestation, needs_config, needs_resolved, root, runtime_root,
+};
 pub(crate) use shape::Shape;
 pub(crate) use value::{Made, as_bool, as_text, list, make, none, some, timestamp, truth, with_text};

@@ -1,9 +1,13 @@
 //! The values that expressions name: made of a review when the first expression touches them, as far as any rule reads them, and
 //! then shared by all rules.
 
-use std::sync::OnceLock;
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+};
 
-use dna::{ConfigFacts, Digest, Fact, Platform, Role, SubjectFacts};
+use dna::{ConfigFacts, Digest, Expectation, Fact, Platform, Role, SubjectFacts};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -44,9 +48,47 @@ struct OfImage<'r> {
     resolved: Cell,
     container_made: Cell,
     dna: Cell,
+    kinship: Cell,
+    bound: Arc<Bound>,
+}
+
+/// Of one expectation.
+#[derive(Default)]
+struct Bound {
     expectation: Cell,
     findings: Cell,
 }
+
+/// What was made of the expectations asked about last: pods that say the same share one, and what is read of it.
+#[derive(Default)]
+pub(crate) struct Bounds(Mutex<VecDeque<(Weak<Expectation>, Arc<Bound>)>>);
+
+impl fmt::Debug for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bounds").finish_non_exhaustive()
+    }
+}
+
+impl Bounds {
+    fn of(&self, expectation: &Fact<Arc<Expectation>>) -> Arc<Bound> {
+        let Fact::Known(expectation) = expectation else { return Arc::default() };
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // An address is not given away again while there is somebody who holds it, and be it weakly.
+        let is_same = |known: &Weak<Expectation>| std::ptr::eq(known.as_ptr(), Arc::as_ptr(expectation));
+        if let Some((_, bound)) = kept.iter().find(|(known, _)| is_same(known)) {
+            return Arc::clone(bound);
+        }
+        if kept.len() >= KEPT_BOUNDS {
+            kept.pop_front();
+        }
+        let bound = Arc::default();
+        kept.push_back((Arc::downgrade(expectation), Arc::clone(&bound)));
+        bound
+    }
+}
+
+/// As many as the images of pods that come in a burst together.
+const KEPT_BOUNDS: usize = 64;
 
 /// `image`, as JSON has it.
 #[derive(Serialize)]
@@ -97,8 +139,8 @@ impl<'r> Documents<'r> {
             resolved: Cell::new(),
             container_made: Cell::new(),
             dna: Cell::new(),
-            expectation: Cell::new(),
-            findings: Cell::new(),
+            kinship: Cell::new(),
+            bound: parent.rules.bounds.of(&facts.expectation),
         };
         Self {
             rules: parent.rules,
@@ -173,11 +215,15 @@ impl Lookup for Documents<'_> {
                 Fact::Known(dna) => self.make(name, &*dna.document),
                 other => Err(lacking("the DNA", other)),
             }),
-            "expectation" => image.expectation.get_or_init(|| match &facts.expectation {
+            "kinship" => image.kinship.get_or_init(|| match &facts.kinship {
+                Fact::Known(kinship) => self.make(name, &**kinship),
+                other => Err(lacking("the image's family", other)),
+            }),
+            "expectation" => image.bound.expectation.get_or_init(|| match &facts.expectation {
                 Fact::Known(expectation) => self.make(name, &**expectation),
                 other => Err(lacking("the expectation", other)),
             }),
-            "findings" => image.findings.get_or_init(|| match &facts.expectation {
+            "findings" => image.bound.findings.get_or_init(|| match &facts.expectation {
                 Fact::Known(expectation) => self.make(name, &expectation.findings),
                 other => Err(lacking("the findings", other)),
             }),

@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | [`ImageRule`](ImageRuleSpec) | what images of one namespace must be | namespaced |
 //! | [`ClusterImageRule`](ImageRuleSpec) | the same, for all namespaces | cluster |
+//! | [`RuntimeRule`](RuntimeRuleSpec) | what comes of deviations in one namespace | namespaced |
+//! | [`ClusterRuntimeRule`](RuntimeRuleSpec) | the same, in all namespaces | cluster |
 //! | [`RuleException`](RuleExceptionSpec) | which images need not, until when, and why | cluster |
 //! | [`SignerTrust`](SignerTrustSpec) | a trust root by which certificates are judged | cluster |
 //! | [`RegistryAccess`](RegistryAccessSpec) | how a registry is reached | cluster |
@@ -15,6 +17,7 @@ mod crd;
 mod exception;
 mod registry;
 mod rule;
+mod runtime;
 mod signer;
 mod unknown;
 
@@ -26,6 +29,7 @@ pub use rule::{
     Action, Condition, CustomPath, DnaFrom, Enforcement, ImageRuleSpec, Images, Match, MissingDna, NamespaceMatch,
     Require, RequireAttestation, RequireDna, RequireSignatures, Rollout, Scope, Tags, Templates, Validation, Variable,
 };
+pub use runtime::{Ignore, Response, ResponseAction, RuntimeMatch, RuntimeNamespaces, RuntimeRuleSpec, Severity, Then};
 pub use signer::{Evidence, Identity, Key, Keyless, ObjectRef, Refresh, SignerSpec, SignerTrustSpec};
 pub use unknown::{OnUnknown, UnknownAction};
 

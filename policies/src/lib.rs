@@ -39,14 +39,17 @@ mod documents;
 pub mod kinds;
 mod load;
 mod matching;
+pub mod objects;
+pub mod report;
 mod review;
 mod rules;
+pub mod runtime;
 mod shipped;
 mod watch;
 
 pub use decide::{ENFORCE_LABEL, decide};
 pub use decision::{About, AdmittedUnknown, Decision, Effect, Reason, RuleVersion, UsedException, Verdict};
-pub use load::{LoadError, load};
+pub use load::{LoadError, load, load_texts};
 pub use matching::{Matching, Needs, readable};
 pub use review::{GroupVersionKind, GroupVersionResource, Request, Review, UserInfo};
 pub use rules::{AcceptedSigner, Material, Rule, Rules};

@@ -7,6 +7,7 @@ use crate::{
     cel::meant,
     kinds::{API_VERSION, Metadata, Object},
     rules::{Exception, Fault, Rule, Rules},
+    runtime::RuntimeRule,
 };
 
 /// Reads rules from files of one or more YAML documents: names and texts.
@@ -29,6 +30,15 @@ pub fn load<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<R
         }
     }
     if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+/// The same of files that were read, each by its name; errors are lines.
+///
+/// # Errors
+/// What does not load, a line each.
+pub fn load_texts(texts: &[(String, String)]) -> Result<Rules, Vec<String>> {
+    let named = texts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+    load(named).map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
 impl Rules {
@@ -78,6 +88,20 @@ impl Rules {
                     return Err(failed(vec![fault("metadata.name", "there is another rule of this name")]));
                 }
                 self.push_rule(Rule::new(&object.metadata, object.spec).map_err(failed)?);
+            }
+            Read::Runtime(mut object, is_namespaced) => {
+                let failed = of(&object.kind, &object.metadata);
+                if is_namespaced && object.metadata.namespace.is_none() {
+                    let why = "a RuntimeRule is for one namespace: name it, or write a ClusterRuntimeRule";
+                    return Err(failed(vec![fault("metadata.namespace", why)]));
+                }
+                if !is_namespaced {
+                    object.metadata.namespace = None;
+                }
+                if self.runtime.has(&object.metadata) {
+                    return Err(failed(vec![fault("metadata.name", "there is another rule of this name")]));
+                }
+                self.runtime.push(RuntimeRule::new(&object.metadata, object.spec).map_err(failed)?);
             }
             Read::Exception(object) => {
                 let failed = of(&object.kind, &object.metadata);
@@ -140,6 +164,7 @@ fn line_of(document: &str, text: Option<&str>, field: &str) -> Option<usize> {
 /// An object of one of the kinds.
 enum Read {
     Rule(Box<Object<crate::kinds::ImageRuleSpec>>, bool),
+    Runtime(Box<Object<crate::kinds::RuntimeRuleSpec>>, bool),
     Exception(Object<crate::kinds::RuleExceptionSpec>),
     Trust(Object<crate::kinds::SignerTrustSpec>),
     Access(Box<Object<crate::kinds::RegistryAccessSpec>>),
@@ -163,6 +188,7 @@ fn fault(field: &str, why: impl Into<String>) -> Fault {
 #[derive(Clone, Copy)]
 enum KindOf {
     Rule(bool),
+    Runtime(bool),
     Exception,
     Trust,
     Access,
@@ -176,11 +202,21 @@ fn kind_of(head: &Head) -> Result<KindOf, Box<LoadError>> {
     Ok(match head.kind.as_str() {
         "ImageRule" => KindOf::Rule(true),
         "ClusterImageRule" => KindOf::Rule(false),
+        "RuntimeRule" => KindOf::Runtime(true),
+        "ClusterRuntimeRule" => KindOf::Runtime(false),
         "RuleException" => KindOf::Exception,
         "SignerTrust" => KindOf::Trust,
         "RegistryAccess" => KindOf::Access,
         other => {
-            let known = ["ImageRule", "ClusterImageRule", "RuleException", "SignerTrust", "RegistryAccess"];
+            let known = [
+                "ImageRule",
+                "ClusterImageRule",
+                "RuntimeRule",
+                "ClusterRuntimeRule",
+                "RuleException",
+                "SignerTrust",
+                "RegistryAccess",
+            ];
             return Err(error("kind", format!("there is no kind `{other}`{}", meant(other, known.into_iter()))));
         }
     })
@@ -204,6 +240,7 @@ fn of_yaml(kind: KindOf, document: &str) -> Result<Read, Box<LoadError>> {
     }
     Ok(match kind {
         KindOf::Rule(is_namespaced) => Read::Rule(Box::new(object(document)?), is_namespaced),
+        KindOf::Runtime(is_namespaced) => Read::Runtime(Box::new(object(document)?), is_namespaced),
         KindOf::Exception => Read::Exception(object(document)?),
         KindOf::Trust => Read::Trust(object(document)?),
         KindOf::Access => Read::Access(Box::new(object(document)?)),
@@ -228,6 +265,7 @@ fn of_value(kind: KindOf, value: &Value) -> Result<Read, Box<LoadError>> {
     }
     Ok(match kind {
         KindOf::Rule(is_namespaced) => Read::Rule(Box::new(object(value)?), is_namespaced),
+        KindOf::Runtime(is_namespaced) => Read::Runtime(Box::new(object(value)?), is_namespaced),
         KindOf::Exception => Read::Exception(object(value)?),
         KindOf::Trust => Read::Trust(object(value)?),
         KindOf::Access => Read::Access(Box::new(object(value)?)),

@@ -39,6 +39,8 @@ pub struct Needs {
     pub attestations: BTreeSet<String>,
     /// A DNA: the image's own, or bound to the pod.
     pub dna: bool,
+    /// What known images say of it.
+    pub kinship: bool,
     /// The DNA bound to the pod, with findings.
     pub expectation: bool,
     /// Parts of the DNA that not every index of it keeps: programs, evidence, layers.
@@ -116,7 +118,7 @@ impl Rules {
 fn same(name: &str, reads: &Reads, review: &Review, [pod, old_pod]: [Option<&Value>; 2]) -> bool {
     match name {
         // The same image is the same, and what is known of it depends on nothing of the pod.
-        "image" | "signatures" | "attestations" | "dna" | "variables" => true,
+        "image" | "signatures" | "attestations" | "dna" | "kinship" | "variables" => true,
         "object" => reads.same(Some(&review.object), Some(&review.old_object)),
         "pod" => reads.same(pod, old_pod),
         "container" => ["containers", "initContainers", "ephemeralContainers"].iter().all(|list| {
@@ -157,7 +159,8 @@ impl Matching<'_> {
             needs.signers.extend(rule.ids(&attestation.from).into_iter().map(str::to_owned));
         }
         needs.expectation |= rule.reads_any(&["expectation", "findings"]);
-        if require.dna.is_some() || rule.reads_any(&["dna", "expectation", "findings"]) {
+        needs.kinship |= reads("kinship");
+        if require.dna.is_some() || rule.reads_any(&["dna", "kinship", "expectation", "findings"]) {
             needs.dna = true;
             let dna = require.dna.clone().unwrap_or_default();
             needs.dna_signers.extend(rule.ids(&dna.signers).into_iter().map(str::to_owned));
@@ -233,8 +236,19 @@ fn matches<'r>(rule: &'r Rule, review: &Review, documents: &Documents<'_>) -> Op
 /// Names that rules of a request's images read, with what they may be; for tools that show them.
 #[must_use]
 pub fn readable() -> BTreeMap<&'static str, String> {
-    let names =
-        ["image", "signatures", "dna", "expectation", "findings", "container", "pod", "object", "request", "now"];
+    let names = [
+        "image",
+        "signatures",
+        "dna",
+        "kinship",
+        "expectation",
+        "findings",
+        "container",
+        "pod",
+        "object",
+        "request",
+        "now",
+    ];
     names.into_iter().map(|name| (name, Shape::name(cel::root(name)).to_owned())).collect()
 }
 

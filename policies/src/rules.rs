@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use dna::{Digest, Workload, canonical_json};
+use dna::{Digest, ImageUse, NamedImage, Workload, canonical_json};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::json;
@@ -13,10 +13,12 @@ use serde_json::json;
 use crate::{
     cel::{self, Compiled, Expected, Names, Reads, glob},
     decision::RuleVersion,
+    documents::Bounds,
     kinds::{
-        Evidence, ImageRuleSpec, Key, Keyless, Metadata, ObjectRef, RegistryAccessSpec, RuleExceptionSpec, Scope,
-        SignerSpec, SignerTrustSpec, Validation,
+        Condition, Evidence, ImageRuleSpec, Key, Keyless, Metadata, ObjectRef, RegistryAccessSpec, RuleExceptionSpec,
+        Scope, SignerSpec, SignerTrustSpec, Validation, Variable,
     },
+    runtime::RuntimeRules,
 };
 
 /// All that is in force.
@@ -28,6 +30,8 @@ pub struct Rules {
     access: Vec<(String, RegistryAccessSpec)>,
     /// What all rules together read of each name.
     pub(crate) reads: BTreeMap<String, Reads>,
+    pub(crate) bounds: Bounds,
+    pub(crate) runtime: RuntimeRules,
 }
 
 /// One rule.
@@ -113,7 +117,7 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self { field: field.into(), why: why.into(), text: None }
     }
 }
@@ -151,6 +155,12 @@ impl Rules {
     /// Each exception, by its name.
     pub fn exceptions(&self) -> impl Iterator<Item = (&str, &RuleExceptionSpec)> + '_ {
         self.exceptions.iter().map(|exception| (exception.name.as_str(), &exception.spec))
+    }
+
+    /// What is in force of rules of run time.
+    #[must_use]
+    pub const fn runtime(&self) -> &RuntimeRules {
+        &self.runtime
     }
 
     /// How many rules there are.
@@ -232,8 +242,10 @@ impl Rule {
         let mut builder = Builder { faults, cost: 0 };
         builder.signers(&spec);
         builder.matches(&spec);
-        let conditions = builder.conditions(&spec);
-        let (variables, shapes) = builder.variables(&spec);
+        let conditions = builder.conditions("spec.match.conditions", &spec.matches.conditions, &Names::of_request());
+        let attestations: Vec<_> = spec.require.attestations.iter().map(|it| it.name.as_str()).collect();
+        let names = |variables: &[(&str, cel::Shape)]| Names::of(&attestations, variables);
+        let (variables, shapes) = builder.variables(&spec.variables, names);
         let checks = builder.checks(&spec, &variables, &shapes);
         let max_staleness = builder.span("spec.onUnknown.maxStaleness", spec.on_unknown.max_staleness.as_deref());
         let audit_until = builder.time("spec.rollout.auditUntil", spec.rollout.audit_until.as_deref());
@@ -244,13 +256,7 @@ impl Rule {
                 max_ages.insert(attestation.name.clone(), age);
             }
         }
-        if builder.cost > MAX_RULE_COST {
-            let why = format!("its expressions may cost {} units together, at most {MAX_RULE_COST}", builder.cost);
-            builder.faults.push(Fault::new("spec", why));
-        }
-        if !builder.faults.is_empty() {
-            return Err(builder.faults);
-        }
+        builder.end()?;
         let mut reads: BTreeMap<String, Reads> = BTreeMap::new();
         for check in &checks {
             for (name, read) in &check.reads {
@@ -338,7 +344,7 @@ impl Exception {
     }
 }
 
-fn version(metadata: &Metadata, spec: &ImageRuleSpec, faults: &mut Vec<Fault>) -> Digest {
+pub(crate) fn version(metadata: &Metadata, spec: &impl Serialize, faults: &mut Vec<Fault>) -> Digest {
     match canonical_json(&json!({"metadata": metadata, "spec": spec})) {
         Ok(json) => Digest::sha256(&json),
         Err(error) => {
@@ -385,17 +391,26 @@ fn key_text(signer: &SignerSpec, namespace: Option<&str>, material: &Material) -
 }
 
 /// What variables give, by name.
-type Shapes = Vec<(String, cel::Shape)>;
+pub(crate) type Shapes = Vec<(String, cel::Shape)>;
 
 /// What is found while a rule is made.
-struct Builder {
-    faults: Vec<Fault>,
-    cost: u64,
+pub(crate) struct Builder {
+    pub faults: Vec<Fault>,
+    pub cost: u64,
 }
 
 impl Builder {
-    fn fault(&mut self, field: impl Into<String>, why: impl Into<String>) {
+    pub(crate) fn fault(&mut self, field: impl Into<String>, why: impl Into<String>) {
         self.faults.push(Fault::new(field, why));
+    }
+
+    /// Everything that was found, where that is anything.
+    pub(crate) fn end(&mut self) -> Result<(), Vec<Fault>> {
+        if self.cost > MAX_RULE_COST {
+            let why = format!("its expressions may cost {} units together, at most {MAX_RULE_COST}", self.cost);
+            self.fault("spec", why);
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.faults)) }
     }
 
     fn compile(&mut self, field: String, source: &str, names: &Names, expected: Expected) -> Option<Compiled> {
@@ -419,7 +434,7 @@ impl Builder {
         parsed
     }
 
-    fn time(&mut self, field: &str, text: Option<&str>) -> Option<Timestamp> {
+    pub(crate) fn time(&mut self, field: &str, text: Option<&str>) -> Option<Timestamp> {
         let parsed = text?.parse().ok();
         if parsed.is_none() {
             self.fault(field, "it must be a time such as 2026-10-31T00:00:00Z");
@@ -540,30 +555,32 @@ impl Builder {
         }
     }
 
-    fn conditions(&mut self, spec: &ImageRuleSpec) -> Vec<(String, Compiled)> {
-        let names = Names::of_request();
+    pub(crate) fn conditions(&mut self, list: &str, all: &[Condition], names: &Names) -> Vec<(String, Compiled)> {
         let mut conditions = Vec::new();
-        for (at, condition) in spec.matches.conditions.iter().enumerate() {
-            let field = format!("spec.match.conditions[{at}].expression");
-            if let Some(compiled) = self.compile(field, &condition.expression, &names, Expected::Bool) {
+        for (at, condition) in all.iter().enumerate() {
+            let field = format!("{list}[{at}].expression");
+            if let Some(compiled) = self.compile(field, &condition.expression, names, Expected::Bool) {
                 conditions.push((condition.name.clone(), compiled));
             }
         }
         conditions
     }
 
-    fn variables(&mut self, spec: &ImageRuleSpec) -> (Vec<(String, Compiled)>, Shapes) {
-        let attestations: Vec<_> = spec.require.attestations.iter().map(|it| it.name.as_str()).collect();
+    /// `names`: what an expression may name, by the variables before it.
+    pub(crate) fn variables(
+        &mut self,
+        all: &[Variable],
+        names: impl Fn(&[(&str, cel::Shape)]) -> Names,
+    ) -> (Vec<(String, Compiled)>, Shapes) {
         let (mut variables, mut shapes) = (Vec::<(String, Compiled)>::new(), Vec::<(String, cel::Shape)>::new());
-        for (at, variable) in spec.variables.iter().enumerate() {
+        for (at, variable) in all.iter().enumerate() {
             if !is_name(&variable.name) || shapes.iter().any(|(known, _)| *known == variable.name) {
                 let why = "it must be a name of letters, digits and `_`, and the only such one";
                 self.fault(format!("spec.variables[{at}].name"), why);
             }
             let known: Vec<_> = shapes.iter().map(|(name, shape)| (name.as_str(), shape.clone())).collect();
-            let names = Names::of(&attestations, &known);
             let field = format!("spec.variables[{at}].expression");
-            let compiled = self.compile(field, &variable.expression, &names, Expected::Anything);
+            let compiled = self.compile(field, &variable.expression, &names(&known), Expected::Anything);
             let shape = compiled.as_ref().map_or(cel::Shape::Any, |compiled| compiled.shape().clone());
             shapes.push((variable.name.clone(), shape));
             if let Some(compiled) = compiled {
@@ -628,22 +645,28 @@ impl Check {
                 self.reads.entry(name.clone()).or_default().add(reads);
             }
         }
-        self.trace_variables(variables);
+        self.variables = trace_variables(&mut self.reads, variables);
         self.is_of_process = OF_PROCESSES.iter().any(|name| self.reads.contains_key(*name));
     }
+}
 
-    fn trace_variables(&mut self, variables: &[(String, Compiled)]) {
-        // A variable only names those before it, so one way back finds all.
-        for (at, (name, compiled)) in variables.iter().enumerate().rev() {
-            let is_named = self.reads.get(cel::VARIABLES).is_some_and(|reads| reads.fields.contains_key(name));
-            if is_named {
-                self.variables.insert(at);
-                for (name, reads) in compiled.names() {
-                    self.reads.entry(name.clone()).or_default().add(reads);
-                }
+/// Adds what variables read that are named, and gives their places.
+pub(crate) fn trace_variables(
+    reads: &mut BTreeMap<String, Reads>,
+    variables: &[(String, Compiled)],
+) -> BTreeSet<usize> {
+    let mut needed = BTreeSet::new();
+    // A variable only names those before it, so one way back finds all.
+    for (at, (name, compiled)) in variables.iter().enumerate().rev() {
+        let is_named = reads.get(cel::VARIABLES).is_some_and(|reads| reads.fields.contains_key(name));
+        if is_named {
+            needed.insert(at);
+            for (name, reads_more) in compiled.names() {
+                reads.entry(name.clone()).or_default().add(reads_more);
             }
         }
     }
+    needed
 }
 
 impl Rule {
@@ -665,6 +688,28 @@ pub(crate) fn any(globs: &[String], registry: &str, repository: &str, tag: Optio
     globs.iter().any(|pattern| glob(pattern, &name) || tagged.as_ref().is_some_and(|tagged| glob(pattern, tagged)))
 }
 
+/// A reference, normalized as Docker does.
+pub(crate) fn named(used: ImageUse) -> NamedImage {
+    let (rest, digest) = used.reference.split_once('@').unwrap_or((&used.reference, ""));
+    let digest: Option<Digest> = digest.parse().ok();
+    let (name, tag) = match rest.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (rest, None),
+    };
+    let (registry, path) = match name.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path),
+        _ => ("docker.io", name),
+    };
+    let library = registry == "docker.io" && !path.contains('/');
+    NamedImage {
+        registry: registry.to_owned(),
+        repository: if library { format!("library/{path}") } else { path.to_owned() },
+        tag: tag.or(digest.is_none().then_some("latest")).map(str::to_owned),
+        digest,
+        used,
+    }
+}
+
 fn is_name(text: &str) -> bool {
     let first = |c: char| c.is_ascii_alphabetic() || c == '_';
     text.starts_with(first) && text.chars().all(|c| first(c) || c.is_ascii_digit())
@@ -676,9 +721,9 @@ fn is_code(text: &str) -> bool {
 }
 
 /// Names that have a value for each image only.
-pub(crate) const OF_IMAGES: [&str; 7] =
-    ["image", "signatures", "attestations", "dna", "expectation", "findings", "container"];
+pub(crate) const OF_IMAGES: [&str; 8] =
+    ["image", "signatures", "attestations", "dna", "kinship", "expectation", "findings", "container"];
 /// Those of them that are about what is started.
-const OF_PROCESSES: [&str; 4] = ["dna", "expectation", "findings", "container"];
+const OF_PROCESSES: [&str; 5] = ["dna", "kinship", "expectation", "findings", "container"];
 /// Units of all expressions of a rule together, as Kubernetes allows.
 const MAX_RULE_COST: u64 = 10_000_000;

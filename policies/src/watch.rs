@@ -1,9 +1,11 @@
 //! The backstop for an expression that, against all bounds, does not end. A thread cannot be killed: the rule it hangs in is taken out of
-//! evaluation, which denies where that rule is in force, and the thread is given up.
+//! evaluation, which denies where that rule is in force, and the thread is given up. A rule of run time that is taken out does nothing.
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,10 +13,14 @@ use jiff::Timestamp;
 
 use crate::{
     decide::decide_observed,
-    decision::Decision,
+    decision::{Decision, RuleVersion},
     review::Review,
-    rules::{Rule, Rules},
+    rules::Rules,
+    runtime::{Seen, Verdict},
 };
+
+/// How often rules are looked for that take too long.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Decisions that are being made.
 #[derive(Debug)]
@@ -33,8 +39,16 @@ struct UnderWay {
 #[derive(Debug)]
 struct Asked {
     rules: Arc<Rules>,
-    rule: Option<String>,
+    rule: Option<At>,
     since: Instant,
+}
+
+#[derive(Debug, Clone)]
+enum At {
+    /// A rule of admission, by its id.
+    Admission(String),
+    /// A rule of run time.
+    RunTime(RuleVersion),
 }
 
 impl Watch {
@@ -48,7 +62,14 @@ impl Watch {
     #[must_use]
     pub fn decide(&self, review: &Review, rules: &Arc<Rules>, now: Timestamp) -> Decision {
         let watched = Watched { watch: self, id: self.begin(rules) };
-        decide_observed(review, rules, now, &mut |rule| watched.at(rule))
+        decide_observed(review, rules, now, &mut |rule| watched.at(At::Admission(rule.id())))
+    }
+
+    /// As [`RuntimeRules::decide`](crate::runtime::RuntimeRules::decide), under watch.
+    #[must_use]
+    pub fn decide_at_run_time(&self, seen: &Seen<'_>, rules: &Arc<Rules>) -> Verdict {
+        let watched = Watched { watch: self, id: self.begin(rules) };
+        rules.runtime().decide_observed(seen, &mut |rule| watched.at(At::RunTime(rule.version())))
     }
 
     /// Takes rules out of evaluation that have been asked for too long, and names them: tell it loudly. To be called from time to time, by
@@ -56,8 +77,27 @@ impl Watch {
     pub fn look(&self) -> Vec<String> {
         let under_way = self.lock();
         let late = under_way.asked.values().filter(|asked| asked.since.elapsed() >= self.limit);
-        let late = late.filter_map(|asked| Some((asked, asked.rule.as_deref()?)));
-        late.filter(|(asked, rule)| asked.rules.disable(rule)).map(|(_, rule)| rule.to_owned()).collect()
+        let taken_out = |asked: &Asked| match asked.rule.as_ref()? {
+            At::Admission(rule) => asked.rules.disable(rule).then(|| rule.clone()),
+            At::RunTime(rule) => asked.rules.runtime().disable(rule).then(|| rule.rule.clone()),
+        };
+        late.filter_map(taken_out).collect()
+    }
+
+    /// Looks once a second, from a thread that nothing can hang, and tells each rule that is taken out, until the watch is dropped.
+    ///
+    /// # Errors
+    /// There is no thread: bounds at load still stand before a rule that hangs.
+    pub fn over(watch: &Arc<Self>, tell: impl Fn(&str) + Send + 'static) -> io::Result<()> {
+        let weak = Arc::downgrade(watch);
+        let look = move || {
+            while let Some(watch) = weak.upgrade() {
+                watch.look().iter().for_each(|rule| tell(rule));
+                drop(watch);
+                thread::sleep(LOOK);
+            }
+        };
+        thread::Builder::new().name("rules".to_owned()).spawn(look).map(drop)
     }
 
     fn begin(&self, rules: &Arc<Rules>) -> u64 {
@@ -80,9 +120,9 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    fn at(&self, rule: &Rule) {
+    fn at(&self, rule: At) {
         if let Some(asked) = self.watch.lock().asked.get_mut(&self.id) {
-            (asked.rule, asked.since) = (Some(rule.id()), Instant::now());
+            (asked.rule, asked.since) = (Some(rule), Instant::now());
         }
     }
 }
@@ -128,7 +168,7 @@ mod tests {
         let stuck = Watched { watch: &watch, id: watch.begin(&rules) };
         let ids: Vec<String> = rules.versions().map(|version| version.rule).collect();
         if let Some(asked) = watch.lock().asked.get_mut(&stuck.id) {
-            asked.rule = ids.first().cloned();
+            asked.rule = ids.first().cloned().map(At::Admission);
         }
         assert!(watch.look().is_empty(), "it has time");
         std::thread::sleep(Duration::from_millis(30));
@@ -139,5 +179,45 @@ mod tests {
         assert_eq!(decision.reasons.first().map(|reason| reason.code.as_str()), Some("RULE_DISABLED"));
         drop(stuck);
         assert!(watch.lock().asked.is_empty());
+    }
+
+    #[test]
+    fn a_rule_of_run_time_that_takes_too_long_is_taken_out_and_ignores_nothing() {
+        let rule = "apiVersion: mayfly.dev/v1alpha1\nkind: ClusterRuntimeRule\nmetadata: {name: a}\nspec: {when: [{name: w, expression: 'true'}], \
+                    then: {ignore: {until: '2030-01-01T00:00:00Z', reason: x}}}\n";
+        let rules = Arc::new(load([("x", rule)]).expect("a rule"));
+        let deviation = serde_json::from_value(
+            json!({"class": "listen", "subject": "tcp/1", "message": "m", "risk": 0.5, "technique": ""}),
+        );
+        let activity = serde_json::from_value(
+            json!({"at": "2026-01-01T00:00:00Z", "sensor": "s", "container": {}, "process": {}, "act": {"kind": "exit"}}),
+        );
+        let (deviation, activity) = (deviation.expect("a deviation"), activity.expect("an activity"));
+        let nothing = (&|| None, &|| None, &|| None);
+        let place = crate::runtime::Where::default();
+        let seen = Seen {
+            deviation: &deviation,
+            activity: &activity,
+            place,
+            pod: nothing.0,
+            dna: nothing.1,
+            expectation: nothing.2,
+        };
+        let watch = Watch::new(Duration::from_millis(20));
+        let verdict = watch.decide_at_run_time(&seen, &rules);
+        assert!(verdict.ignored.is_some() && verdict == rules.runtime().decide(&seen), "{verdict:?}");
+        let stuck = Watched { watch: &watch, id: watch.begin(&rules) };
+        for version in rules.runtime().versions() {
+            stuck.at(At::RunTime(version));
+        }
+        assert!(watch.look().is_empty(), "it has time");
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!((watch.look(), watch.look()), (vec!["a".to_owned()], Vec::new()));
+        let verdict = watch.decide_at_run_time(&seen, &rules);
+        assert_eq!(
+            (verdict.ignored, verdict.rules.iter().map(|rule| rule.failed).collect::<Vec<_>>()),
+            (None, vec![true])
+        );
+        assert_eq!(rules.runtime().disabled().collect::<Vec<_>>(), rules.runtime().versions().collect::<Vec<_>>());
     }
 }

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dna::{Activity, Digest};
+use dna::Activity;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Class, Deviation, sensor};
+use crate::{Class, Deviation, Driver, grounds::Grounds, rules::Ruled, sensor};
 
 /// Samples kept of an alert.
 pub const SAMPLES: usize = 5;
@@ -58,6 +58,9 @@ pub struct Alert {
     pub message: String,
     /// The highest risk of its deviations: 0 to 1.
     pub risk: f64,
+    /// What drove that risk, where a model made it; the strongest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drivers: Vec<Driver>,
     /// MITRE ATT&CK technique.
     pub technique: String,
     /// The nearest program on the way that was expected.
@@ -66,6 +69,12 @@ pub struct Alert {
     /// What is known of the file that acts: layer, build step, package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// What of the DNA it rests on, what the image was built from and what changed: as it was known when the alert was new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounds: Option<Grounds>,
+    /// What rules did to it.
+    #[serde(default, skip_serializing_if = "crate::is_default")]
+    pub ruled: Ruled,
     /// All of it was kept from happening.
     pub blocked: bool,
     /// What became of it.
@@ -83,7 +92,7 @@ pub struct Alert {
     /// Pods it was seen in.
     pub pods: BTreeSet<String>,
     /// Pods beyond those.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::is_default")]
     pub more_pods: u64,
     /// Who asked the API server for the command that began it, where its audit log tells.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -109,7 +118,7 @@ pub enum State {
     Open,
     /// Somebody looks after it.
     Acknowledged,
-    /// It is told no more until a time.
+    /// It is told no more until a time, as somebody suppressed it or a rule ignores it.
     Suppressed,
     /// It is done with; another deviation opens it again.
     Resolved,
@@ -153,15 +162,23 @@ pub enum Change {
     Escalated,
     /// It was resolved.
     Reopened,
+    /// Somebody looks after it.
+    Acknowledged,
+    /// Somebody wants to be told no more of it.
+    Suppressed,
     /// Somebody resolved it.
     Resolved,
     /// It was seen again.
     Repeated,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
+/// Who did something to an alert, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct By {
+    /// Who, by the name that the API knows him by.
+    pub actor: String,
+    /// Why, in his words.
+    pub reason: String,
 }
 
 /// The name of the alert that a deviation belongs to.
@@ -169,11 +186,7 @@ const fn is_zero(number: &u64) -> bool {
 pub fn id(place: &Place, class: Class, subject: &str) -> String {
     let parts = [&place.cluster, &place.namespace, &place.owner, &place.container, &place.digest];
     let image = if place.digest.is_empty() { place.image.as_str() } else { "" };
-    let mut hashed = Vec::new();
-    for text in parts.into_iter().map(String::as_str).chain([image, class.name(), subject]) {
-        sensor::part(&mut hashed, text.as_bytes());
-    }
-    Digest::sha256(&hashed).hex().chars().take(16).collect()
+    sensor::name_of(parts.into_iter().map(String::as_str).chain([image, class.name(), subject]))
 }
 
 /// Adds a deviation to its alert.
@@ -193,9 +206,12 @@ pub fn collate(
         subject: deviation.subject.clone(),
         message: deviation.message.clone(),
         risk: 0.0,
+        drivers: Vec::new(),
         technique: deviation.technique.clone(),
         after: deviation.after.clone(),
         cause: None,
+        grounds: None,
+        ruled: Ruled::default(),
         blocked: true,
         state: State::Open,
         first_seen: activity.at,
@@ -217,17 +233,11 @@ pub fn collate(
     while alert.per_hour.len() > HOURS {
         alert.per_hour.pop_first();
     }
-    if !pod.is_empty() && !alert.pods.contains(pod) {
-        if alert.pods.len() < PODS {
-            alert.pods.insert(pod.to_owned());
-        } else {
-            alert.more_pods += 1;
-        }
-    }
+    add_pod(alert, pod);
     let was = alert.risk;
-    // Of equal risks the first in the order of words, so that no order of arrival shows.
-    if deviation.risk > was || (deviation.risk - was).abs() < f64::EPSILON && deviation.message < alert.message {
+    if is_heavier(deviation.risk, &deviation.message, alert) {
         alert.risk = deviation.risk;
+        alert.drivers.clone_from(&deviation.drivers);
         alert.message.clone_from(&deviation.message);
         alert.technique.clone_from(&deviation.technique);
         alert.after.clone_from(&deviation.after);
@@ -236,6 +246,95 @@ pub fn collate(
     if is_new {
         return Change::New;
     }
+    changed(alert, was)
+}
+
+/// Adds what was collated elsewhere to an alert: as if each of its deviations had been added.
+pub fn merge(alert: &mut Option<Alert>, more: Alert) -> Change {
+    let Some(alert) = alert else {
+        *alert = Some(more);
+        return Change::New;
+    };
+    let Alert {
+        id: _,
+        place: _,
+        class: _,
+        subject: _,
+        message,
+        risk,
+        drivers,
+        technique,
+        after,
+        cause,
+        blocked,
+        state: _,
+        first_seen,
+        last_seen,
+        count,
+        per_hour,
+        pods,
+        more_pods,
+        users,
+        samples,
+        blind,
+        told: _,
+        grounds,
+        ruled,
+    } = more;
+    let (was_ignored, is_ignored) = (alert.ruled.until(alert.count).is_some(), ruled.until(count).is_some());
+    alert.count += count;
+    alert.ruled.merge(ruled);
+    alert.first_seen = alert.first_seen.min(first_seen);
+    alert.last_seen = alert.last_seen.max(last_seen);
+    alert.blocked &= blocked;
+    for (hour, count) in per_hour {
+        *alert.per_hour.entry(hour).or_default() += count;
+    }
+    while alert.per_hour.len() > HOURS {
+        alert.per_hour.pop_first();
+    }
+    alert.more_pods += more_pods;
+    for pod in pods {
+        add_pod(alert, &pod);
+    }
+    let was = alert.risk;
+    if is_heavier(risk, &message, alert) {
+        (alert.risk, alert.drivers) = (risk, drivers);
+        (alert.message, alert.technique, alert.after) = (message, technique, after);
+    }
+    for sample in samples {
+        insert_sample(alert, sample);
+    }
+    alert.users.extend(users);
+    if alert.cause.is_none() {
+        alert.cause = cause;
+    }
+    if alert.grounds.is_none() {
+        alert.grounds = grounds;
+    }
+    for told in blind {
+        if !alert.blind.contains(&told) {
+            alert.blind.push(told);
+        }
+    }
+    match changed_by(alert.state, was_ignored, is_ignored) {
+        Some(change) => change,
+        None => changed(alert, was),
+    }
+}
+
+/// What deviations do to an alert that rules ignored before, or that they ignore now.
+fn changed_by(state: State, was_ignored: bool, is_ignored: bool) -> Option<Change> {
+    match (was_ignored, is_ignored) {
+        // What is ignored opens nothing.
+        (_, true) if state == State::Resolved => Some(Change::Repeated),
+        (true, false) if state != State::Resolved => Some(Change::Reopened),
+        _ => None,
+    }
+}
+
+/// What further deviations did to an alert that was there, and weighed so much.
+fn changed(alert: &mut Alert, was: f64) -> Change {
     if alert.state == State::Resolved {
         alert.state = State::Open;
         return Change::Reopened;
@@ -244,13 +343,115 @@ pub fn collate(
     if is_worse { Change::Escalated } else { Change::Repeated }
 }
 
+/// Of equal risks the first in the order of words, so that no order of arrival shows.
+fn is_heavier(risk: f64, message: &str, alert: &Alert) -> bool {
+    risk > alert.risk || (risk - alert.risk).abs() < f64::EPSILON && *message < *alert.message
+}
+
+fn add_pod(alert: &mut Alert, pod: &str) {
+    if pod.is_empty() || alert.pods.contains(pod) {
+        return;
+    }
+    if alert.pods.len() < PODS {
+        alert.pods.insert(pod.to_owned());
+    } else {
+        alert.more_pods += 1;
+    }
+}
+
 fn keep_sample(alert: &mut Alert, deviation: &Deviation, activity: &Activity, before: impl Iterator<Item = Activity>) {
     let is_full = alert.samples.len() >= SAMPLES;
     if is_full && alert.samples.last().is_some_and(|last| last.activity.at <= activity.at) {
         return;
     }
     let sample = Sample { activity: activity.clone(), message: deviation.message.clone(), before: before.collect() };
-    let at = alert.samples.partition_point(|kept| kept.activity.at <= activity.at);
+    insert_sample(alert, sample);
+}
+
+fn insert_sample(alert: &mut Alert, sample: Sample) {
+    let at = alert.samples.partition_point(|kept| kept.activity.at <= sample.activity.at);
     alert.samples.insert(at, sample);
     alert.samples.truncate(SAMPLES);
+}
+
+#[cfg(test)]
+mod tests {
+    use dna::{Act, Change as Write, Outcome, Process, SeenContainer};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(second: i64, risk: u8, is_blocked: bool) -> (Deviation, Activity) {
+        let activity = Activity {
+            at: Timestamp::from_second(1_700_000_000 + second).expect("a time"),
+            sensor: "falco".to_owned(),
+            node: None,
+            container: SeenContainer::default(),
+            process: Process::default(),
+            ancestors: Vec::new(),
+            act: Act::Write { path: "/etc/passwd".to_owned(), change: Write::Open },
+            outcome: Outcome::Done,
+            rule: None,
+        };
+        let deviation = Deviation {
+            class: Class::Write,
+            subject: "/etc/passwd".to_owned(),
+            message: format!("of risk {risk}"),
+            after: None,
+            layer: None,
+            package: None,
+            risk: f64::from(risk) / 10.0,
+            drivers: Vec::new(),
+            technique: format!("T{risk}"),
+            blocked: is_blocked,
+        };
+        (deviation, activity)
+    }
+
+    proptest! {
+        /// However deviations are put together before they are added, the alert is the one of each added by itself.
+        #[test]
+        fn parts_make_the_same_alert(
+            all in prop::collection::vec((0_i64..1_000_000, 0_u8..10, any::<bool>(), 0_usize..4), 1..60),
+            parts in prop::collection::vec(1_usize..10, 60),
+        ) {
+            // Of one time there is one: samples of equal times are kept in the order in which they came.
+            let mut times = BTreeSet::new();
+            let all: Vec<_> = all.into_iter().filter(|(second, ..)| times.insert(*second)).collect();
+            let place = Place { owner: "Deployment/web".to_owned(), ..Place::default() };
+            let add = |to: &mut Option<Alert>, (second, risk, is_blocked, pod): &(i64, u8, bool, usize)| {
+                let (deviation, activity) = found(*second, *risk, *is_blocked);
+                collate(to, &place, &format!("web-{pod}"), &deviation, &activity, std::iter::empty());
+            };
+            let mut one_by_one = None;
+            all.iter().for_each(|each| add(&mut one_by_one, each));
+            let (mut merged, mut rest, mut parts) = (None, all.as_slice(), parts.into_iter());
+            while !rest.is_empty() {
+                let (these, others) = rest.split_at(parts.next().unwrap_or(60).min(rest.len()));
+                let mut part = None;
+                these.iter().for_each(|each| add(&mut part, each));
+                merge(&mut merged, part.expect("not empty"));
+                rest = others;
+            }
+            prop_assert_eq!(merged, one_by_one);
+        }
+    }
+
+    #[test]
+    fn a_part_reopens_and_escalates_as_its_deviations_do() {
+        let part = |risk| {
+            let mut part = None;
+            let (deviation, activity) = found(0, risk, false);
+            collate(&mut part, &Place::default(), "", &deviation, &activity, std::iter::empty());
+            part.expect("an alert")
+        };
+        let mut alert = None;
+        assert_eq!(merge(&mut alert, part(3)), Change::New);
+        assert_eq!(merge(&mut alert, part(3)), Change::Repeated);
+        assert_eq!(merge(&mut alert, part(7)), Change::Escalated);
+        if let Some(alert) = &mut alert {
+            alert.state = State::Resolved;
+        }
+        assert_eq!(merge(&mut alert, part(3)), Change::Reopened);
+    }
 }

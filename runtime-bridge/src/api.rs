@@ -13,12 +13,18 @@ mod access;
 mod alerts;
 pub mod auth;
 mod blind;
+mod drafts;
 mod events;
+mod evidence;
 mod images;
+mod incidents;
 mod kubernetes;
 mod openapi;
+mod overlays;
 mod problem;
+mod responses;
 mod suppressions;
+mod workloads;
 
 #[cfg(test)]
 mod tests;
@@ -33,21 +39,27 @@ use std::{
 
 use axum::{
     Extension, Json, Router,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{Request, State},
     http::{HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{delete, get, post},
 };
-use lineage::Ledger;
+use lineage::{Kin, Ledger};
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::{
     auth::{Access, Authenticate, Caller, Credentials},
-    problem::Problem,
+    problem::{Problem, at_most},
 };
 pub use self::{blind::SensorHealth, kubernetes::Kubernetes, openapi::openapi};
+use crate::{
+    incidents::Incidents,
+    overlays::{Attached, NotCounted, Signers},
+    response::Responder,
+    sinks::Sinks,
+};
 
 /// The health of the sensors, as it is when it is asked for.
 pub type Sensors = Arc<dyn Fn() -> Vec<SensorHealth> + Send + Sync>;
@@ -58,8 +70,16 @@ pub struct Api {
     ledger: Ledger,
     authenticate: Arc<[Arc<dyn Authenticate>]>,
     sensors: Sensors,
+    sinks: Arc<Sinks>,
+    overlays: Signers,
+    attached: Option<Attached>,
+    incidents: Incidents,
+    kin: Kin,
+    responder: Option<Responder>,
     changed: watch::Sender<()>,
+    accepted: watch::Sender<()>,
     followers: Arc<Semaphore>,
+    replays: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
     limits: Limits,
 }
@@ -94,14 +114,72 @@ impl Api {
     /// An API that asks these, in their order, who a caller is.
     pub fn new(ledger: Ledger, authenticate: Vec<Arc<dyn Authenticate>>, sensors: Sensors) -> Self {
         Self {
+            kin: Kin::new(ledger.clone()),
             ledger,
             authenticate: authenticate.into(),
             sensors,
+            sinks: Arc::default(),
+            overlays: Signers::default(),
+            attached: None,
+            incidents: Incidents::default(),
+            responder: None,
             changed: watch::Sender::new(()),
+            accepted: watch::Sender::new(()),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            replays: Arc::new(Semaphore::new(drafts::AT_A_TIME)),
             dropped: Arc::new(AtomicU64::new(0)),
             limits: LIMITS,
         }
+    }
+
+    /// The same, with sinks that are told what people do.
+    #[must_use]
+    pub fn telling(self, sinks: Sinks) -> Self {
+        Self { sinks: Arc::new(sinks), ..self }
+    }
+
+    /// The same, with whose signature makes an act an expected one.
+    #[must_use]
+    pub fn accepting(self, overlays: Signers) -> Self {
+        Self { overlays, ..self }
+    }
+
+    /// The same, with what is found at images.
+    #[must_use]
+    pub fn looking(self, attached: Attached) -> Self {
+        Self { attached: Some(attached), ..self }
+    }
+
+    fn refused_overlays(&self) -> Vec<NotCounted> {
+        self.attached.as_ref().map(Attached::refused).unwrap_or_default()
+    }
+
+    /// The same, with the incidents that the ledger's alerts are.
+    #[must_use]
+    pub fn telling_of(self, incidents: Incidents) -> Self {
+        Self { incidents, ..self }
+    }
+
+    /// The same, with who takes responses back.
+    #[must_use]
+    pub fn responding(self, responder: Responder) -> Self {
+        Self { responder: Some(responder), ..self }
+    }
+
+    /// Tells when alerts were written.
+    #[must_use]
+    pub fn when_changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Tells when something was accepted, or is not any more; whoever accepts something tells it there.
+    #[must_use]
+    pub fn when_accepted(&self) -> watch::Sender<()> {
+        self.accepted.clone()
+    }
+
+    fn accepted(&self) {
+        self.accepted.send_replace(());
     }
 
     /// Says that alerts were written: who follows them is told now, and not with the next look at the ledger.
@@ -129,8 +207,24 @@ impl Api {
             .route("/alerts/{id}/reopen", post(alerts::reopen))
             .route("/alerts/{id}/annotate", post(alerts::annotate))
             .route("/alerts/{id}/suppress", post(suppressions::make))
+            .route("/alerts/{id}/accept", post(overlays::propose))
+            .route("/overlays", get(overlays::list).post(overlays::take).layer(at_most(overlays::MAX_BUNDLE)))
+            .route("/overlays/{id}", get(overlays::read).delete(overlays::revoke))
+            .route("/overlays/{id}/bundle", get(overlays::bundle))
             .route("/suppressions", get(suppressions::list))
             .route("/suppressions/{id}", delete(suppressions::lift))
+            .route("/incidents", get(incidents::list))
+            .route("/incidents/{id}", get(incidents::read))
+            .route("/incidents/{id}/evidence", get(evidence::read))
+            .route("/incidents/{id}/acknowledge", post(incidents::acknowledge))
+            .route("/incidents/{id}/resolve", post(incidents::resolve))
+            .route("/incidents/{id}/reopen", post(incidents::reopen))
+            .route("/responses", get(responses::list))
+            .route("/responses/{id}/undo", post(responses::undo))
+            .route("/workloads", get(workloads::list))
+            .route("/workloads/{id}", get(workloads::read))
+            .route("/workloads/{id}/draft", post(drafts::make))
+            .route("/replay", post(drafts::replay).layer(at_most(drafts::MAX_SENT)))
             .route("/images/{digest}", get(images::read))
             .route("/sensors", get(blind::sensors))
             .route("/blind", get(blind::list))
@@ -142,7 +236,7 @@ impl Api {
         Router::new()
             .nest("/api/v1", open.merge(known))
             .with_state(self.clone())
-            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(at_most(MAX_BODY))
             .layer(CatchPanicLayer::custom(|_| {
                 tracing::error!("an API request panicked");
                 Problem::internal().into_response()

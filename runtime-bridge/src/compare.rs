@@ -5,12 +5,13 @@
 
 use std::net::IpAddr;
 
-use dna::{Act, Activity, Change, Completeness, Origin, Outcome, Protocol};
+use dna::{Act, Activity, Change, Completeness, Origin, Outcome, Protocol, is_shell};
 
 use crate::{
-    deviation::{Class, Deviation},
-    expected::{Expected, Leads, Node, is_shell},
+    Class, Deviation,
+    expected::{Expected, Leads, Node},
     history::{self, History, Line, Phase, Standing},
+    risk::Scene,
     sensitive,
     text::{self, Intent, Named},
 };
@@ -18,10 +19,35 @@ use crate::{
 /// Ports that the kernel gives to who asks for none: `net.ipv4.ip_local_port_range`, ip(7).
 const EPHEMERAL: u16 = 32768;
 
+/// The first port that needs no right (`net.ipv4.ip_unprivileged_port_start`).
+const UNPRIVILEGED: u16 = 1024;
+
+/// What came of comparing an activity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// What of it is not expected.
+    pub deviations: Vec<Deviation>,
+    /// The program that acts; none where the image has no such file.
+    pub node: Option<Node>,
+    /// What goes with the deviations, for their ranking; nothing where there is none.
+    pub scene: Scene,
+}
+
 /// Compares an activity and keeps it in the container's history.
 pub fn judge(expected: &Expected, history: &mut History, activity: &Activity) -> Vec<Deviation> {
+    judge_accepting(expected, history, activity, |_| false).deviations
+}
+
+/// The same where somebody accepted some deviations: they are none, and what comes of them has not strayed.
+pub fn judge_accepting(
+    expected: &Expected,
+    history: &mut History,
+    activity: &Activity,
+    is_accepted: impl Fn(&Deviation) -> bool,
+) -> Judged {
     let standing = history.standing(expected, activity);
-    let deviations = compare(expected, activity, &standing);
+    let mut deviations = compare(expected, activity, &standing);
+    deviations.retain(|deviation| !is_accepted(deviation));
     let line = match (&activity.act, deviations.first()) {
         (Act::Exec { .. }, Some(deviation)) if deviation.class == Class::CommandFromOutside => Line::Outside,
         (Act::Exec { .. }, Some(_)) => Line::Strayed,
@@ -34,7 +60,8 @@ pub fn judge(expected: &Expected, history: &mut History, activity: &Activity) ->
         history.serves();
     }
     history.settle(activity, &standing, line);
-    deviations
+    let scene = if deviations.is_empty() { Scene::default() } else { Scene::new(expected, activity, &standing) };
+    Judged { deviations, node: standing.node, scene }
 }
 
 /// What of an activity is not expected. One act may deviate in several ways.
@@ -68,6 +95,11 @@ fn is_login(expected: &Expected, standing: &Standing) -> bool {
     by.zip(standing.node).is_some_and(|(from, to)| expected.edge(from, to) == Some(Leads::Login))
 }
 
+/// A program's name, of a path or of `argv[0]`, which has a dash before it in a login shell.
+fn name(word: &str) -> &str {
+    word.rsplit('/').next().unwrap_or(word).trim_start_matches('-')
+}
+
 struct Case<'a> {
     expected: &'a Expected,
     activity: &'a Activity,
@@ -98,6 +130,7 @@ impl Case<'_> {
             layer: node.and_then(|node| self.expected.layer(node)),
             package: node.and_then(|node| self.expected.package(node)).map(str::to_owned),
             risk,
+            drivers: Vec::new(),
             technique: technique.to_owned(),
             blocked,
         }
@@ -167,16 +200,33 @@ impl Case<'_> {
             return Some(self.deviation(Class::CommandFromOutside, subject, message, 0.5, "T1609"));
         }
         if self.expected.reached(node).is_none() {
-            let message = format!(
-                "{subject} was executed{after}: the image has it, but nothing leads to it from the start command"
-            );
-            return Some(self.deviation(Class::ProgramNotReachable, subject, message, 0.8, "T1059"));
+            if self.is_read_as_expected(node) {
+                return None;
+            }
+            let is_helper = self.by().is_some_and(|by| self.expected.is_helper(by, node));
+            if self.has_strayed() || !is_helper {
+                let message = format!(
+                    "{subject} was executed{after}: the image has it, but nothing leads to it from the start command"
+                );
+                return Some(self.deviation(Class::ProgramNotReachable, subject, message, 0.8, "T1059"));
+            }
         }
         if self.has_strayed() {
             let message = format!("{subject} was executed{after}, which was not expected itself");
             return Some(self.deviation(Class::StepNotPredicted, subject, message, 0.6, "T1059"));
         }
         self.step(node, subject)
+    }
+
+    /// Whether a script of the image is read by an interpreter that is expected here: which of its scripts a server is asked for, no
+    /// configuration says.
+    fn is_read_as_expected(&self, node: Node) -> bool {
+        let reader = self.activity.process.exe.as_deref().and_then(|exe| self.expected.find(exe));
+        let edge = self.by().zip(reader).and_then(|(by, reader)| self.expected.edge(by, reader));
+        !self.has_strayed()
+            && self.expected.is_script(node)
+            && edge == Some(Leads::Here)
+            && reader.is_some_and(|reader| !self.expected.is_shell(reader))
     }
 
     /// A command that the runtime started beside the start command.
@@ -201,29 +251,55 @@ impl Case<'_> {
         let by = self.standing.by.as_ref()?;
         let from = by.node?;
         let expected = self.expected;
-        let is_predicted = |from: Node| expected.edge(from, node).is_some() || expected.are_kin(from, node);
-        if self.standing.line == Line::Login || is_predicted(from) {
+        // A multicall program is what it is called by, and akin to nothing, not even to itself.
+        let called = self.called().filter(|_| expected.is_multicall(node));
+        let is_predicted = |from: Node| match called {
+            Some(name) => expected.calls_as(from, node, name),
+            None => expected.edge(from, node).is_some() || expected.runs_by_shell(from, node),
+        };
+        let is_kin = |from: Node| called.is_none() && expected.are_kin(from, node);
+        if self.standing.line == Line::Login || is_predicted(from) || is_kin(from) {
             return None;
         }
-        // Text on a shell's command line belongs to whoever wrote it there.
+        // Text on a shell's command line belongs to whoever wrote it there. An interpreter that a shell is told to run reads other text
+        // than that.
         if let Some(behind) = by.behind.filter(|_| by.is_inline)
-            && is_predicted(behind)
+            && (is_predicted(behind) && (expected.is_shell(node) || expected.edge(behind, node) != Some(Leads::Reader))
+                || is_kin(behind) && !expected.is_interpreter(node))
         {
             return None;
         }
         // `#!/usr/bin/env bash`: the interpreter's interpreter.
-        if expected.is_interpreter(node) && expected.is_script(from) {
+        if expected.is_interpreter(node) && expected.is_script(from) && called.is_none_or(is_shell) {
+            return None;
+        }
+        // What a shell reads from its input nobody can work out, and the program that writes there was to start it.
+        if by.reads_input && called.is_none() && !expected.is_interpreter(node) {
             return None;
         }
         // What a program executes by its own code is followed only where it was worked out.
-        if !expected.is_known(from) && !expected.is_script(from) && !by.is_inline {
+        let is_followed = expected.is_known(from) || expected.is_script(from) && expected.reached(from).is_some();
+        if !is_followed && !by.is_inline {
             return None;
         }
         let source = expected.path(from);
+        let subject = called.map_or_else(|| subject.clone(), |name| format!("{subject} as {name}"));
         let message =
             format!("{subject} was executed by {source}: the image has both, but nothing in {source} leads there");
-        let risk = if expected.is_shell(node) { 0.75 } else { 0.6 };
+        let is_shell = called.map_or_else(|| expected.is_shell(node), is_shell);
+        let risk = if is_shell { 0.75 } else { 0.6 };
         Some(self.deviation(Class::StepNotPredicted, subject, message, risk, "T1059.004"))
+    }
+
+    /// The name that the process's program is called by; busybox(1) and its like take it from their first argument too.
+    fn called(&self) -> Option<&str> {
+        let process = &self.activity.process;
+        let first = name(process.argv.first().or(process.name.as_ref())?);
+        let path = self.standing.node.map(|node| self.expected.path(node));
+        if path.as_deref().map(name) == Some(first) {
+            return process.argv.iter().skip(1).find(|word| !word.starts_with('-')).map(|word| name(word));
+        }
+        Some(first).filter(|name| !name.is_empty())
     }
 
     /// Sensitive files that the command line names, whether or not it comes to them.
@@ -263,9 +339,12 @@ impl Case<'_> {
             return None;
         }
         let is_unknown = matches!(self.expected.completeness().listen, Completeness::None);
-        // A port that the kernel chose: passive FTP, the answer to a datagram.
-        let is_chosen =
-            port >= EPHEMERAL || protocol == Protocol::Udp && address.is_some_and(|address| address.is_loopback());
+        // A port that nobody named: of passive FTP; where the answer to a datagram comes, which who asks may choose at random among
+        // all that need no right (RFC 5452, 9.2).
+        let is_chosen = match protocol {
+            Protocol::Udp => port >= UNPRIVILEGED || address.is_some_and(|address| address.is_loopback()),
+            _ => port >= EPHEMERAL,
+        };
         if !self.has_strayed() && (is_unknown || is_chosen) {
             return None;
         }
@@ -290,7 +369,9 @@ impl Case<'_> {
         if !self.has_strayed() {
             let is_resolver = port == 53;
             let is_unknown = matches!(self.expected.completeness().connect, Completeness::None);
-            if self.expected.connects(&names, port) || is_resolver || (is_unknown && !is_metadata) {
+            // What is served is asked for by its own software too: to stop it, or how it is.
+            let is_own = address.is_some_and(|address| address.is_loopback()) && self.expected.listens(protocol, port);
+            if self.expected.connects(&names, port) || is_resolver || is_own || (is_unknown && !is_metadata) {
                 return None;
             }
             // Names in configuration lead to addresses within the cluster; which ones, no image tells.
@@ -354,19 +435,25 @@ impl Case<'_> {
         let is_expected = match self.standing.line {
             Line::Check | Line::Beside => true,
             // What a login may run was not worked out: that the server reads a file says nothing of it.
-            Line::Login if self.is_generic_reader() => false,
+            Line::Login if self.is_unknown_program() => false,
             _ => self.expected.reads(self.standing.node, path),
         };
-        if is_expected && !self.has_strayed() {
+        if (is_expected || self.is_unknown_helper()) && !self.has_strayed() {
             return None;
         }
         let message = format!("{} read {path}: {}", self.who(), stake.what);
         Some(self.deviation(Class::SensitiveRead, path, message, stake.risk, stake.technique))
     }
 
-    /// Whether the program reads whatever it is told to, as far as is known: its own behavior was not worked out.
-    fn is_generic_reader(&self) -> bool {
+    /// Whether nothing is known of what the program does: its own behavior was not worked out.
+    fn is_unknown_program(&self) -> bool {
         self.standing.node.is_none_or(|node| !self.expected.is_known(node))
+    }
+
+    /// Whether it is a helper whose code nobody looked at, and that was started as helpers are.
+    fn is_unknown_helper(&self) -> bool {
+        let node = self.standing.node.filter(|node| self.expected.reached(*node).is_none());
+        node.is_some() && self.is_unknown_program() && !self.has_strayed() && self.standing.line != Line::Login
     }
 
     fn syscall(&self, name: &str, arguments: Option<&str>) -> Option<Deviation> {
@@ -377,8 +464,8 @@ impl Case<'_> {
         let is_unknown = matches!(self.expected.completeness().syscalls, Completeness::None);
         let is_expected = self.expected.calls(self.standing.node, name);
         // What a login may run was not worked out, so its calls are nobody's.
-        let is_foreign = self.has_strayed() || self.standing.line == Line::Login && self.is_generic_reader();
-        if !is_foreign && (is_expected || is_unknown) {
+        let is_foreign = self.has_strayed() || self.standing.line == Line::Login && self.is_unknown_program();
+        if !is_foreign && (is_expected || is_unknown || self.is_unknown_helper()) {
             return None;
         }
         let message = format!("{} called {name}(2), which no expected program can reach", self.who());
@@ -394,7 +481,9 @@ impl Case<'_> {
         const PACKET: u64 = 17;
         const RAW: u64 = 3;
         let is_raw = domain == PACKET || matches!(domain, INET | INET6) && kind & 0xf == RAW;
-        if !is_raw || !self.has_strayed() && (self.expected.needs("CAP_NET_RAW") && self.standing.line != Line::Login) {
+        // Of a program that was not worked out it is not known what it needs.
+        let is_expected = self.expected.needs("CAP_NET_RAW") || self.is_unknown_program();
+        if !is_raw || !self.has_strayed() && is_expected && self.standing.line != Line::Login {
             return None;
         }
         let message = format!("{} opened a raw socket, which nothing in the image needs", self.who());
@@ -451,7 +540,7 @@ fn is_metadata(address: IpAddr) -> bool {
 }
 
 /// Whether an address is within the node, the cluster or the site.
-fn is_private(address: IpAddr) -> bool {
+pub(crate) fn is_private(address: IpAddr) -> bool {
     let address = match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
         v4 => v4,

@@ -4,7 +4,7 @@
 //! POST /v1/events/{sensor}            bearer token, or client certificate
 //! POST /v1/events/{sensor}/{secret}   for sensors that can send no header (Falco, Tracee)
 //!
-//! who (admit) ─► body, inflated, bounded (body) ─► items (split) ─► log::append ─► 200 {}
+//! who (admit) ─► body, inflated, bounded (body) ─► items (sensor) ─► Stream::append ─► 200 {}
 //! ```
 //!
 //! | answer | when |
@@ -29,12 +29,11 @@ mod admit;
 mod body;
 mod sensors;
 mod serve;
-mod split;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
@@ -54,18 +53,23 @@ use axum::{
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-use self::{
-    admit::{Denied, Shown},
-    split::split,
-};
+use self::admit::{Denied, Shown};
 pub use self::{
     sensors::{SecretDigest, Sensor, Sensors},
     serve::{ClientName, serve},
 };
-use crate::log::{self, Batch, Log};
+use crate::{
+    log::{self, Batch},
+    sensor::{Dialect, split},
+    stream::{self, Stream},
+};
 
 /// Is told when a sensor's events are not taken.
 pub trait Blind: Send + Sync {
+    /// So many events of this sensor were refused and are lost; a request that was not read counts as one.
+    fn refused(&self, sensor: &Sensor, events: u64);
+    /// This sensor sent so many pieces that are no JSON objects, of which these are the first.
+    fn malformed(&self, sensor: &Sensor, count: u64, samples: &[&[u8]]);
     /// From `at` on, events of this sensor are refused and lost.
     fn opened(&self, sensor: &Sensor, at: Timestamp, reason: &'static str);
     /// At `at`, they were taken again.
@@ -77,22 +81,22 @@ pub trait Blind: Send + Sync {
 pub struct Door(Arc<Inner>);
 
 struct Inner {
-    log: Log,
+    stream: Stream,
     sensors: HashMap<String, Served>,
     blind: Arc<dyn Blind>,
-    /// A permit for each KiB of bodies that are being read or written.
-    room: Arc<Semaphore>,
-    /// A permit for each body that is inflated, until it is written.
-    inflated: Arc<Semaphore>,
 }
 
 /// A sensor, and how it stands.
 struct Served {
     sensor: Sensor,
+    dialect: Dialect,
     in_flight: Semaphore,
+    /// A permit for each KiB of its bodies that are being read or written: a part of its own, so that no other takes it.
+    room: Arc<Semaphore>,
+    /// A permit for each of its bodies that is inflated, until it is written.
+    inflated: Arc<Semaphore>,
     rate: Mutex<Rate>,
     is_blind: AtomicBool,
-    samples: Mutex<VecDeque<Sample>>,
     events: metrics::Counter,
     bytes: metrics::Counter,
     malformed: metrics::Counter,
@@ -100,22 +104,14 @@ struct Served {
     append_seconds: metrics::Histogram,
 }
 
-/// Something a sensor sent that is no JSON object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// When it came.
-    pub at: Timestamp,
-    /// How it begins, credentials taken out.
-    pub text: String,
-}
-
 impl Door {
-    /// For these sensors, into this log. The recorder of metrics must stand already.
+    /// For these sensors, into this log or stream. The recorder of metrics must stand already.
     #[must_use]
-    pub fn new(log: Log, sensors: Sensors, blind: Arc<dyn Blind>) -> Self {
-        let sensors = sensors.into_iter().map(|sensor| (sensor.name.clone(), Served::new(sensor))).collect();
-        let (room, inflated) = (Arc::new(Semaphore::new(MAX_BODIES_KIB)), Arc::new(Semaphore::new(MAX_INFLATED)));
-        Self(Arc::new(Inner { log, sensors, blind, room, inflated }))
+    pub fn new(stream: impl Into<Stream>, sensors: Sensors, blind: Arc<dyn Blind>) -> Self {
+        let sensors: Vec<Sensor> = sensors.into_iter().collect();
+        let count = sensors.len().max(1);
+        let sensors = sensors.into_iter().map(|sensor| (sensor.name.clone(), Served::new(sensor, count))).collect();
+        Self(Arc::new(Inner { stream: stream.into(), sensors, blind }))
     }
 
     /// The paths.
@@ -124,13 +120,6 @@ impl Door {
             .route("/v1/events/{sensor}", post(events))
             .route("/v1/events/{sensor}/{secret}", post(events_with_secret))
             .with_state(self.clone())
-    }
-
-    /// The last things a sensor sent that are no JSON objects, the oldest first.
-    #[must_use]
-    pub fn samples(&self, sensor: &str) -> Vec<Sample> {
-        let Some(served) = self.0.sensors.get(sensor) else { return Vec::new() };
-        lock(&served.samples).iter().cloned().collect()
     }
 
     async fn answer(&self, name: &str, shown: Shown<'_>, headers: &HeaderMap, body: Body) -> Response {
@@ -146,6 +135,9 @@ impl Door {
                 (StatusCode::OK, [(header::CONTENT_TYPE, JSON)], "{}").into_response()
             }
             Err(refusal) => {
+                if refusal.is_blind() {
+                    self.0.blind.refused(&served.sensor, refusal.events);
+                }
                 if refusal.is_blind() && !served.is_blind.swap(true, Ordering::Relaxed) {
                     tracing::error!(sensor = name, reason = refusal.reason, "events of a sensor are refused and lost");
                     self.0.blind.opened(&served.sensor, Timestamp::now(), refusal.reason);
@@ -163,13 +155,16 @@ impl Door {
         })?;
         let in_flight = tokio::time::timeout(WAIT, served.in_flight.acquire()).await;
         let Ok(Ok(_in_flight)) = in_flight else { return Err(Refusal::later("too many requests of this sensor")) };
-        let body = body::read(headers, body, &door.room, &door.inflated).await?;
+        let body = body::read(headers, body, &served.room, &served.inflated).await?;
 
         let received = Timestamp::now();
-        let split = split(&body.bytes);
+        let split = split(served.dialect, &body.bytes);
         served.events.increment(split.items.len() as u64);
         served.bytes.increment(body.bytes.len() as u64);
-        served.note(received, &split);
+        if split.malformed > 0 {
+            served.malformed.increment(split.malformed);
+            door.blind.malformed(&served.sensor, split.malformed, &split.samples);
+        }
         if split.is_too_many {
             return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too many items at once"));
         }
@@ -181,57 +176,49 @@ impl Door {
         let is_over_limit = lock(&served.rate).is_over(body.bytes.len(), Instant::now());
         if is_over_limit {
             served.over_limit.increment(split.items.len() as u64);
-            if door.log.unread_part() > SHED_ABOVE {
-                return Err(Refusal::later("over its rate while the log fills up"));
+            if door.stream.unread_part() > SHED_ABOVE {
+                return Err(Refusal::later("over its rate while the log fills up").of(&split.items));
             }
         }
         let sensor = &served.sensor;
         let batch =
             Batch { sensor: &sensor.name, dialect: &sensor.dialect, received, is_over_limit, items: &split.items };
         let started = Instant::now();
-        let appended = tokio::time::timeout(WAIT, door.log.append(&batch)).await;
+        let appended = tokio::time::timeout(WAIT, door.stream.append(&batch)).await;
         served.append_seconds.record(started.elapsed().as_secs_f64());
         match appended {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(refused_by_log(&sensor.name, &error)),
-            Err(_) => Err(Refusal::later("the disk is too slow")),
+            Ok(Err(error)) => Err(refused_by_stream(&sensor.name, &error).of(&split.items)),
+            Err(_) => Err(Refusal::later("events are kept too slowly").of(&split.items)),
         }
     }
 }
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("log", &self.0.log).finish_non_exhaustive()
+        f.debug_struct("Door").field("stream", &self.0.stream).finish_non_exhaustive()
     }
 }
 
 impl Served {
-    fn new(sensor: Sensor) -> Self {
+    /// One of so many.
+    fn new(sensor: Sensor, of: usize) -> Self {
         let name = || sensor.name.clone();
+        // Settings with another do not load.
+        let dialect = sensor.dialect.parse().unwrap_or(Dialect::Mayfly);
         Self {
+            dialect,
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            room: Arc::new(Semaphore::new((MAX_BODIES_KIB / of).max(body::MAX_BODY >> 10))),
+            inflated: Arc::new(Semaphore::new((MAX_INFLATED / of).max(1))),
             rate: Mutex::new(Rate::new(sensor.bytes_per_second)),
             is_blind: AtomicBool::new(false),
-            samples: Mutex::default(),
             events: metrics::counter!("mayfly_events_received_total", "sensor" => name()),
             bytes: metrics::counter!("mayfly_event_bytes_total", "sensor" => name()),
             malformed: metrics::counter!("mayfly_events_malformed_total", "sensor" => name()),
             over_limit: metrics::counter!("mayfly_events_over_limit_total", "sensor" => name()),
             append_seconds: metrics::histogram!("mayfly_append_seconds"),
             sensor,
-        }
-    }
-
-    /// Counts what is no item, and keeps how it begins.
-    fn note(&self, at: Timestamp, split: &split::Split<'_>) {
-        self.malformed.increment(split.malformed);
-        let mut samples = lock(&self.samples);
-        for bytes in &split.samples {
-            let text = String::from_utf8_lossy(bytes.get(..SAMPLE_BYTES).unwrap_or(bytes));
-            if samples.len() >= MAX_SAMPLES {
-                samples.pop_front();
-            }
-            samples.push_back(Sample { at, text: dna::redact(&text).into_owned() });
         }
     }
 }
@@ -273,11 +260,18 @@ async fn events_with_secret(
 struct Refusal {
     status: StatusCode,
     reason: &'static str,
+    /// So many events; one where they were not counted.
+    events: u64,
 }
 
 impl Refusal {
     fn new(status: StatusCode, reason: &'static str) -> Self {
-        Self { status, reason }
+        Self { status, reason, events: 1 }
+    }
+
+    /// Of these events.
+    fn of(self, items: &[&[u8]]) -> Self {
+        Self { events: items.len() as u64, ..self }
     }
 
     fn later(reason: &'static str) -> Self {
@@ -290,7 +284,7 @@ impl Refusal {
     }
 
     fn response(self, sensor: &str) -> Response {
-        let Self { status, reason } = self;
+        let Self { status, reason, events: _ } = self;
         metrics::counter!("mayfly_requests_refused_total", "sensor" => sensor.to_owned(), "reason" => reason)
             .increment(1);
         let body = serde_json::json!({ "error": reason }).to_string();
@@ -305,12 +299,16 @@ impl Refusal {
 }
 
 /// The sensor is told what its owner can do something about; the log has the path and the system's words.
-fn refused_by_log(sensor: &str, error: &log::Error) -> Refusal {
+fn refused_by_stream(sensor: &str, error: &stream::Error) -> Refusal {
     let reason = match error {
-        log::Error::Full { .. } => "the disk is full",
-        log::Error::Limit { .. } => "the log is full of what is not read yet",
-        log::Error::TooLarge { .. } => return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too large"),
-        _ => "the log cannot be written",
+        stream::Error::Log(log::Error::Full { .. }) => "the disk is full",
+        stream::Error::Log(log::Error::Limit { .. }) => "the log is full of what is not read yet",
+        stream::Error::Log(log::Error::TooLarge { .. }) | stream::Error::TooLarge { .. } => {
+            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too large");
+        }
+        stream::Error::Log(_) => "the log cannot be written",
+        stream::Error::Full { .. } => "the stream is full of what is not judged yet",
+        stream::Error::Away { .. } => "the stream does not take events",
     };
     tracing::debug!(sensor, error = error as &dyn std::error::Error, "not appended");
     Refusal::later(reason)
@@ -356,10 +354,10 @@ const BEARER: header::HeaderValue = header::HeaderValue::from_static("Bearer");
 /// Seconds after which it is worth while to try again.
 const RETRY_AFTER: header::HeaderValue = header::HeaderValue::from_static("5");
 
-/// Bodies together: the memory that the door takes.
+/// Bodies together: the memory that the door takes. Each sensor has its part of it, and always room for one body.
 const MAX_BODIES_KIB: usize = 64 << 10;
 
-/// Inflated bodies at once, each of up to the most that a body may have.
+/// Inflated bodies at once, each of up to the most that a body may have; each sensor has its part, and always one.
 const MAX_INFLATED: usize = 8;
 
 /// Requests of one sensor at once; further ones wait.
@@ -373,6 +371,3 @@ const BURST: Duration = Duration::from_secs(10);
 
 /// Part of the log's disk, taken by what is unread, above which sensors over their rate are refused.
 const SHED_ABOVE: f64 = 0.5;
-
-const MAX_SAMPLES: usize = 8;
-const SAMPLE_BYTES: usize = 512;

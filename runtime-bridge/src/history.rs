@@ -4,12 +4,19 @@
 //! here was expected. Sensors do not tell of fork(2), so a process that is not known is taken for a child, or a copy, of the one
 //! that its event names as its parent. Memory is bounded: the processes longest unused are forgotten first.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+};
 
 use dna::{Act, Activity, Process};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::expected::{Expected, Node};
+use crate::{
+    expected::{Expected, Node},
+    sensor::starts_programs,
+};
 
 /// Processes kept of a container. A process that is forgotten is worked out again from its parent's name.
 const PROCESSES: usize = 4096;
@@ -35,6 +42,15 @@ pub enum Line {
     Unseen,
 }
 
+/// A command that somebody started in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// When.
+    pub at: Timestamp,
+    /// Its words.
+    pub argv: Vec<String>,
+}
+
 /// Where a container is in its life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -56,10 +72,16 @@ pub struct Standing {
     pub line: Line,
     /// It is a shell with its text on the command line.
     pub is_inline: bool,
+    /// It is a shell that is told to read its commands from its input.
+    pub reads_input: bool,
     /// It was started by the container's runtime: the start command, or a command from outside.
     pub is_from_outside: bool,
     /// When, in the life of the container.
     pub phase: Phase,
+    /// The command from outside that it is, or descends from.
+    pub command: Option<Arc<Command>>,
+    /// Executions on the way to this act since the last one that was expected.
+    pub astray: u32,
 }
 
 /// What is kept of a process.
@@ -71,10 +93,14 @@ pub struct Entry {
     pub line: Line,
     /// It is a shell with its text on the command line.
     pub is_inline: bool,
+    /// It is a shell that is told to read its commands from its input.
+    pub reads_input: bool,
     /// The program behind a shell: who asked it to run its text.
     pub behind: Option<Node>,
-    exe: Option<String>,
-    argv: Vec<String>,
+    /// The command from outside that it is, or descends from.
+    pub command: Option<Arc<Command>>,
+    /// Executions on the way here since the last one that was expected.
+    pub astray: u32,
     used: u64,
 }
 
@@ -83,7 +109,8 @@ pub struct Entry {
 pub struct History {
     processes: HashMap<u32, Entry>,
     /// The latest process with a file and a command line, for children whose parent's number is not known.
-    alike: HashMap<(Option<String>, Vec<String>), u32>,
+    alike: HashMap<u64, u32>,
+    hasher: RandomState,
     began: Option<Timestamp>,
     phase: Phase,
     has_started: bool,
@@ -91,9 +118,17 @@ pub struct History {
 }
 
 impl History {
+    /// Of a container that ran before anything was heard of it: its start command is not among what is heard from now on.
+    #[must_use]
+    pub fn of_running() -> Self {
+        Self { has_started: true, phase: Phase::Steady, ..Self::default() }
+    }
+
     /// Where an activity comes from. Nothing is kept of it until it is [settled](Self::settle).
     pub fn standing(&mut self, expected: &Expected, activity: &Activity) -> Standing {
-        let began = *self.began.get_or_insert(activity.at);
+        // A clock that is put back begins anew, and does not have it start up until it is where it was.
+        let began = self.began.map_or(activity.at, |began| began.min(activity.at));
+        self.began = Some(began);
         if activity.at.duration_since(began) > STARTUP {
             self.phase = Phase::Steady;
         }
@@ -107,9 +142,12 @@ impl History {
                         node: entry.node,
                         line: entry.line,
                         is_inline: entry.is_inline,
+                        reads_input: entry.reads_input,
                         is_from_outside: false,
                         phase: self.phase,
-                        by: entry.behind.map(|node| Entry { node: Some(node), ..entry.clone() }),
+                        command: entry.command.clone(),
+                        astray: entry.astray,
+                        by: entry.behind.map(|node| Entry { node: Some(node), ..entry }),
                     };
                 }
                 // A copy of its parent by fork(2), or a process that started before the sensor looked.
@@ -117,13 +155,25 @@ impl History {
             },
         };
         let node = program(expected, process, &activity.act);
-        let is_from_outside = by.is_none() && is_runtime(activity.ancestors.first());
+        let is_from_outside = by.is_none() && activity.ancestors.first().is_some_and(starts_programs);
+        let line = self.line(expected, activity, node, by.as_ref(), is_from_outside);
+        let command = match &by {
+            Some(entry) => entry.command.clone(),
+            None if line == Line::Outside => {
+                Some(Arc::new(Command { at: activity.at, argv: activity.process.argv.clone() }))
+            }
+            None => None,
+        };
+        let is_shell = node.is_some_and(|node| expected.is_shell(node));
         Standing {
             node,
-            line: self.line(expected, activity, node, by.as_ref(), is_from_outside),
-            is_inline: node.is_some_and(|node| expected.is_shell(node)) && inline(&process.argv).is_some(),
+            line,
+            command,
+            is_inline: is_shell && inline(&process.argv).is_some(),
+            reads_input: is_shell && reads_input(&process.argv),
             is_from_outside,
             phase: self.phase,
+            astray: by.as_ref().map_or(0, |by| by.astray),
             by,
         }
     }
@@ -143,9 +193,11 @@ impl History {
             return Line::Unseen;
         }
         let argv = &activity.process.argv;
-        if !self.has_started && (node == expected.start() || node.is_some()) || expected.is_start(argv) {
+        // The kubelet may run a probe before the start command has got to its first step.
+        let is_beside = expected.beside(argv).is_some();
+        if expected.is_start(argv) || !self.has_started && !is_beside && (node == expected.start() || node.is_some()) {
             Line::Start
-        } else if expected.beside(argv).is_some() {
+        } else if is_beside {
             Line::Beside
         } else if is_check(expected, node, argv) {
             Line::Check
@@ -160,7 +212,7 @@ impl History {
         if let Some(entry) = parent.pid.and_then(|pid| self.processes.get(&pid)) {
             return Some(entry.clone());
         }
-        if is_runtime(Some(parent)) {
+        if starts_programs(parent) {
             return None;
         }
         self.alike(parent).or_else(|| {
@@ -169,9 +221,10 @@ impl History {
                 node: Some(node),
                 line: Line::Unseen,
                 is_inline: false,
+                reads_input: false,
                 behind: None,
-                exe: parent.exe.clone(),
-                argv: parent.argv.clone(),
+                command: None,
+                astray: 0,
                 used: self.clock,
             })
         })
@@ -179,7 +232,7 @@ impl History {
 
     fn alike(&self, process: &Process) -> Option<Entry> {
         process.exe.as_ref()?;
-        let pid = self.alike.get(&(process.exe.clone(), process.argv.clone()))?;
+        let pid = self.alike.get(&self.look(process))?;
         self.processes.get(pid).cloned()
     }
 
@@ -192,7 +245,7 @@ impl History {
                 self.processes.remove(&pid);
                 return;
             }
-            Act::Exec { .. } => self.has_started = true,
+            Act::Exec { .. } => self.has_started |= line != Line::Beside,
             _ if self.processes.contains_key(&pid) => {
                 if let Some(entry) = self.processes.get_mut(&pid) {
                     entry.used = self.clock;
@@ -204,7 +257,6 @@ impl History {
         if self.processes.len() >= PROCESSES {
             self.forget();
         }
-        let key = (activity.process.exe.clone(), activity.process.argv.clone());
         let behind = if standing.is_inline {
             standing.by.as_ref().and_then(|by| by.behind.filter(|_| by.is_inline).or(by.node))
         } else {
@@ -214,13 +266,35 @@ impl History {
             node: standing.node,
             line,
             is_inline: standing.is_inline,
+            reads_input: standing.reads_input,
             behind,
-            exe: key.0.clone(),
-            argv: key.1.clone(),
+            command: standing.command.clone(),
+            astray: match (line, &activity.act) {
+                (Line::Outside | Line::Strayed, Act::Exec { .. }) => standing.astray.saturating_add(1),
+                (Line::Outside | Line::Strayed, _) => standing.astray,
+                _ => 0,
+            },
             used: self.clock,
         };
         self.processes.insert(pid, entry);
-        self.alike.insert(key, pid);
+        let look = self.look(&activity.process);
+        self.alike.insert(look, pid);
+        // Processes that end leave theirs behind.
+        if self.alike.len() > 2 * PROCESSES {
+            let processes = &self.processes;
+            self.alike.retain(|_, pid| processes.contains_key(pid));
+        }
+    }
+
+    /// A process' file and command line, as a number.
+    fn look(&self, process: &Process) -> u64 {
+        self.hasher.hash_one((&process.exe, &process.argv))
+    }
+
+    /// The command from outside that a process is, or descends from, as it was last settled.
+    #[must_use]
+    pub fn command(&self, process: &Process) -> Option<Arc<Command>> {
+        self.processes.get(&process.pid?)?.command.clone()
     }
 
     /// From now on the container serves.
@@ -249,11 +323,14 @@ fn program(expected: &Expected, process: &Process, act: &Act) -> Option<Node> {
         return Some(node);
     }
     let own = process.exe.as_deref().and_then(|exe| expected.find(exe));
-    if own.is_none_or(|node| expected.is_interpreter(node)) {
+    // `sh -c TEXT`: what the text names is executed next.
+    let is_inline = own.is_some_and(|node| expected.is_shell(node)) && inline(&process.argv).is_some();
+    if !is_inline && own.is_none_or(|node| expected.is_interpreter(node)) {
         // `sh -e script`, `python3 -u /app/main.py`: the first word that is no option, where it is a script of the image.
         let script = process.argv.iter().skip(1).find(|word| !word.starts_with('-'));
         let script = script.and_then(|word| expected.find(&absolute(word, process.cwd.as_deref())));
-        if let Some(node) = script.filter(|node| expected.is_script(*node)) {
+        // One that nobody predicted to be executed is what the interpreter reads, and no program of its own.
+        if let Some(node) = script.filter(|node| expected.is_script(*node) && expected.reached(*node).is_some()) {
             return Some(node);
         }
     }
@@ -270,27 +347,18 @@ fn absolute(file: &str, cwd: Option<&str>) -> String {
     }
 }
 
-/// Whether a parent is the container's runtime, which starts the first process and all commands from outside.
-fn is_runtime(parent: Option<&Process>) -> bool {
-    // The names of OCI runtimes and their monitors; `comm` holds 15 bytes.
-    const RUNTIMES: [&str; 9] =
-        ["runc", "crun", "youki", "runsc", "kata-agent", "containerd-shim", "conmon", "conmonrs", "docker-init"];
-    parent.is_some_and(|parent| {
-        let exe = parent.exe.as_deref().and_then(|exe| exe.rsplit('/').next());
-        [parent.name.as_deref(), exe].into_iter().flatten().any(|name| {
-            RUNTIMES.iter().any(|runtime| {
-                name == *runtime || name.starts_with(&format!("{runtime}:")) || name.starts_with("containerd-shim")
-            })
-        })
-    })
-}
-
 /// The text of a shell that has it on its command line: `sh -c TEXT`.
 #[must_use]
 pub(crate) fn inline(argv: &[String]) -> Option<String> {
     let option =
         argv.iter().skip(1).position(|word| word.starts_with('-') && !word.starts_with("--") && word.ends_with('c'))?;
     Some(argv.get(option + 2..)?.join(" "))
+}
+
+/// Whether a shell is told to read its commands from its standard input: `sh -s NAME` (POSIX, sh). Nobody does so by hand.
+fn reads_input(argv: &[String]) -> bool {
+    let mut options = argv.iter().skip(1).take_while(|word| word.starts_with('-') && !word.starts_with("--"));
+    options.any(|word| word.contains('s') && !word.contains('c'))
 }
 
 /// Whether a command from outside only asks the software that serves how it is: one plain command of that software, alone or as

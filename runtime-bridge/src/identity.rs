@@ -27,18 +27,20 @@ pub struct Container {
     pub pod: String,
     /// The pod's uid.
     pub pod_uid: String,
-    /// Its own id; empty where it is not known yet.
+    /// Its own id, by which the sensor names it; empty where it does not.
     pub id: String,
+    /// When it was started, as far as is known.
+    pub started: Option<Timestamp>,
 }
 
 impl Container {
-    /// What names it for good: the pod's uid and the container's name, or its id.
+    /// What names it for good: the pod's uid, the container's name and, since one that is started again is another, its id.
     #[must_use]
     pub fn key(&self) -> String {
         if self.pod_uid.is_empty() {
             return format!("id/{}/{}", self.place.cluster, short(&self.id));
         }
-        format!("{}/{}/{}", self.place.cluster, self.pod_uid, self.place.container)
+        format!("{}/{}/{}/{}", self.place.cluster, self.pod_uid, self.place.container, short(&self.id))
     }
 
     /// What a sensor says of a container of which nothing else is known.
@@ -57,6 +59,7 @@ impl Container {
             pod: text(&seen.pod),
             pod_uid: text(&seen.pod_uid),
             id: text(&seen.id),
+            started: None,
         }
     }
 }
@@ -87,8 +90,8 @@ pub struct PodContainer {
     pub image: String,
     /// `imageID` of its status: a digest of the image as the runtime has it; empty until it is pulled.
     pub image_id: String,
-    /// `containerID` of its status, and of its last state: it may have been restarted.
-    pub ids: Vec<String>,
+    /// `containerID` of its status, and of its last state, since it may have been started again; with the time of its start.
+    pub ids: Vec<(String, Option<Timestamp>)>,
 }
 
 /// What is known of containers.
@@ -101,31 +104,37 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Takes in a pod as it is now.
-    pub fn pod(&mut self, pod: &Pod) {
+    /// Takes in a pod as it is now; says whether that changes whose any event is.
+    pub fn pod(&mut self, pod: &Pod) -> bool {
+        let mut is_changed = false;
         let names = (pod.cluster.clone(), pod.namespace.clone(), pod.name.clone());
-        self.by_name.insert(names, pod.uid.clone());
+        is_changed |= self.by_name.insert(names, pod.uid.clone()).as_ref() != Some(&pod.uid);
         let containers = self.by_pod.entry((pod.cluster.clone(), pod.uid.clone())).or_default();
         for container in &pod.containers {
-            let digest = container.image_id.rsplit_once('@').map_or(container.image_id.as_str(), |(_, digest)| digest);
-            let known = Arc::new(Container {
+            let known = Container {
                 place: Place {
                     cluster: pod.cluster.clone(),
                     namespace: pod.namespace.clone(),
                     owner: pod.owner.clone(),
                     container: container.name.clone(),
                     image: container.image.clone(),
-                    digest: if digest.starts_with("sha256:") { digest.to_owned() } else { String::new() },
+                    digest: digest(&container.image_id),
                 },
                 pod: pod.name.clone(),
                 pod_uid: pod.uid.clone(),
-                id: container.ids.first().map(|id| bare(id).to_owned()).unwrap_or_default(),
-            });
-            for id in &container.ids {
-                self.by_id.insert((pod.cluster.clone(), short(bare(id)).to_owned()), Arc::clone(&known));
+                id: String::new(),
+                started: None,
+            };
+            for (id, started) in container.ids.iter().map(|(id, started)| (bare(id), *started)) {
+                let named = Arc::new(Container { id: id.to_owned(), started, ..known.clone() });
+                let before = self.by_id.insert((pod.cluster.clone(), short(id).to_owned()), Arc::clone(&named));
+                is_changed |= before.as_ref() != Some(&named);
             }
-            containers.insert(container.name.clone(), known);
+            let known = Arc::new(known);
+            let before = containers.insert(container.name.clone(), Arc::clone(&known));
+            is_changed |= before.as_ref() != Some(&known);
         }
+        is_changed
     }
 
     /// A pod is gone.
@@ -152,6 +161,12 @@ impl Identity {
         forgotten
     }
 
+    /// A container of a pod.
+    #[must_use]
+    pub fn container(&self, cluster: &str, pod_uid: &str, name: &str) -> Option<Arc<Container>> {
+        self.by_pod.get(&(cluster.to_owned(), pod_uid.to_owned()))?.get(name).cloned()
+    }
+
     /// The container that a sensor names.
     #[must_use]
     pub fn find(&self, cluster: &str, seen: &SeenContainer) -> Option<Arc<Container>> {
@@ -174,16 +189,30 @@ impl Identity {
     }
 }
 
+/// The digest in a status' `imageID`: behind `@` that of an index or a manifest; alone, perhaps behind a scheme, that of the configuration,
+/// which CRI-O writes without its algorithm. Empty where there is none.
+fn digest(image_id: &str) -> String {
+    let text = image_id.rsplit_once('@').map_or_else(|| bare(image_id), |(_, digest)| digest);
+    let is_hex = |hex: &str| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match text.strip_prefix("sha256:") {
+        Some(_) => text.to_owned(),
+        None if is_hex(text) => format!("sha256:{text}"),
+        None => String::new(),
+    }
+}
+
 /// An id without its scheme.
 fn bare(id: &str) -> &str {
     id.rsplit_once("://").map_or(id, |(_, id)| id)
 }
 
-fn short(id: &str) -> &str {
+/// The part of an id that every sensor has.
+pub(crate) fn short(id: &str) -> &str {
     id.get(..DIGITS).unwrap_or(id)
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -192,7 +221,7 @@ mod tests {
             name: name.to_owned(),
             image: "registry/app:1".to_owned(),
             image_id: format!("registry/app@sha256:{}", "a".repeat(64)),
-            ids: vec![format!("containerd://{}", id.repeat(16))],
+            ids: vec![(format!("containerd://{}", id.repeat(16)), None)],
         };
         Pod {
             cluster: "one".to_owned(),
@@ -229,10 +258,40 @@ mod tests {
                 "{named:?}"
             );
             assert!(found.place.digest.starts_with("sha256:"));
+            assert_eq!(found.id.is_empty(), named.id.is_none(), "{named:?}");
             assert_eq!(identity.find("two", &named), None, "of another cluster");
         }
         let ambiguous = seen(|seen| (seen.namespace, seen.pod) = (own("shop"), own("web-1")));
         assert_eq!(identity.find("one", &ambiguous), None);
+    }
+
+    #[test]
+    fn a_container_that_is_started_again_is_another() {
+        let mut identity = Identity::default();
+        let mut pod = pod();
+        let old = pod.containers[0].ids[0].clone();
+        pod.containers[0].ids = vec![(format!("containerd://{}", "89ab".repeat(16)), None), old];
+        identity.pod(&pod);
+        let find = |id: &str| identity.find("one", &seen(|seen| seen.id = Some(id.to_owned()))).expect("known");
+        let (now, before) = (find("89ab89ab89ab"), find("012301230123"));
+        assert_eq!(now.place, before.place);
+        assert_ne!(now.key(), before.key());
+    }
+
+    #[test]
+    fn a_digest_is_read_as_each_runtime_writes_it() {
+        let hex = "a".repeat(64);
+        let wanted = format!("sha256:{hex}");
+        for image_id in [
+            format!("registry/app@sha256:{hex}"),
+            format!("docker-pullable://registry/app@sha256:{hex}"),
+            format!("docker://sha256:{hex}"),
+            wanted.clone(),
+            hex,
+        ] {
+            assert_eq!(digest(&image_id), wanted, "{image_id}");
+        }
+        assert_eq!((digest(""), digest("registry/app:1"), digest("docker://app")), Default::default());
     }
 
     #[test]

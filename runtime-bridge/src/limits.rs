@@ -2,14 +2,12 @@
 //!
 //! [`crate::sensor::decode`] holds whatever was told to these, of every sensor, so that the rest of the crate may rely on them.
 
+use std::sync::Arc;
+
 use dna::{Act, Activity, Outcome, Process, redact};
 
 use crate::sensor::{Call, Loss, Told};
 
-/// Bytes of one item. The API server cuts an audit event at 100 kB and Falco's events are some kB; a longer one is no event.
-pub const ITEM: usize = 1 << 20;
-/// How deep objects and arrays of an item may nest. An audit event with a whole custom resource in it has some twenty levels.
-pub const DEPTH: u32 = 64;
 /// Words of a command line: probes, wrappers and their options fit; a list of files does not, and tells nothing more.
 pub const WORDS: usize = 64;
 /// Bytes of all words of a command line together. Falcosidekick and the kernel's tracers cut at this or before.
@@ -36,7 +34,7 @@ pub const CUT: &str = "[cut]";
 pub(crate) fn bounded(told: Told) -> Told {
     match told {
         Told::Activity(mut activity) => {
-            activity_within(&mut activity);
+            activity_within(Arc::make_mut(&mut activity));
             Told::Activity(activity)
         }
         Told::Call(mut call) => {

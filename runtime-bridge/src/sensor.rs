@@ -1,13 +1,15 @@
 //! What sensors send, read into one shape.
 //!
 //! ```text
-//! body ─items─► item ─key─► Key (seen before?)
+//! body ─split─► item ─key─► Key (seen before?)
 //!                 └─decode: the dialect's adapter ─► the runtime's own left out ─► limits ─► Told
 //! ```
 //!
 //! One module for each sensor, pure, no I/O. A field that is missing or of another type than documented is absent; an object
 //! that is no event of the sensor is [`Malformed`], with a reason for whoever set the sensor up. Credentials in command lines
 //! and variables are taken out here, and lengths are bounded ([`crate::limits`]).
+
+use std::sync::Arc;
 
 use dna::Activity;
 use jiff::Timestamp;
@@ -19,23 +21,25 @@ mod audit;
 mod dialect;
 mod falco;
 mod gadget;
-mod items;
 mod kernel;
 mod key;
 mod kubearmor;
 mod lenient;
 mod own;
 pub mod pack;
+mod plain;
 mod runtime;
+mod split;
 mod tetragon;
 mod tracee;
 
 pub use dialect::{Dialect, UnknownDialect};
-pub use items::items;
-pub(crate) use key::part;
+pub(crate) use key::name_of;
 pub use key::{Key, key};
 pub use own::schema;
 pub use runtime::is_runtimes_own;
+pub(crate) use runtime::starts_programs;
+pub use split::{Split, split};
 
 /// What an item of a sensor's stream says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,7 +47,7 @@ pub use runtime::is_runtimes_own;
 #[non_exhaustive]
 pub enum Told {
     /// A process did something.
-    Activity(Box<Activity>),
+    Activity(Arc<Activity>),
     /// Somebody asked the Kubernetes API for something that runs a command in a container.
     Call(Box<Call>),
     /// The sensor lost events.
@@ -113,27 +117,44 @@ impl Malformed {
 /// # Errors
 /// [`Malformed`] where it is no event of this sensor.
 pub fn decode(dialect: Dialect, item: &[u8]) -> Result<Told, Malformed> {
-    let told = match read(dialect, item) {
-        // Arguments and paths are any bytes: those of an intruder must not make an event unreadable.
-        Err(_) if std::str::from_utf8(item).is_err() => read(dialect, String::from_utf8_lossy(item).as_bytes()),
-        told => told,
-    }?;
-    Ok(match told {
-        Told::Activity(activity) if is_runtimes_own(&activity) => Told::Nothing(RUNTIMES_OWN),
-        told => limits::bounded(told),
-    })
+    keyed(dialect, item).map(|(_, told)| told)
 }
 
-fn read(dialect: Dialect, item: &[u8]) -> Result<Told, Malformed> {
-    match dialect {
-        Dialect::Falco => falco::decode(item),
+/// Reads one item, with what [`key()`] says of it: an event that is read anyway is not read twice.
+///
+/// # Errors
+/// [`Malformed`] where it is no event of this sensor.
+pub fn decode_with_key(dialect: Dialect, item: &[u8]) -> Result<(Key, Told), Malformed> {
+    let (named, told) = keyed(dialect, item)?;
+    Ok((named.unwrap_or_else(|| key(dialect, item)), told))
+}
+
+fn keyed(dialect: Dialect, item: &[u8]) -> Result<(Option<Key>, Told), Malformed> {
+    let (named, told) = match read(dialect, item) {
+        // Arguments and paths are any bytes: those of an intruder must not make an event unreadable. Its key is that of its bytes.
+        Err(_) if std::str::from_utf8(item).is_err() => {
+            read(dialect, String::from_utf8_lossy(item).as_bytes()).map(|(_, told)| (None, told))
+        }
+        told => told,
+    }?;
+    let told = match told {
+        Told::Activity(activity) if is_runtimes_own(&activity) => Told::Nothing(RUNTIMES_OWN),
+        told => limits::bounded(told),
+    };
+    Ok((named, told))
+}
+
+fn read(dialect: Dialect, item: &[u8]) -> Result<(Option<Key>, Told), Malformed> {
+    let told = match dialect {
+        Dialect::Falco => return falco::decode(item),
         Dialect::Tetragon => tetragon::decode(item),
         Dialect::Tracee => tracee::decode(item),
         Dialect::KubeArmor => kubearmor::decode(item),
         Dialect::InspektorGadget => gadget::decode(item),
         Dialect::KubernetesAudit => audit::decode(item),
         Dialect::Mayfly => own::decode(item),
-    }
+    };
+    Ok((None, told?))
 }
 
 /// Why an event of the container's runtime is left out.
@@ -172,8 +193,12 @@ fn image_name(text: &str) -> Option<String> {
 /// be seen in either.
 #[must_use]
 fn words(line: &str) -> Vec<String> {
-    let line = dna::redact(limits::line(line));
+    let line = limits::line(line);
     // One more than is kept, so that the cut shows.
-    let words: Vec<String> = line.split_ascii_whitespace().take(limits::WORDS + 1).map(str::to_owned).collect();
-    dna::redact_argv(&words)
+    let split =
+        |line: &str| line.split_ascii_whitespace().take(limits::WORDS + 1).map(str::to_owned).collect::<Vec<_>>();
+    if plain::is_plain(line) {
+        return split(line);
+    }
+    dna::redact_argv(&split(&dna::redact(line)))
 }

@@ -35,8 +35,9 @@ pub fn row(alert: &Alert, revision: u64) -> Result<AlertRow, Error> {
         count: alert.count,
         revision,
         is_suppressed: false,
+        is_ignored: false,
     };
-    Ok(AlertRow { head, document: Document::pack(&json)? })
+    Ok(AlertRow { head, document: Document::pack(&json)?, ignored_until: alert.ruled.until(alert.count) })
 }
 
 /// An alert that was read. Whether a suppression covers it is not in its state: [`lineage::AlertHead`] has that.

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::log::{Batch, Log};
+use crate::{log::Batch, stream::Stream};
 
 /// What is tailed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +124,8 @@ impl Tail {
     }
 
     /// Reads until `shutdown`. What goes wrong is tried again: the file waits.
-    pub async fn run(mut self, log: Log, shutdown: impl Future<Output = ()>) {
+    pub async fn run(mut self, stream: impl Into<Stream>, shutdown: impl Future<Output = ()>) {
+        let stream = stream.into();
         tokio::pin!(shutdown);
         let mut is_failing = false;
         loop {
@@ -135,7 +136,7 @@ impl Tail {
                 });
                 let (mut tail, lines) = looked.await?;
                 let moved = match lines {
-                    Ok(Some(lines)) => tail.take(&log, lines).await.map(|()| true),
+                    Ok(Some(lines)) => tail.take(&stream, lines).await.map(|()| true),
                     Ok(None) => Ok(false),
                     Err(error) => Err(error),
                 };
@@ -169,7 +170,7 @@ impl Tail {
     }
 
     /// Appends lines, then notes that they are done.
-    async fn take(&mut self, log: &Log, read: Lines) -> io::Result<()> {
+    async fn take(&mut self, stream: &Stream, read: Lines) -> io::Result<()> {
         let Options { sensor, dialect, .. } = &self.options;
         if read.too_long > 0 {
             metrics::counter!("mayfly_lines_too_long_total", "sensor" => sensor.clone()).increment(read.too_long);
@@ -179,7 +180,7 @@ impl Tail {
         if !items.is_empty() {
             let received = Timestamp::now();
             let batch = Batch { sensor, dialect, received, is_over_limit: false, items: &items };
-            log.append(&batch).await.map_err(io::Error::other)?;
+            stream.append(&batch).await.map_err(io::Error::other)?;
             let bytes: usize = items.iter().map(|item| item.len()).sum();
             metrics::counter!("mayfly_events_received_total", "sensor" => sensor.clone()).increment(items.len() as u64);
             metrics::counter!("mayfly_event_bytes_total", "sensor" => sensor.clone()).increment(bytes as u64);
@@ -411,7 +412,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::log::{Offset, Read};
+    use crate::log::{Log, Offset, Read};
 
     /// A file that grows, a log, and who reads the one into the other.
     struct Scene {

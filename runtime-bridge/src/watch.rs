@@ -3,10 +3,10 @@
 //! In: the Kubernetes API. Out: [`Seen`], in order. A watch that breaks begins anew, with all pods there are; those that are gone by then
 //! are told as gone.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::{TryStreamExt as _, pin_mut};
-use k8s_openapi::api::core::v1;
+use k8s_openapi::{api::core::v1, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Api, Client,
     runtime::{WatchStreamExt as _, watcher},
@@ -20,7 +20,7 @@ use crate::identity::{Pod, PodContainer};
 #[derive(Debug, Clone)]
 pub enum Seen {
     /// A pod as it is now, with its whole object for who needs more.
-    Pod(Box<Pod>, Box<v1::Pod>),
+    Pod(Arc<Pod>, Arc<v1::Pod>),
     /// A pod that is gone.
     Gone {
         /// Its cluster.
@@ -49,13 +49,15 @@ pub async fn pods(client: Client, cluster: String, told: mpsc::Sender<Seen>) {
         let mut out = Vec::new();
         match event {
             watcher::Event::Init => anew = Some(BTreeSet::new()),
-            watcher::Event::InitApply(pod) | watcher::Event::Apply(pod) => {
+            watcher::Event::InitApply(mut pod) | watcher::Event::Apply(mut pod) => {
+                // Who set which field is half of a pod, and nobody asks for it.
+                pod.metadata.managed_fields = None;
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 if let Some(anew) = &mut anew {
                     anew.insert(uid.clone());
                 }
                 known.insert(uid);
-                out.push(Seen::Pod(Box::new(read(&cluster, &pod)), Box::new(pod)));
+                out.push(Seen::Pod(Arc::new(read(&cluster, &pod)), Arc::new(pod)));
             }
             watcher::Event::InitDone => {
                 let there = anew.take().unwrap_or_default();
@@ -86,13 +88,18 @@ fn read(cluster: &str, pod: &v1::Pod) -> Pod {
         .chain(statuses(|status| &status.init_container_statuses))
         .chain(statuses(|status| &status.ephemeral_container_statuses));
     let containers = all.map(|status| {
+        let running = status.state.as_ref().and_then(|state| state.running.as_ref());
         let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-        let ids = [status.container_id.clone(), last.and_then(|last| last.container_id.clone())];
+        let time = |time: &Time| time.0;
+        let ids = [
+            (status.container_id.clone(), running.and_then(|state| state.started_at.as_ref()).map(time)),
+            (last.and_then(|last| last.container_id.clone()), last.and_then(|last| last.started_at.as_ref()).map(time)),
+        ];
         PodContainer {
             name: status.name.clone(),
             image: status.image.clone(),
             image_id: status.image_id.clone(),
-            ids: ids.into_iter().flatten().filter(|id| !id.is_empty()).collect(),
+            ids: ids.into_iter().filter_map(|(id, at)| Some((id.filter(|id| !id.is_empty())?, at))).collect(),
         }
     });
     let mut containers: Vec<PodContainer> = containers.collect();
@@ -159,7 +166,7 @@ mod tests {
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "o", "controller": true}]},
             "spec": {"containers": [{"name": "app", "image": "registry/app:1"}, {"name": "late", "image": "registry/late:1"}]},
             "status": {"containerStatuses": [{"name": "app", "image": "registry/app:2", "imageID": "registry/app@sha256:ab", "ready": true, "restartCount": 1,
-                "containerID": "containerd://bb", "lastState": {"terminated": {"exitCode": 1, "containerID": "containerd://aa"}}}]},
+                "containerID": "containerd://bb", "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}}, "lastState": {"terminated": {"exitCode": 1, "containerID": "containerd://aa"}}}]},
         });
         serde_json::from_value(pod).expect("a pod")
     }
@@ -181,7 +188,10 @@ mod tests {
     fn containers_are_named_by_all_their_ids() {
         let read = read("one", &pod("StatefulSet", "db"));
         assert_eq!(read.containers.len(), 2);
-        assert_eq!(read.containers[0].ids, ["containerd://bb", "containerd://aa"]);
+        let ids = |at: usize| read.containers[0].ids[at].clone();
+        let start = "2026-01-02T03:04:05Z".parse().expect("a time");
+        assert_eq!(ids(0), ("containerd://bb".to_owned(), Some(start)));
+        assert_eq!(ids(1), ("containerd://aa".to_owned(), None));
         assert_eq!(
             (read.containers[0].image.as_str(), read.containers[1].image.as_str()),
             ("registry/app:1", "registry/late:1")

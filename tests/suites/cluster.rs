@@ -16,6 +16,8 @@ mod live;
 mod load;
 #[path = "cluster/replicas.rs"]
 mod replicas;
+#[path = "cluster/respond.rs"]
+mod respond;
 #[path = "cluster/reviews.rs"]
 mod reviews;
 #[path = "cluster/running.rs"]
@@ -55,7 +57,8 @@ const SCENARIOS: &[(&str, Scenario)] = scenarios! {
         no_kind_of_the_api_server_carries_an_image_that_is_not_read;
     configured: a_script_that_changes_counts_at_once_and_a_variable_from_the_next_start,
         real_servers_are_bound_again_when_their_configuration_changes;
-    live: an_intrusion_is_told_with_its_pod_and_its_user_and_quiet_is_quiet;
+    respond: responses_are_done_taken_back_and_refused;
+    live: intrusions_are_told_with_pod_and_user_and_quiet_is_quiet, a_console_that_anybody_may_open_gets_no_miner_far;
     expressions: expressions_give_what_they_give_in_the_api_server;
     vouched: a_private_image_is_for_those_whose_secret_opens_it, signatures_and_attested_dnas_count_by_who_made_them;
     running: a_thousand_pods_on_nodes_that_are_not_there_are_all_reviewed;

@@ -47,6 +47,15 @@ pub struct Replaced {
     pub kept: Option<String>,
 }
 
+/// What becomes of the same signer's older statements of one type, where a new one is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Older {
+    /// The new one is in their place.
+    Replaced,
+    /// It stands beside them: each says something of its own.
+    Kept,
+}
+
 /// Pushes a bundle about `subject`, made now.
 ///
 /// # Errors
@@ -57,6 +66,7 @@ pub async fn attach(
     predicate_type: &str,
     bundle: &[u8],
     now: Timestamp,
+    of_before: Older,
 ) -> Result<Attached, Error> {
     let made = sigstore::made(bundle)
         .map_err(|reason| Error::Malformed { what: "the bundle".to_owned(), reason: reason.to_string() })?;
@@ -64,7 +74,8 @@ pub async fn attach(
     if let Some(unchanged) = unchanged(subject, &older, &made) {
         return Ok(unchanged);
     }
-    let older: Vec<_> = older.into_iter().map(|(descriptor, _)| descriptor.digest).collect();
+    let older = older.into_iter().filter(|_| of_before == Older::Replaced);
+    let older: Vec<_> = older.map(|(descriptor, _)| descriptor.digest).collect();
     let descriptor = push(repository, subject, predicate_type, bundle, now).await?;
     let listed = list(repository, &subject.digest, &descriptor, &older).await?;
     let mut replaced = Vec::new();

@@ -1,7 +1,10 @@
 //! Everything in a registry that may prove something about a digest: all places are asked, each answers for itself. A place
 //! that did not answer is never "nothing there".
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use dna::{Cause, Digest};
 use futures_util::{StreamExt as _, future, stream};
@@ -133,7 +136,7 @@ pub struct Capped {
 pub async fn discover(repository: &Repository, subjects: &[Digest]) -> Discovery {
     let left = AtomicU64::new(MAX_TOTAL_BYTES);
     let found = subjects.iter().map(|subject| {
-        let search = |place| Search { repository, subject, place, left: &left };
+        let search = |place| Search { repository, subject, place, stated: None, left: &left };
         async move {
             let referrers = referrers(repository, subject, search);
             let tags = [Place::SignatureTag, Place::AttestationTag].map(|place| tag(search(place)));
@@ -147,12 +150,21 @@ pub async fn discover(repository: &Repository, subjects: &[Digest]) -> Discovery
     all
 }
 
-/// Where is looked, and how much may still be read.
+/// Looks among an image's referrers for bundles whose manifests say that they state one predicate type; others are not read.
+pub async fn discover_stated(repository: &Repository, subject: &Digest, predicate_type: &str) -> Discovery {
+    let left = AtomicU64::new(MAX_TOTAL_BYTES);
+    let stated = Some(predicate_type);
+    referrers(repository, subject, |place| Search { repository, subject, place, stated, left: &left }).await
+}
+
+/// Where is looked, for what, and how much may still be read.
 #[derive(Clone, Copy)]
 struct Search<'a> {
     repository: &'a Repository,
     subject: &'a Digest,
     place: Place,
+    /// The one predicate type that is looked for; all of them where it is absent.
+    stated: Option<&'a str>,
     left: &'a AtomicU64,
 }
 
@@ -299,6 +311,12 @@ impl Search<'_> {
 
     /// What a referrer is. Registries list other artifact types than the manifest has, so that each is opened.
     async fn carrier(self, descriptor: &Descriptor) -> Result<Carrier, Failure> {
+        let says = |annotations: &BTreeMap<String, String>| annotations.get(PREDICATE_TYPE).cloned();
+        let is_other = |said: Option<String>| self.stated.is_some() && said.as_deref() != self.stated;
+        // A listing without annotations does not say.
+        if says(&descriptor.annotations).is_some_and(|said| is_other(Some(said))) {
+            return Ok(Carrier::Other);
+        }
         if descriptor.artifact_type.as_deref() == Some(NOTATION) {
             return Ok(Carrier::Notation);
         }
@@ -306,6 +324,9 @@ impl Search<'_> {
         let (_, bytes) = manifest.ok_or_else(|| Failure::content("listed, but not there"))?;
         let manifest: Manifest =
             serde_json::from_slice(&bytes).map_err(|error| Failure::content(format!("it is no manifest: {error}")))?;
+        if is_other(says(&manifest.annotations)) {
+            return Ok(Carrier::Other);
+        }
         match manifest.artifact_type.as_deref().unwrap_or(&manifest.config.media_type) {
             NOTATION => return Ok(Carrier::Notation),
             EXPERIMENTAL => return Ok(Carrier::Layers(manifest.layers)),

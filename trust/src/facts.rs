@@ -1,11 +1,14 @@
 //! What was verified, as the plain facts that rules read. The way back does not exist: a fact proves nothing, its maker does.
 
-use dna::{AttestationFact, Cause, Fact, Gap, RefusalFact, SignatureFact, Voucher};
+use dna::{
+    AttestationFact, Attested, Cause, Commit, Fact, Gap, RefusalFact, SignatureFact, SubjectFacts, Vouched, Voucher,
+};
 use oci::Error;
 use serde::Serialize;
 
 use crate::{
     discover::{Answer, Discovery},
+    predicate::Predicate,
     proof::{By, Proof},
     refusal::Reason,
     verify::Findings,
@@ -44,6 +47,54 @@ pub fn proofs(findings: &Findings, discovery: &Discovery) -> Proofs {
         refusals: findings.refusals.iter().take(MAX_REFUSALS).map(refusal).collect(),
         gaps,
     }
+}
+
+/// What is known of who vouches for an image, in short; none where nobody looked, or not everywhere.
+#[must_use]
+pub fn vouched(facts: &SubjectFacts) -> Option<Vouched> {
+    fn found<T>(fact: &Fact<Vec<T>>) -> Option<&[T]> {
+        match fact {
+            Fact::Known(found) => Some(found),
+            Fact::Absent { .. } => Some(&[]),
+            Fact::Unknown { .. } => None,
+        }
+    }
+    let (signatures, attestations) = (found(&facts.signatures)?, found(&facts.attestations)?);
+    let mut commits: Vec<Commit> = attestations.iter().flat_map(commits).take(MAX_KEPT).collect();
+    commits.sort();
+    commits.dedup();
+    let attested = |one: &AttestationFact| Attested { by: one.by.clone(), predicate_type: one.predicate_type.clone() };
+    Some(Vouched {
+        signatures: signatures.iter().map(|one| one.by.clone()).take(MAX_KEPT).collect(),
+        attestations: attestations.iter().map(attested).take(MAX_KEPT).collect(),
+        commits,
+    })
+}
+
+/// The commits that an attestation of a build names. SLSA 1 has them as `gitCommit`, 0.2 as `sha1`.
+fn commits(fact: &AttestationFact) -> Vec<Commit> {
+    let Predicate::Provenance(build) = Predicate::read(&fact.predicate_type, &fact.predicate) else {
+        return Vec::new();
+    };
+    let is_commit = |hex: &str| matches!(hex.len(), 40 | 64) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let named = build.sources.iter().flat_map(|source| source.digests.iter().map(move |digest| (source, digest)));
+    named
+        .filter_map(|(source, digest)| {
+            let (algorithm, hex) = digest.split_once(':')?;
+            (matches!(algorithm, "gitCommit" | "sha1") && is_commit(hex)).then(|| Commit {
+                source: clipped(&source.uri),
+                commit: hex.to_owned(),
+                builder: clipped(&build.builder),
+                signer: fact.by.signer.clone(),
+            })
+        })
+        .take(MAX_KEPT)
+        .collect()
+}
+
+/// An attested text, without credentials and of a length that can be shown.
+fn clipped(text: &str) -> String {
+    dna::redact(text).chars().take(MAX_TEXT).collect()
 }
 
 /// Why a registry's error leaves something unknown.
@@ -131,6 +182,9 @@ fn name(variant: &impl Serialize) -> String {
 /// Refusals that are told: what an image collects of strangers' signatures is without end.
 const MAX_REFUSALS: usize = 20;
 const MAX_GAPS: usize = 20;
+/// Vouchers, attestations and commits that are kept of an image.
+const MAX_KEPT: usize = 32;
+const MAX_TEXT: usize = 400;
 
 #[cfg(test)]
 mod tests {
@@ -226,5 +280,40 @@ mod tests {
             (refused.reason.as_str(), refused.detail.as_str()),
             ("wrongIdentity", "it is signed by b, not by a")
         );
+    }
+
+    #[test]
+    fn the_commits_of_an_image_are_those_its_provenance_names() {
+        let commit = "9b1c2d3e4f5a6b7c8d9e0f1a2b3c4d5e6f7a8b9c";
+        let slsa = json!({
+            "buildDefinition": {"buildType": "https://actions.github.io/buildtypes/workflow/v1", "resolvedDependencies": [
+                {"uri": "git+https://user:hunter2@git.example/app@refs/heads/main", "digest": {"gitCommit": commit}},
+                {"uri": "pkg:docker/debian@12", "digest": {"sha256": "00".repeat(32)}},
+                {"uri": "git+https://git.example/b", "digest": {"gitCommit": "no commit"}},
+            ]},
+            "runDetails": {"builder": {"id": "https://ci.example/builder"}},
+        });
+        let attestation = |predicate_type: &str, predicate: serde_json::Value| AttestationFact {
+            by: voucher(&proof(By::Key(Digest::sha256(b"key")))),
+            predicate_type: predicate_type.to_owned(),
+            predicate: predicate.into(),
+        };
+        let image = json!({"reference": "app", "registry": "r", "repository": "app", "role": "container", "name": "c"});
+        let mut facts: SubjectFacts = serde_json::from_value(json!({ "image": image })).expect("facts");
+        assert_eq!(vouched(&facts), None, "nobody looked");
+        facts.signatures = Fact::Absent { tried: Vec::new() };
+        assert_eq!(vouched(&facts), None, "nor everywhere");
+        facts.attestations = Fact::Known(vec![
+            attestation("https://slsa.dev/provenance/v1", slsa.clone()),
+            attestation("https://example.com/other", slsa),
+        ]);
+        let vouched = vouched(&facts).expect("everywhere");
+        let [found] = vouched.commits.as_slice() else { panic!("one commit: {vouched:?}") };
+        assert_eq!(
+            (found.commit.as_str(), found.builder.as_str(), found.signer.as_str()),
+            (commit, "https://ci.example/builder", "ci")
+        );
+        assert!(found.source.contains("git.example/app") && !found.source.contains("hunter2"), "{}", found.source);
+        assert_eq!((vouched.attestations.len(), vouched.signatures.len()), (2, 0));
     }
 }

@@ -17,6 +17,7 @@ mod discover;
 mod evidence;
 mod facts;
 mod identity;
+mod overlay;
 mod place;
 mod predicate;
 mod proof;
@@ -26,13 +27,14 @@ mod sigstore;
 mod statement;
 mod verify;
 
-pub use attach::{Attached, Replaced, attach, attach_document, attached};
+pub use attach::{Attached, Older, Replaced, attach, attach_document, attached};
 pub use attested::{Undecided, attested_dna};
 pub use candidate::{Candidate, Material};
-pub use discover::{Answer, Capped, Discovery, Source, Unread, discover};
+pub use discover::{Answer, Capped, Discovery, Source, Unread, discover, discover_stated};
 pub use evidence::Evidence;
-pub use facts::{Proofs, cause, proofs};
+pub use facts::{Proofs, cause, proofs, vouched};
 pub use identity::{Certificate, Identity, PatternError, Text};
+pub use overlay::{OVERLAY_PREDICATE, Overlay, OverlayPredicate, OverlayScope, claimed_overlay, overlay};
 pub use place::{Format, Origin, Place};
 pub use predicate::{
     DNA_MEDIA_TYPE, DNA_PREDICATE, DnaPredicate, Package, PlatformDna, Predicate, Provenance, Sbom, Scan,

@@ -140,8 +140,14 @@ impl Attestation {
     /// What it says, typed where its type is known.
     #[must_use]
     pub fn typed(&self) -> Predicate {
-        let value = &self.predicate;
-        let typed = match self.predicate_type.as_str() {
+        Predicate::read(&self.predicate_type, &self.predicate)
+    }
+}
+
+impl Predicate {
+    /// What a statement of a type says, typed where that type is known.
+    pub(crate) fn read(predicate_type: &str, value: &Value) -> Self {
+        let typed = match predicate_type {
             DNA_PREDICATE => DnaPredicate::deserialize(value).ok().map(|dna| Predicate::Dna(Box::new(dna))),
             "https://slsa.dev/provenance/v1" => provenance_1(value).map(Predicate::Provenance),
             "https://slsa.dev/provenance/v0.2" => provenance_0_2(value).map(Predicate::Provenance),

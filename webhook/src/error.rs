@@ -1,6 +1,6 @@
 //! What keeps the webhook from running.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr};
 
 /// The webhook cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +38,6 @@ pub enum Error {
     /// Metrics are set up twice.
     #[error("metrics cannot be recorded: {0}")]
     Metrics(String),
-    /// The key that facts are sealed with.
-    #[error("the key {} cannot be used: {why}", path.display())]
-    Seal {
-        /// Its file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
     /// Where traces go.
     #[error("traces cannot be sent: {0}")]
     Traces(String),

@@ -12,23 +12,23 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use analyzer::ConfigMaps;
 use dna::{
-    Cause, ContainerSpec, Digest, Dna, Fact, ImageUse, Limits, NamedImage, Platform, Resolved, Role, RuntimeFacts,
-    SubjectFacts,
+    Cause, ContainerSpec, Digest, Dna, DnaFact, Fact, ImageUse, Last, Limits, NamedImage, Platform, Resolved, Role,
+    RuntimeFacts, SubjectFacts,
 };
 use futures_util::future;
+use lineage::{Ledger, Seal, Sealed};
+use moka::future::Cache;
 use oci::{Reference, registry};
-
-pub use crate::sealed::Seal;
-use crate::sealed::Sealed;
 
 mod analyze;
 mod bind;
 mod flight;
+mod kin;
 mod known;
 mod last;
 mod resolve;
@@ -51,6 +51,8 @@ pub struct Wanted {
     pub signers: Option<Arc<Signers>>,
     /// Where a DNA may come from; none: it is not needed.
     pub dna: Option<Origins>,
+    /// The DNA is to be held against those of known images.
+    pub kinship: bool,
     /// The DNA is to be bound to the pod.
     pub expectation: bool,
     /// How registries are reached that are not reached as all are.
@@ -83,7 +85,10 @@ pub struct Gatherer {
     vouched: Flights<(String, Vec<Digest>, Digest), Vouched>,
     known: Known,
     bindings: bind::Bindings,
+    kinships: kin::Kinships,
     lasts: Lasts,
+    /// What was wholly known a moment ago, by reference and by what was asked: the pods of a rollout come together.
+    fresh: Cache<(String, Digest), Arc<[SubjectFacts]>>,
 }
 
 /// How images are known.
@@ -104,7 +109,7 @@ pub struct Settings {
 impl Gatherer {
     /// Knows nothing yet.
     #[must_use]
-    pub fn new(settings: Settings, analyzer: Arc<Analyzer>, ledger: Option<lineage::Ledger>) -> Self {
+    pub fn new(settings: Settings, analyzer: Arc<Analyzer>, ledger: Option<Ledger>) -> Self {
         let part = settings.memory_bytes / 4;
         Self {
             tags: Flights::new("tags", part / 16, |_| KEY_BYTES),
@@ -116,9 +121,11 @@ impl Gatherer {
                 ledger.clone().zip(settings.seal).map(|(ledger, seal)| Sealed::new(ledger, seal)),
                 part / 8,
             ),
+            kinships: kin::Kinships::new(ledger.clone(), part / 16),
             known: Known::new(analyzer, ledger, part),
             bindings: bind::Bindings::new(settings.runtime, settings.limits, part),
             places: Places::new(settings.registry),
+            fresh: Cache::builder().max_capacity(MAX_FRESH).time_to_live(FRESH).build(),
         }
     }
 
@@ -127,19 +134,26 @@ impl Gatherer {
     pub async fn subjects(&self, pod: &Pod<'_>, wanted: &Wanted, deadline: Instant) -> Vec<SubjectFacts> {
         // Containers that share an image ask once.
         let references: BTreeSet<&str> = pod.carriers.iter().map(|used| used.reference.as_str()).collect();
-        let found = references.iter().map(|reference| async move {
-            // On the heap: the steps behind it are deep, and a thread's stack is not.
-            let facts = Box::pin(self.image(reference, pod, wanted, deadline)).await;
-            (*reference, self.lasts.settle(asked(reference, pod, wanted), facts, &self.known, deadline).await)
+        let asked = asked(pod, wanted);
+        let found = references.iter().map(|reference| {
+            let key = (String::from(*reference), asked.clone());
+            async move {
+                if let Some(facts) = self.fresh.get(&key).await {
+                    return (*reference, facts);
+                }
+                // On the heap: the steps behind it are deep, and a thread's stack is not.
+                (*reference, Box::pin(self.reference(key, pod, wanted, deadline)).await)
+            }
         });
-        let mut found: BTreeMap<&str, Vec<SubjectFacts>> = future::join_all(found).await.into_iter().collect();
+        let found: BTreeMap<&str, Arc<[SubjectFacts]>> = future::join_all(found).await.into_iter().collect();
         let mut subjects = Vec::new();
-        for (at, used) in pod.carriers.iter().enumerate() {
-            let reference = used.reference.as_str();
-            let is_last = pod.carriers.iter().skip(at + 1).all(|other| other.reference != reference);
-            let known = if is_last { found.remove(reference) } else { found.get(reference).cloned() };
-            for mut facts in known.unwrap_or_default() {
+        for used in pod.carriers {
+            for mut facts in found.get(used.reference.as_str()).into_iter().flat_map(|facts| facts.iter().cloned()) {
                 facts.image.used.clone_from(used);
+                if wanted.kinship {
+                    let repository = format!("{}/{}", facts.image.registry, facts.image.repository);
+                    facts.kinship = self.kinships.of(&facts.dna, &repository, deadline).await;
+                }
                 facts.expectation = match pod.containers.iter().find(|one| one.name == used.name) {
                     Some(spec) if wanted.expectation && used.role != Role::Volume => {
                         self.bindings.bind(&facts.dna, &self.known, spec, pod.config_maps, deadline).await
@@ -150,6 +164,24 @@ impl Gatherer {
             }
         }
         subjects
+    }
+
+    /// What is known of a reference for those who ask the same, by platform.
+    async fn reference(
+        &self,
+        key: (String, Digest),
+        pod: &Pod<'_>,
+        wanted: &Wanted,
+        deadline: Instant,
+    ) -> Arc<[SubjectFacts]> {
+        let (reference, asked) = &key;
+        let facts = self.image(reference, pod, wanted, deadline).await;
+        let whole = Digest::sha256(format!("{reference}\n{asked}").as_bytes());
+        let facts: Arc<[SubjectFacts]> = self.lasts.settle(whole, facts, &self.known, deadline).await.into();
+        if facts.iter().all(last::is_whole) {
+            self.fresh.insert(key, Arc::clone(&facts)).await;
+        }
+        facts
     }
 
     /// What is known of one image, by platform.
@@ -177,9 +209,10 @@ impl Gatherer {
             let tried = names.map(|name| format!("{} for {name}", images.root)).collect();
             return unresolved(image, Fact::Absent { tried });
         }
+        // On the heap here too: a step is moved several times before it begins.
         let each = chosen
             .into_iter()
-            .map(|member| self.member(blank(image.clone()), &place, &images, member, wanted, deadline));
+            .map(|member| Box::pin(self.member(blank(image.clone()), &place, &images, member, wanted, deadline)));
         future::join_all(each).await
     }
 
@@ -302,18 +335,34 @@ pub fn name(used: &ImageUse) -> NamedImage {
     }
 }
 
+/// What follows from the DNA that is known; from that of before, and as old as it, where there is only that.
+async fn following<'d, T, F: Future<Output = Fact<Arc<T>>>>(
+    dna: &'d Fact<DnaFact>,
+    of: impl FnOnce(&'d DnaFact) -> F,
+) -> Fact<Arc<T>> {
+    match dna {
+        Fact::Known(dna) => of(dna).await,
+        Fact::Unknown { cause, detail, last: Some(Last { value, as_of }) } => {
+            let last = of(value).await.known().map(|value| Last { value: Arc::clone(value), as_of: as_of.clone() });
+            Fact::Unknown { cause: *cause, detail: detail.clone(), last }
+        }
+        other => other.missing(),
+    }
+}
+
 /// A reference before it is known where the pod has it.
 fn anywhere(text: &str) -> ImageUse {
     ImageUse { role: Role::Container, name: String::new(), reference: text.to_owned() }
 }
 
-/// Names what is asked of a reference, by whom and for what: an answer to another question is none to this one.
-fn asked(reference: &str, pod: &Pod<'_>, wanted: &Wanted) -> Digest {
+/// Names what is asked, by whom and for what: an answer to another question is none to this one.
+fn asked(pod: &Pod<'_>, wanted: &Wanted) -> Digest {
     let signers = wanted.signers.as_ref().map(|signers| &signers.digest);
     let origins = wanted.dna.as_ref().map(|origins| (&origins.attested, origins.threshold, origins.analyzed));
     let platforms: Option<Vec<String>> =
         pod.platforms.map(|platforms| platforms.iter().map(ToString::to_string).collect());
-    Digest::sha256(format!("{reference}\n{}\n{signers:?}\n{origins:?}\n{platforms:?}", pod.keyring.identity).as_bytes())
+    let identity = &pod.keyring.identity;
+    Digest::sha256(format!("{identity}\n{signers:?}\n{origins:?}\n{platforms:?}").as_bytes())
 }
 
 /// Of an image that is not resolved, everything that was asked is as unknown as its digest.
@@ -339,9 +388,15 @@ fn blank(image: NamedImage) -> SubjectFacts {
         gaps: Vec::new(),
         refusals: Vec::new(),
         dna: Fact::not_asked(),
+        kinship: Fact::not_asked(),
         expectation: Fact::not_asked(),
     }
 }
 
 /// What an entry takes whose value is small.
 const KEY_BYTES: u32 = 400;
+
+/// A moment: what may be kept for minutes is kept beside it for as long, so that nothing is believed for longer than that and this.
+const FRESH: Duration = Duration::from_secs(1);
+/// References known a moment ago.
+const MAX_FRESH: u64 = 128;

@@ -5,7 +5,7 @@
 //! server ──► service ─┬─ policies: which rules, what they need      │
 //!                     ├─ gather: reference ► digest ► who vouches, DNA, expectation   (by digest, one flight for all)
 //!                     ├─ policies: decide, pure
-//!                     └─ lineage: what was decided, what containers are bound to
+//!                     └─ lineage: what was decided, what containers are bound to, which digests are one image
 //! worker ──► what runs already: bound, decided again when rules change, reported        (one replica at a time)
 //! ```
 //!
@@ -14,14 +14,15 @@
 pub mod cluster;
 mod error;
 pub mod gather;
+mod images;
 mod judge;
 pub mod listing;
 mod packed;
+pub mod quarantine;
 pub mod review;
 mod roots;
 pub mod rulebook;
 mod run;
-mod sealed;
 mod server;
 pub mod service;
 pub mod traces;
@@ -30,4 +31,4 @@ mod worker;
 pub use error::Error;
 pub use judge::Judged;
 pub use roots::Renewed;
-pub use run::{Certificates, Config, run};
+pub use run::{Certificates, Config, recorder, run};

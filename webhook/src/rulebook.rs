@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -15,6 +14,7 @@ use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, TypeMeta},
 };
+use lineage::{Kept, Ledger, Seal, Sealed};
 use oci::registry::{Host, Mirror, PullSecret};
 use policies::{
     AcceptedSigner, Matching, Material, Needs, Review, Rules,
@@ -26,8 +26,9 @@ use trust::{PublicKey, Root, Signer, Text, Who};
 use crate::{
     gather::{Access, Signers},
     roots::Renewed,
-    sealed::Sealed,
 };
+
+pub use policies::objects::{Objects, Standing};
 
 /// Rules, and whom they accept.
 #[derive(Debug)]
@@ -256,14 +257,19 @@ pub fn needs(matching: &[Matching<'_>], spec: &PodSpec, review: &Review) -> Need
 /// # Errors
 /// What does not load, a line each: files are loaded whole or not at all.
 pub fn from_files(paths: &[PathBuf]) -> Result<Rules, Vec<String>> {
+    policies::load_texts(&texts(paths).map_err(|error| vec![error])?)
+}
+
+/// Each of these files and its text: every file of the folders, and the files that are named.
+///
+/// # Errors
+/// What cannot be read, and why.
+pub fn texts(paths: &[PathBuf]) -> Result<Vec<(String, String)>, String> {
     let read = |file: PathBuf| {
         let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         Ok((file.display().to_string(), text))
     };
-    let texts: Result<Vec<_>, String> = yaml_files(paths).and_then(|files| files.into_iter().map(read).collect());
-    let texts = texts.map_err(|error| vec![error])?;
-    let named = texts.iter().map(|(name, text)| (name.as_str(), text.as_str()));
-    policies::load(named).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    yaml_files(paths)?.into_iter().map(read).collect()
 }
 
 /// The files that are named, and of folders those whose names end as YAML's or JSON's do, sorted.
@@ -285,75 +291,6 @@ pub fn yaml_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
         files.extend(inside);
     }
     Ok(files)
-}
-
-/// Objects of a cluster, read again and again.
-///
-/// A rule that is changed so that it does not load any more stays in force as it was: a slip of the pen must not let through what it
-/// refuses. An exception that does not load ends, for the same reason.
-#[derive(Debug, Default)]
-pub struct Objects {
-    /// Rules as they loaded last.
-    good: BTreeMap<Key, Value>,
-    /// Those that do not load, and were looked for where earlier processes keep theirs.
-    asked: BTreeSet<Key>,
-    /// What became of each object that was read last.
-    pub standings: Vec<Standing>,
-}
-
-/// What became of an object of the cluster.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Standing {
-    /// The object, as it was read.
-    pub object: Value,
-    /// Why it does not load; none: it does.
-    pub errors: Vec<String>,
-    /// It does not load, and is in force as it was before.
-    pub is_as_before: bool,
-}
-
-impl Objects {
-    /// Rules among the objects there are now; what does not load is told.
-    #[must_use]
-    pub fn read(&mut self, objects: &[Value]) -> (Rules, Vec<String>) {
-        let (mut rules, errors) = Rules::from_objects(objects);
-        let mut problems: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        let mut good = BTreeMap::new();
-        let mut chosen = Vec::new();
-        self.standings.clear();
-        for object in objects {
-            let key = Key::of(object);
-            let failed = if errors.is_empty() { Vec::new() } else { Rules::from_objects([object]).1 };
-            let loads = failed.is_empty();
-            let of_before = self.good.remove(&key).filter(|_| !loads);
-            if let Some(before) = &of_before {
-                problems.push(format!("{key}: it stays in force as it was before"));
-                chosen.push(before.clone());
-            }
-            self.standings.push(Standing {
-                object: object.clone(),
-                errors: failed.iter().map(ToString::to_string).collect(),
-                is_as_before: of_before.is_some(),
-            });
-            let as_it_is = loads.then(|| object.clone());
-            chosen.extend(as_it_is.clone());
-            if let Some(object) = of_before.or(as_it_is).filter(|_| key.is_rule()) {
-                good.insert(key, object);
-            }
-        }
-        self.good = good;
-        if !errors.is_empty() {
-            rules = Rules::from_objects(&chosen).0;
-        }
-        (rules, problems)
-    }
-
-    /// Rules that do not load, and of which nobody here knows what they were before.
-    fn lost(&self, objects: &[Value]) -> Vec<Key> {
-        let keys = objects.iter().map(|object| (Key::of(object), object));
-        let open = keys.filter(|(key, _)| key.is_rule() && !self.good.contains_key(key) && !self.asked.contains(key));
-        open.filter(|(_, object)| !loads(object)).map(|(key, _)| key).collect()
-    }
 }
 
 /// Objects of a kind are not known.
@@ -396,120 +333,17 @@ pub async fn objects(client: &Client) -> Result<Vec<Value>, Unread> {
 /// Kinds of rules and what belongs to them.
 const KINDS: [&str; 5] = ["ClusterImageRule", "ImageRule", "RuleException", "SignerTrust", "RegistryAccess"];
 
-/// The last good version of each rule, in the ledger: a restart forgets none.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    sealed: Sealed,
-    /// What is there, by digest, and since when.
-    written: BTreeMap<Key, (Digest, Timestamp)>,
+/// What keeps rules over a restart: the last good version of each, in the ledger.
+pub(crate) fn kept(ledger: Ledger, seal: Seal) -> Kept {
+    Kept::new(Sealed::new(ledger, seal), "rule")
 }
-
-impl Kept {
-    pub(crate) fn new(sealed: Sealed) -> Self {
-        Self { sealed, written: BTreeMap::new() }
-    }
-
-    /// Finds what rules were that do not load now. While the ledger does not answer, it is asked again the next time.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub(crate) async fn recall(&self, objects: &mut Objects, now: &[Value]) -> Result<(), lineage::Error> {
-        for key in objects.lost(now) {
-            let found = self.sealed.get(KIND, &key.name()).await?;
-            if let Some(rule) = found.and_then(|(_, json)| serde_json::from_slice(&json).ok()) {
-                objects.good.insert(key.clone(), rule);
-            }
-            objects.asked.insert(key);
-        }
-        objects.asked.retain(|key| now.iter().any(|object| Key::of(object) == *key));
-        Ok(())
-    }
-
-    /// Keeps what is in force now: what is new, and what would soon be too old for the ledger.
-    ///
-    /// # Errors
-    /// Why it is not kept.
-    pub(crate) async fn keep(&mut self, objects: &Objects, now: Timestamp) -> Result<(), lineage::Error> {
-        self.written.retain(|key, _| objects.good.contains_key(key));
-        for (key, rule) in &objects.good {
-            let json = lasting(rule).to_string().into_bytes();
-            let digest = Digest::sha256(&json);
-            let is_there =
-                |(written, at): &(Digest, Timestamp)| *written == digest && now.duration_since(*at) < KEEP_AGAIN;
-            if self.written.get(key).is_some_and(is_there) {
-                continue;
-            }
-            self.sealed.put(KIND, &key.name(), now, json).await?;
-            self.written.insert(key.clone(), (digest, now));
-        }
-        Ok(())
-    }
-}
-
-/// Which object it is: one that was deleted and made anew is another.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    kind: String,
-    namespace: String,
-    name: String,
-    uid: String,
-}
-
-impl Key {
-    fn of(object: &Value) -> Self {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Self {
-            kind: text("/kind"),
-            namespace: text("/metadata/namespace"),
-            name: text("/metadata/name"),
-            uid: text("/metadata/uid"),
-        }
-    }
-
-    fn is_rule(&self) -> bool {
-        self.kind.ends_with("ImageRule")
-    }
-
-    /// In the ledger.
-    fn name(&self) -> String {
-        format!("{}/{}/{}/{}", self.kind, self.namespace, self.name, self.uid)
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let separator = if self.namespace.is_empty() { "" } else { "/" };
-        write!(f, "{} {}{separator}{}", self.kind, self.namespace, self.name)
-    }
-}
-
-/// An object without what changes though the rule does not.
-fn lasting(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-    }
-    if let Some(metadata) = object.pointer_mut("/metadata").and_then(Value::as_object_mut) {
-        metadata.retain(|name, _| !matches!(name.as_str(), "managedFields" | "resourceVersion"));
-    }
-    object
-}
-
-fn loads(object: &Value) -> bool {
-    Rules::from_objects([object]).1.is_empty()
-}
-
-/// Of facts in the ledger.
-const KIND: &str = "rule";
-
-/// The ledger keeps facts for a week.
-const KEEP_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// How often rules are read again.
 pub const READ_AGAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use policies::objects::Key;
     use serde_json::json;
 
     use super::*;
@@ -519,38 +353,12 @@ mod tests {
             "spec": {"validations": [{"name": "x", "expression": expression}]}})
     }
 
-    #[test]
-    fn a_rule_that_no_longer_loads_stays_as_it_was() {
-        let mut objects = Objects::default();
-        let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "image.pinned")]);
-        assert_eq!((rules.len(), problems.len()), (2, 0));
-        let versions = |rules: &Rules| rules.versions().map(|version| version.version.to_string()).collect::<Vec<_>>();
-        let before = versions(&rules);
-        for _ in 0..2 {
-            let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "imaeg.pinned")]);
-            assert_eq!(versions(&rules), before);
-            assert!(problems.iter().any(|problem| problem.contains("ClusterImageRule two: it stays")), "{problems:?}");
-            let [one, two] = &*objects.standings else { panic!("of each object: {:?}", objects.standings) };
-            assert!(one.errors.is_empty() && two.is_as_before && two.errors.len() == 1, "{two:?}");
-        }
-        // Deleted, and made anew with the same mistake: there is nothing that it was before.
-        let (rules, _) = objects.read(&[rule("one", "true")]);
-        assert_eq!(rules.len(), 1);
-        let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "imaeg.pinned")]);
-        assert_eq!((rules.len(), problems.len()), (1, 1), "{problems:?}");
-        let (rules, problems) = objects.read(&[rule("one", "true"), rule("two", "true")]);
-        assert_eq!((rules.len(), problems.len()), (2, 0));
-    }
-
     #[tokio::test]
     async fn what_a_rule_was_survives_a_restart_and_is_believed_only_under_our_seal() {
         let folder = tempfile::tempdir().expect("a folder");
         let ledger =
             lineage::Ledger::new(&format!("sqlite:{}", folder.path().join("ledger.db").display())).expect("a ledger");
-        let kept = |name: &str| {
-            let seal = crate::sealed::Seal::kept_in(&folder.path().join(name)).expect("a key");
-            Kept::new(Sealed::new(ledger.clone(), seal))
-        };
+        let kept = |name: &str| super::kept(ledger.clone(), Seal::kept_in(&folder.path().join(name)).expect("a key"));
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         let made = |uid: &str, expression: &str| {
             let mut object = rule("two", expression);
@@ -561,11 +369,11 @@ mod tests {
         let good = [rule("one", "true"), made("a", "image.pinned")];
         let mut objects = Objects::default();
         let before = objects.read(&good).0.versions().map(|version| version.version.clone()).collect::<Vec<_>>();
-        kept("seal").keep(&objects, now).await.expect("kept");
+        kept("seal").keep(objects.good(), now).await.expect("kept");
 
         // Another process, which sees it only once it is broken: as it is read now, and whose key it has.
         let read = async |objects: &mut Objects, kept: &Kept, broken: &[Value]| {
-            kept.recall(objects, broken).await.expect("asked");
+            objects.recall(broken, kept.last(objects.lost(broken), Key::name).await.expect("asked"));
             objects.read(broken).0.versions().map(|version| version.version.clone()).collect::<Vec<_>>()
         };
         let broken = [rule("one", "true"), made("a", "imaeg.pinned")];
@@ -574,27 +382,14 @@ mod tests {
             assert_eq!(read(&mut restarted, &kept("seal"), &broken).await, before);
         }
         // It is kept on by the one that recalled it, and what is no rule any more is not.
-        let mut keeping = kept("seal");
-        keeping.keep(&restarted, now + SignedDuration::from_hours(100)).await.expect("kept");
-        let (at, _) = keeping.sealed.get(KIND, "ClusterImageRule//two/a").await.expect("asked").expect("there");
+        kept("seal").keep(restarted.good(), now + SignedDuration::from_hours(100)).await.expect("kept");
+        let sealed = Sealed::new(ledger.clone(), Seal::kept_in(&folder.path().join("seal")).expect("a key"));
+        let (at, _) = sealed.get("rule", "ClusterImageRule//two/a").await.expect("asked").expect("there");
         assert_eq!(at, now + SignedDuration::from_hours(100));
         // Deleted and made anew, with the mistake: it never was anything else.
         let anew = [rule("one", "true"), made("b", "imaeg.pinned")];
         assert_eq!(read(&mut Objects::default(), &kept("seal"), &anew).await.len(), 1);
         // Somebody else's word.
         assert_eq!(read(&mut Objects::default(), &kept("other"), &broken).await.len(), 1);
-    }
-
-    #[test]
-    fn an_exception_that_no_longer_loads_ends() {
-        let exception = |expires: &str| {
-            json!({"apiVersion": "mayfly.dev/v1alpha1", "kind": "RuleException", "metadata": {"name": "e"},
-                "spec": {"rules": ["one"], "images": ["**"], "reason": "r", "expires": expires}})
-        };
-        let mut objects = Objects::default();
-        let (before, _) = objects.read(&[rule("one", "true"), exception("2099-01-01T00:00:00Z")]);
-        let (after, problems) = objects.read(&[rule("one", "true"), exception("some day")]);
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert_eq!((before.exceptions().count(), after.exceptions().count()), (1, 0));
     }
 }

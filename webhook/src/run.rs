@@ -6,10 +6,10 @@ use dna::{Limits, RuntimeFacts};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use kube::Client;
-use lineage::{Ledger, Recorder, RecorderOptions, Retention};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use lineage::{Kept, Ledger, Recorder, RecorderOptions, Retention, Seal};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use oci::registry;
-use policies::Rules;
+use policies::{Rules, Watch, objects::Key};
 use tokio::sync::watch;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -19,8 +19,7 @@ use crate::{
     cluster::{Cluster, Permissions},
     gather::{self, Analyzer, Gatherer},
     roots::{Reached, Roots},
-    rulebook::{self, Kept, Rulebook},
-    sealed::Sealed,
+    rulebook::{self, Rulebook},
     server::Servers,
     service::{self, Service},
     worker::{self, Worker},
@@ -43,8 +42,6 @@ pub struct Config {
     pub in_cluster: bool,
     /// What may be read.
     pub may: Permissions,
-    /// The ledger, `sqlite:PATH` or `postgres://…`; none: nothing is kept.
-    pub ledger: Option<String>,
     /// Where records wait for the ledger.
     pub spool: PathBuf,
     /// A folder that keeps what TUF repositories said of trust roots.
@@ -58,7 +55,7 @@ pub struct Config {
     /// Limits on images.
     pub limits: Limits,
     /// What the ledger keeps of facts is sealed with it; all replicas need the same.
-    pub seal: Option<gather::Seal>,
+    pub seal: Option<Seal>,
     /// Bytes of memory for facts.
     pub facts_bytes: u64,
     /// Bytes of compressed images that are analyzed at once.
@@ -91,12 +88,38 @@ pub enum Certificates {
     },
 }
 
-/// Runs until `shutdown`, then ends without losing a review or a record. `ready` is told the address once it serves.
+impl Certificates {
+    /// What looks after them; a Secret takes a cluster.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`]: there is none.
+    pub fn source(&self, client: Option<&Client>) -> Result<certs::Source, Error> {
+        Ok(match self {
+            Self::Folder(folder) => certs::Source::Files(certs::FileSource::folder(folder)),
+            Self::Secret { namespace, name, dns_names, webhooks } => {
+                let missing = || Error::Cluster("a certificate in a Secret needs a cluster".to_owned());
+                certs::Source::Secret(Box::new(certs::SecretSource {
+                    client: client.cloned().ok_or_else(missing)?,
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    dns_names: dns_names.clone(),
+                    webhooks: webhooks.clone(),
+                    lifetimes: certs::Lifetimes::default(),
+                }))
+            }
+        })
+    }
+}
+
+/// Runs until `shutdown`, then ends without losing a review or a record. Nothing is kept where there is no ledger. `ready` is told the address
+/// once it serves.
 ///
 /// # Errors
 /// [`Error`]: it cannot start, or the server broke.
 pub async fn run(
     config: Config,
+    ledger: Option<Ledger>,
+    metrics: PrometheusHandle,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
@@ -104,12 +127,10 @@ pub async fn run(
         true => Some(Client::try_default().await.map_err(|error| Error::Cluster(error.to_string()))?),
         false => None,
     };
-    let metrics = recorder()?;
     let serving = certs::Serving::new(&certs::ServingOptions {
         client_authorities: config.client_authorities.clone(),
         ..certs::ServingOptions::default()
     })?;
-    let ledger = config.ledger.as_deref().map(Ledger::new).transpose()?;
     let records = match &ledger {
         Some(ledger) => Some(Arc::new(Recorder::start(ledger.clone(), &RecorderOptions::new(&config.spool))?)),
         None => None,
@@ -137,16 +158,18 @@ pub async fn run(
         let mut ending = ending.clone();
         async move { drop(ending.wait_for(|end| *end).await) }
     };
-    let certificates =
-        tokio::spawn(certs::run(source(&config.certificates, client.as_ref())?, serving.clone(), ended()));
+    let certificates = tokio::spawn(certs::run(config.certificates.source(client.as_ref())?, serving.clone(), ended()));
     let mut rules = Source {
         objects: rulebook::Objects::default(),
-        kept: ledger.clone().zip(config.seal.clone()).map(|(ledger, seal)| Kept::new(Sealed::new(ledger, seal))),
+        kept: ledger.clone().zip(config.seal.clone()).map(|(ledger, seal)| rulebook::kept(ledger, seal)),
         files: config.rules.clone(),
         cluster: cluster.clone(),
         own_namespace: config.service.own_namespace.clone(),
         roots: Roots::default(),
     };
+    if let Some(ledger) = ledger.clone() {
+        tokio::spawn(service.quarantine.clone().follow(ledger, ended()));
+    }
     let roots = rules.roots.clone();
     if client.is_none() || !config.rules.is_empty() {
         // Files are read once before anything is served, so that a mistake is told to whoever starts it.
@@ -168,7 +191,7 @@ pub async fn run(
     };
     let templates = worker::listen(&service);
     let ahead = tokio::spawn(worker::run_ahead(Arc::clone(&service), templates, ended()));
-    watch_over(Arc::clone(&service), ending.clone());
+    watch_over(&service);
     let worker = tokio::spawn(Worker::new(Arc::clone(&service), ledger.clone(), settings).run(ended()));
     let servers =
         Servers::bind(service, metrics, (config.listen, serving.config()), config.status_listen, config.drain)?;
@@ -191,14 +214,14 @@ pub async fn run(
             "the ledger's records are written or kept for the next start"
         );
     }
-    if let Some(ledger) = ledger {
-        ledger.close().await;
-    }
     served
 }
 
-/// The one recorder of metrics.
-fn recorder() -> Result<metrics_exporter_prometheus::PrometheusHandle, Error> {
+/// The one recorder of metrics of this process, whatever runs in it.
+///
+/// # Errors
+/// [`Error::Metrics`]: there is one already.
+pub fn recorder() -> Result<PrometheusHandle, Error> {
     let failed = |error: metrics_exporter_prometheus::BuildError| Error::Metrics(error.to_string());
     let seconds = |name: &str| Matcher::Full(name.to_owned());
     let builder = PrometheusBuilder::new()
@@ -207,38 +230,15 @@ fn recorder() -> Result<metrics_exporter_prometheus::PrometheusHandle, Error> {
     builder.map_err(failed)?.install_recorder().map_err(failed)
 }
 
-fn source(from: &Certificates, client: Option<&Client>) -> Result<certs::Source, Error> {
-    Ok(match from {
-        Certificates::Folder(folder) => certs::Source::Files(certs::FileSource::folder(folder)),
-        Certificates::Secret { namespace, name, dns_names, webhooks } => {
-            let missing = || Error::Cluster("a certificate in a Secret needs a cluster".to_owned());
-            certs::Source::Secret(Box::new(certs::SecretSource {
-                client: client.cloned().ok_or_else(missing)?,
-                namespace: namespace.clone(),
-                name: name.clone(),
-                dns_names: dns_names.clone(),
-                webhooks: webhooks.clone(),
-                lifetimes: certs::Lifetimes::default(),
-            }))
-        }
-    })
-}
-
-/// Looks, from a thread that nothing can hang, for rules that hang.
-fn watch_over(service: Arc<Service>, ending: watch::Receiver<bool>) {
-    let look = move || {
-        while !*ending.borrow() {
-            for rule in service.watch.look() {
-                tracing::error!(
-                    rule,
-                    "a rule takes too long and is taken out of evaluation; where it is in force it denies until it is changed"
-                );
-            }
-            std::thread::sleep(LOOK_AT_RULES);
-        }
+/// Has rules looked for that hang.
+fn watch_over(service: &Service) {
+    let tell = |rule: &str| {
+        tracing::error!(
+            rule,
+            "a rule takes too long and is taken out of evaluation; where it is in force it denies until it is changed"
+        );
     };
-    // Without it, a rule that hangs is not taken out; bounds at load stand before that.
-    if let Err(error) = std::thread::Builder::new().name("watch".to_owned()).spawn(look) {
+    if let Err(error) = Watch::over(&service.watch, tell) {
         warn!(%error, "nobody looks for rules that hang");
     }
 }
@@ -329,14 +329,15 @@ impl Source {
         let objects = rulebook::objects(client).await.map_err(|unread| unread.to_string())?;
         // Without the ledger rules are read all the same: admission does not wait for it.
         let mut unkept = Vec::new();
-        if let Some(kept) = &self.kept
-            && let Err(error) = kept.recall(&mut self.objects, &objects).await
-        {
-            unkept.push(format!("what rules were that do not load now is not known: {error}"));
+        if let Some(kept) = &self.kept {
+            match kept.last(self.objects.lost(&objects), Key::name).await {
+                Ok(before) => self.objects.recall(&objects, before),
+                Err(error) => unkept.push(format!("what rules were that do not load now is not known: {error}")),
+            }
         }
         let (rules, mut problems) = self.objects.read(&objects);
         if let Some(kept) = &mut self.kept
-            && let Err(error) = kept.keep(&self.objects, Timestamp::now()).await
+            && let Err(error) = kept.keep(self.objects.good(), Timestamp::now()).await
         {
             tracing::debug!(%error, "rules are not kept for the next start");
         }
@@ -347,7 +348,6 @@ impl Source {
 
 /// Time to write what is still in memory.
 const LAST_WRITES: Duration = Duration::from_secs(10);
-const LOOK_AT_RULES: Duration = Duration::from_secs(1);
 const LOOK_AT_NODES: Duration = Duration::from_secs(60);
 
 const REVIEW_BUCKETS: [f64; 11] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];

@@ -22,6 +22,7 @@ use axum_server::{
     accept::NoDelayAcceptor,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
+use certs::Patiently;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::Semaphore;
 
@@ -47,6 +48,8 @@ pub(crate) struct Servers {
     reviews: (TcpListener, Arc<rustls::ServerConfig>),
     status: Option<TcpListener>,
     drain: Duration,
+    /// Time for a connection's first bytes, for a header, and without a request.
+    idle: Duration,
 }
 
 impl Servers {
@@ -74,7 +77,8 @@ impl Servers {
             room: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
             draining: Arc::new(AtomicBool::new(false)),
         };
-        Ok(Self { shared, reviews: (listen(reviews.0)?, reviews.1), status: status.map(listen).transpose()?, drain })
+        let (reviews, status) = ((listen(reviews.0)?, reviews.1), status.map(listen).transpose()?);
+        Ok(Self { shared, reviews, status, drain, idle: IDLE })
     }
 
     /// Where reviews are served.
@@ -94,14 +98,19 @@ impl Servers {
         let (listener, tls) = self.reviews;
         let failed = |source| Error::Serve { source };
         let handle: Handle<SocketAddr> = Handle::new();
-        let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
-        let mut reviews = axum_server::from_tcp(listener).map_err(failed)?.acceptor(acceptor).handle(handle.clone());
-        reviews.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(IDLE);
+        let idle = self.idle;
+        let tls = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
+        let tls = Patiently::new(tls, idle);
+        let mut reviews = axum_server::from_tcp(listener).map_err(failed)?.acceptor(tls).handle(handle.clone());
+        reviews.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(idle);
         let reviews = tokio::spawn(reviews.serve(router.clone().into_make_service()));
         let status = match self.status {
             None => None,
             Some(listener) => {
-                let server = axum_server::from_tcp(listener).map_err(failed)?.handle(handle.clone());
+                let plain = Patiently::new(NoDelayAcceptor::new(), idle);
+                let mut server =
+                    axum_server::from_tcp(listener).map_err(failed)?.acceptor(plain).handle(handle.clone());
+                server.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(idle);
                 Some(tokio::spawn(server.serve(router.into_make_service())))
             }
         };
@@ -129,7 +138,8 @@ async fn validate(State(shared): State<Shared>, RawQuery(query): RawQuery, reque
             // On its own: whatever happens to it, an answer goes out in time.
             let review = tokio::spawn(async move {
                 let _room = room;
-                service.review(&reviewed, deadline).await
+                // On the heap: the runtime moves a task several times before it begins.
+                Box::pin(service.review(&reviewed, deadline)).await
             });
             let deny = |status| Response::deny(&policies::admission::uid(&bytes), status);
             match tokio::time::timeout_at((deadline + LATE).into(), review).await {
@@ -192,8 +202,107 @@ const READ: Duration = Duration::from_secs(10);
 /// What a review may take beyond its deadline: deciding, and writing the answer.
 const LATE: Duration = Duration::from_millis(300);
 
-/// The API server keeps its connections for 90 s without use.
+/// The API server keeps its connections for 90 s without use, also those that it made for a request that went another way.
 const IDLE: Duration = Duration::from_secs(120);
 
 /// Reviews that are still open at the end have this long.
 const LAST: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use dna::{Limits, RuntimeFacts};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use rustls::pki_types::ServerName;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        sync::oneshot,
+    };
+
+    use super::*;
+    use crate::{
+        cluster::{Cluster, Permissions},
+        gather::{self, Analyzer, Gatherer},
+        service,
+    };
+
+    fn service() -> Arc<Service> {
+        let limits = Limits::default();
+        let analyzer = Arc::new(Analyzer::new(limits.clone(), None, 1 << 20).expect("an analyzer"));
+        let settings = gather::Settings {
+            registry: oci::registry::Settings::default(),
+            runtime: RuntimeFacts::default(),
+            limits,
+            memory_bytes: 1 << 20,
+            seal: None,
+        };
+        let cluster = Cluster::new(None, Permissions { secrets: false, config_maps: false });
+        let settings_of_service = service::Settings {
+            cluster: "test".to_owned(),
+            own_namespace: None,
+            exempting_groups: BTreeSet::new(),
+            inline_bytes: 1 << 20,
+        };
+        let gatherer = Arc::new(Gatherer::new(settings, analyzer, None));
+        Arc::new(Service::new(gatherer, cluster, None, None, settings_of_service))
+    }
+
+    /// A server's side of TLS, and a client that trusts it.
+    fn tls() -> (Arc<rustls::ServerConfig>, tokio_rustls::TlsConnector) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(cert.der().clone()).expect("an authority");
+        let client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .expect("a configuration");
+        (Arc::new(server), tokio_rustls::TlsConnector::from(Arc::new(client)))
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_silent_is_closed() {
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let (config, client) = tls();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut servers = Servers::bind(service(), metrics, (any, config), Some(any), Duration::ZERO).expect("bound");
+        servers.idle = Duration::from_millis(300);
+        let reviews = servers.address().expect("an address");
+        let status = servers.status.as_ref().expect("it is asked for").local_addr().expect("an address");
+        let (end, ended) = oneshot::channel::<()>();
+        let serving = tokio::spawn(servers.run(async { drop(ended.await) }));
+        let closes = async |stream: &mut (dyn tokio::io::AsyncRead + Unpin + Send)| {
+            let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+            read.is_ok()
+        };
+        for begin in ["", "P", "POST /valid", "GET /healthz HTTP/1.1\r\nhost: x\r\n"] {
+            let mut plain = TcpStream::connect(status).await.expect("connects");
+            plain.write_all(begin.as_bytes()).await.expect("written");
+            assert!(closes(&mut plain).await, "without TLS it is still open after {begin:?}");
+            let stream = TcpStream::connect(reviews).await.expect("connects");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let mut stream = client.connect(name, stream).await.expect("a handshake");
+            stream.write_all(begin.as_bytes()).await.expect("written");
+            assert!(closes(&mut stream).await, "by TLS it is still open after {begin:?}");
+        }
+        // Whoever speaks is answered.
+        let mut plain = TcpStream::connect(status).await.expect("connects");
+        plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.expect("written");
+        let mut answer = String::new();
+        plain.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        drop(end);
+        serving.await.expect("no panic").expect("served");
+    }
+}

@@ -24,7 +24,9 @@ use uuid::Uuid;
 use crate::{
     cluster::Cluster,
     gather::{Gatherer, Origins, Pod, Wanted},
+    images::Images,
     packed::Packed,
+    quarantine::{self, Quarantine},
     review::{Response, Status},
     rulebook::{self, Rulebook, Standing},
     traces,
@@ -46,7 +48,10 @@ pub struct Service {
     /// Where templates go whose images are looked at before their pods come.
     pub(crate) ahead: OnceLock<mpsc::Sender<Template>>,
     pub(crate) packed: Packed,
-    pub(crate) watch: Watch,
+    pub(crate) images: Images,
+    pub(crate) watch: Arc<Watch>,
+    /// Digests that no new pod may have.
+    pub(crate) quarantine: Quarantine,
 }
 
 /// What a service is told once.
@@ -73,9 +78,29 @@ impl Service {
         settings: Settings,
     ) -> Self {
         let (rulebook, standings) = (ArcSwapOption::empty(), ArcSwap::default());
-        let (ahead, packed) = (OnceLock::new(), Packed::default());
-        let watch = Watch::new(RULE_LIMIT);
-        Self { rulebook, standings, gatherer, cluster, recorder, settings, serving, ahead, packed, watch }
+        let (ahead, packed, images) = (OnceLock::new(), Packed::default(), Images::default());
+        let watch = Arc::new(Watch::new(RULE_LIMIT));
+        let quarantine = Quarantine::default();
+        Self {
+            rulebook,
+            standings,
+            gatherer,
+            cluster,
+            recorder,
+            settings,
+            serving,
+            ahead,
+            packed,
+            images,
+            watch,
+            quarantine,
+        }
+    }
+
+    /// The digests that no new pod may have.
+    #[must_use]
+    pub fn quarantine(&self) -> &Quarantine {
+        &self.quarantine
     }
 
     /// Puts rules in force.
@@ -144,7 +169,7 @@ impl Service {
             let taken = if ahead.try_send(template).is_ok() { "taken" } else { "dropped" };
             metrics::counter!("mayfly_templates_total", "outcome" => taken).increment(1);
         }
-        match self.consider(&book, review, deadline).await {
+        match Box::pin(self.consider(&book, review, deadline)).await {
             Considered::Passed(why) => (Response::allow(&uid), Told::Passed(why)),
             Considered::Unreadable { why, is_enforced } => {
                 warn!(why, is_enforced, rules = %book.digest, "an object cannot be read");
@@ -173,7 +198,8 @@ impl Service {
     pub(crate) async fn consider(&self, book: &Rulebook, review: &mut Review, deadline: Instant) -> Considered {
         review.audit_only = is_mirror(review);
         let matching = book.rules.matching(review);
-        if matching.is_empty() {
+        let is_quarantining = !self.quarantine.is_empty() && !review.audit_only;
+        if matching.is_empty() && !is_quarantining {
             return Considered::Passed("no-rule");
         }
         let pod = |object: &Value| book.rules.pod_spec(&review.request.kind, object).map(PodSpec::read);
@@ -192,14 +218,21 @@ impl Service {
         if book.rules.unchanged(review, &matching, &images, &old_images) {
             return Considered::Passed("unchanged");
         }
-        let needs = rulebook::needs(&matching, &spec, review);
+        let mut needs = rulebook::needs(&matching, &spec, review);
+        needs.digest |= is_quarantining;
         let gathering = self.gather(&review.request.namespace, &spec, &needs, book, deadline);
         match Box::pin(gathering).await {
             Ok(subjects) => review.subjects = subjects,
             Err(why) => return Considered::Failed(why),
         }
+        let refused = if is_quarantining { self.quarantine.reasons(&review.subjects) } else { Vec::new() };
+        if matching.is_empty() && refused.is_empty() {
+            return Considered::Passed("no-rule");
+        }
         let now = Timestamp::now();
-        Considered::Decided { decision: Box::new(self.decide(review, book, now)), at: now }
+        let mut decision = self.decide(review, book, now);
+        quarantine::deny(&mut decision, refused);
+        Considered::Decided { decision: Box::new(decision), at: now }
     }
 
     /// Decides, under watch. It is done where it is asked for: to hand it to a thread that may be lost costs more than deciding does, and bounds
@@ -274,17 +307,22 @@ impl Service {
             warn!(%error, "configuration is not known");
             BTreeMap::new()
         });
-        let mut ids: BTreeSet<String> = needs.signers.clone();
-        ids.extend(needs.dna_signers.iter().cloned());
-        let (signers, gaps) = book.signers(&ids);
+        let (signers, gaps) = match needs.who_vouches() {
+            true => {
+                let (signers, gaps) = book.signers(&needs.signers.union(&needs.dna_signers).cloned().collect());
+                (Some(signers), gaps)
+            }
+            false => (None, Vec::new()),
+        };
         let wanted = Wanted {
-            signers: needs.who_vouches().then_some(signers),
+            signers,
             dna: needs.dna.then(|| Origins {
                 attested: needs.dna_signers.clone(),
                 threshold: 1,
                 analyzed: needs.dna_analyzed,
                 inline_bytes: self.settings.inline_bytes,
             }),
+            kinship: needs.kinship,
             expectation: needs.expectation,
             access: Arc::clone(&book.access),
         };
@@ -330,6 +368,7 @@ impl Service {
         };
         let Some(record) = self.written(review, decision, (&request.kind.kind, &name), id, now) else { return };
         recorder.record(record);
+        self.images.record(&review.subjects, recorder, now);
         let pod_uid = text("/metadata/uid");
         if !decision.is_allowed() || !review.is_pod() || pod_uid.is_empty() {
             return;

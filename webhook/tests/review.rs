@@ -13,13 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dna::{Digest, Limits, RuntimeFacts};
+use dna::{Digest, Dna, Limits, RuntimeFacts};
 use jiff::Timestamp;
-use lineage::Ledger;
+use lineage::{Ledger, Seal};
 use serde_json::{Value, json};
 use webhook::{
     cluster::{Cluster, Permissions},
-    gather::{self, Analyzer, Gatherer, Seal},
+    gather::{self, Analyzer, Gatherer},
     rulebook::{Beside, Rulebook},
     service::{Service, Settings},
 };
@@ -354,6 +354,82 @@ async fn what_was_known_counts_while_a_registry_is_silent_and_only_with_the_seal
     assert_eq!(denied["response"]["allowed"], false, "{denied}");
 }
 
+/// Builds of a software that is called `webd`, each of which a pod was admitted with, or refused.
+async fn builds(ledger: &Ledger, verdict: lineage::Verdict) {
+    let (now, mut records) = (Timestamp::now(), Vec::new());
+    for build in 0..3_u8 {
+        let named = |of: &str| Digest::sha256(format!("{of}{build}").as_bytes());
+        let dna: Dna = serde_json::from_value(json!({
+            "schema": dna::SCHEMA, "analyzer": {"name": "mayfly", "version": "0", "rules": named("rules")},
+            "image": {"platform": "linux/amd64"}, "layers": [], "start": {"argv": ["webd"], "program": "/usr/sbin/webd"},
+            "programs": [{"path": "/usr/sbin/webd", "sha256": named("webd"), "size": 1, "layer": 0, "uid": 0, "gid": 0, "mode": 0o755,
+                "kind": "other", "package": format!("pkg:deb/debian/webd@{build}"), "runs": []}],
+            "accounts": {"users": [], "groups": []}, "folders": [], "behavior": {}, "unknowns": [],
+        }))
+        .expect("a DNA");
+        let link = lineage::SubjectDna {
+            subject: named("image"),
+            rules: named("rules"),
+            origin: lineage::Origin::Analyzed,
+            repository: "registry.example/webd".into(),
+            dna: ledger.put_dna(&dna, dna.to_canonical_json().expect("JSON"), now).await.expect("put"),
+            at: now,
+        };
+        ledger.link_dna(&link).await.expect("linked");
+        let image = lineage::DecisionImage { name: "c".into(), reference: "webd".into(), digest: Some(named("image")) };
+        let decision = lineage::Decision {
+            id: uuid::Uuid::now_v7(),
+            at: now,
+            cluster: "test".into(),
+            namespace: "n".into(),
+            kind: "Pod".into(),
+            name: "p".into(),
+            user: "u".into(),
+            operation: "CREATE".into(),
+            verdict,
+            is_dry_run: false,
+            has_unknowns: false,
+            images: vec![image],
+            rules: Vec::new(),
+            details: lineage::Document::pack(b"{}").expect("packed"),
+        };
+        records.push(lineage::Record::from(decision));
+    }
+    ledger.write(&records, now).await.expect("written");
+}
+
+#[tokio::test]
+async fn an_image_is_held_against_those_that_pods_were_admitted_with() {
+    const ALIKE: &str = "
+apiVersion: mayfly.dev/v1alpha1
+kind: ClusterImageRule
+metadata: {name: alike}
+spec:
+  enforcement: Always
+  validations: [{name: alike, expression: '!kinship.isUnlike', messageExpression: kinship.summary, reason: UNLIKE}]
+";
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = async |name: &str| {
+        Ledger::open(&format!("sqlite:{}", folder.path().join(name).display())).await.expect("a ledger")
+    };
+    let registry = OneImage::start();
+    // It is called `webd`, and has no program of that name.
+    let asked = review("CREATE", &pod(&format!("{}/webd:1", registry.address)), &Value::Null);
+    let (known, strange) = (ledger("known").await, ledger("strange").await);
+    builds(&known, lineage::Verdict::Allow).await;
+    builds(&strange, lineage::Verdict::Deny).await;
+    let told = answer(&service_with(ALIKE, Some(known), None), &asked, "timeout=10s").await;
+    assert_eq!(told["response"]["allowed"], false, "{told}");
+    assert!(message(&told).contains("UNLIKE") && message(&told).contains("executes no program of that name"), "{told}");
+    // What was refused is no witness.
+    let told = answer(&service_with(ALIKE, Some(strange), None), &asked, "timeout=10s").await;
+    assert_eq!(told["response"]["allowed"], true, "{told}");
+    // Without a ledger nobody knows other images.
+    let told = answer(&service(ALIKE), &asked, "timeout=10s").await;
+    assert_eq!(told["response"]["allowed"], false, "{told}");
+    assert!(message(&told).contains("LEDGER_UNAVAILABLE"), "{told}");
+}
+
 #[tokio::test]
 async fn a_registry_access_says_where_mirrors_are() {
     let registry = OneImage::start();
@@ -407,4 +483,61 @@ spec:
     assert!(one["response"]["allowed"] == true && other["response"]["allowed"] == true, "{one} {other}");
     // The configuration is read to resolve the image, and once more to analyze it.
     assert_eq!(registry.blobs.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_quarantined_digest_is_refused_where_no_rule_asks_for_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(&format!("sqlite:{}", folder.path().join("l.db").display())).await.expect("a ledger");
+    let image = OneImage::start();
+    // A rule of another namespace.
+    let service = service_with(
+        "apiVersion: mayfly.dev/v1alpha1\nkind: ImageRule\nmetadata: {name: digests, namespace: other}\nspec: {tags: RequireDigest}\n",
+        Some(ledger.clone()),
+        None,
+    );
+    tokio::spawn(service.quarantine().clone().follow(ledger.clone(), std::future::pending()));
+    let new = review("CREATE", &pod(&format!("{}/app:1", image.address)), &Value::Null);
+    assert_eq!(answer(&service, &new, "timeout=5s").await["response"]["allowed"], true);
+    let asked = image.asked.load(Ordering::SeqCst);
+    assert_eq!(asked, 0, "nobody asks for what nobody needs");
+    let now = Timestamp::now();
+    let row = lineage::ResponseRow {
+        id: "r1".to_owned(),
+        alert: "a1".to_owned(),
+        cluster: "test".to_owned(),
+        namespace: "n".to_owned(),
+        action: "QuarantineDigest".to_owned(),
+        target: image.digest.to_string(),
+        rules: ["miners".to_owned()].into(),
+        state: lineage::ResponseState::Taken,
+        note: String::new(),
+        undo: String::new(),
+        at: now,
+        changed_at: now,
+        actor: String::new(),
+        reason: String::new(),
+    };
+    assert!(ledger.claim_response(&row).await.expect("claimed"));
+    ledger.end_response("r1", lineage::ResponseState::Done, "", "", now).await.expect("done");
+    let until = Instant::now() + Duration::from_secs(10);
+    let denied = loop {
+        let answer = answer(&service, &new, "timeout=5s").await["response"].clone();
+        if answer["allowed"] == false {
+            break answer;
+        }
+        assert!(Instant::now() < until, "it is not refused");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let message = denied["status"]["message"].as_str().expect("a message");
+    assert!(message.contains("quarantined by miners") && message.contains("mayfly response undo r1"), "{message}");
+    // What runs may be changed, and dies as it likes.
+    let object = pod(&format!("{}/app:1", image.address));
+    let mut labelled = object.clone();
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    let update = review("UPDATE", &labelled, &object);
+    assert_eq!(answer(&service, &update, "timeout=5s").await["response"]["allowed"], true);
+    assert!(ledger.undo_response("r1", "bob", "a mistake", now).await.expect("undone"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(answer(&service, &new, "timeout=5s").await["response"]["allowed"], true);
 }

@@ -49,6 +49,8 @@ pub(crate) struct Module {
     pub(super) raw: Vec<sites::Call>,
     /// Paths that functions and objects name.
     pub(super) paths: Vec<sites::Named>,
+    /// Command lines of a shell that functions and objects name.
+    pub(super) lines: Vec<sites::Named>,
     /// Functions that the program looks up by a name it is called by.
     pub(super) tables: Vec<Table>,
     /// Functions of Python's modules, by the names that scripts use.
@@ -134,7 +136,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         let found = sites::find(binary, &layout, &steps, &functions);
         (edges.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), found)
     });
-    let sites::Found { sites, calls, raw, paths } = found;
+    let sites::Found { sites, calls, raw, paths, lines } = found;
     let mut exports = BTreeMap::<String, Vec<Export>>::new();
     for symbol in binary.symbols.iter().filter(|symbol| symbol.is_exported) {
         let node = if symbol.kind == SymbolKind::Data && !binary.is_code(symbol.at) {
@@ -164,6 +166,7 @@ pub(super) fn summarize(binary: &Binary) -> Option<Module> {
         calls,
         raw,
         paths,
+        lines,
         tables: tables.own.iter().map(|table| held(table, &layout)).collect(),
         python: tables.python.iter().map(|table| held(table, &layout)).collect(),
         words: python_words(binary),

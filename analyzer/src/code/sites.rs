@@ -4,6 +4,7 @@
 //! itself, musl's cancellation points, Go's runtime forms - the function is a *wrapper*, and its callers are evaluated in turn.
 
 mod calls;
+mod lines;
 mod paths;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use super::{
 };
 
 pub(crate) use calls::{Argument, Call};
-pub(crate) use paths::Named;
+pub(crate) use lines::RUNNERS;
 
 /// A place that makes a system call, or that calls a wrapper that does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,15 @@ pub(crate) struct Site {
     pub(super) is_32_bit: bool,
 }
 
+/// A text that a function or data object refers to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub(super) node: Node,
+    /// Virtual address of the reference.
+    pub(super) at: u64,
+    pub(super) text: String,
+}
+
 /// How a function takes the number it passes on.
 type Parameters = BTreeSet<Atom>;
 
@@ -47,6 +57,7 @@ pub(super) struct Found {
     /// The arguments at the instructions that make system calls of interest, under the calls' names.
     pub(super) raw: Vec<Call>,
     pub(super) paths: Vec<Named>,
+    pub(super) lines: Vec<Named>,
 }
 
 /// Finds the sites and calls of a file.
@@ -148,6 +159,7 @@ pub(super) fn find(binary: &Binary, layout: &Layout, steps: &[Step], functions: 
     search.close();
     let found = search.calls(&calls);
     let paths = search.paths(steps);
+    let lines = search.lines_named(steps);
     if search.work == 0 {
         // What was not evaluated is not known.
         for step in direct {
@@ -156,7 +168,7 @@ pub(super) fn find(binary: &Binary, layout: &Layout, steps: &[Step], functions: 
             }
         }
     }
-    Found { sites: search.sites, calls: found, raw: search.raw, paths }
+    Found { sites: search.sites, calls: found, raw: search.raw, paths, lines }
 }
 
 /// Functions that hand a wrapper on, which nobody calls by itself, together with a structure that holds its number: musl's `__setxid`
@@ -292,6 +304,23 @@ impl Search<'_> {
                 },
             );
         }
+    }
+
+    /// The address that an instruction names.
+    fn refers(&self, step: &Step) -> Option<u64> {
+        match step.refers()? {
+            (Use::Take, to) => Some(to),
+            (Use::Constant, to) => Some(to).filter(|_| !self.binary.is_movable),
+            _ => None,
+        }
+    }
+
+    /// Where data holds an address of this file, and that address.
+    fn held(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.binary.pointers.iter().filter_map(|(at, pointer)| match pointer {
+            Pointer::Here(to) if !self.binary.is_code(*at) => Some((*at, *to)),
+            _ => None,
+        })
     }
 
     /// The text of printable characters at an address.

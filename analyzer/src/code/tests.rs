@@ -461,6 +461,39 @@ fn what_a_function_is_given_is_known_where_every_place_is() {
 }
 
 #[test]
+fn lines_count_where_a_shell_is_run_with_one_that_is_not_known() {
+    // start: lea rax, [rip + to 0x8020]; WHAT; call [rip + to 0x8010]; ret
+    let acts = |what: &[u8], name: &str| {
+        let mut code = vec![0x48, 0x8d, 0x05];
+        code.extend((0x8020u32 - 0x1007).to_le_bytes());
+        code.extend(what);
+        code.extend([0xff, 0x15]);
+        code.extend((0x8010u32 - 0x1000 - 4 - u32::try_from(code.len()).expect("short")).to_le_bytes());
+        code.push(0xc3);
+        let mut program = file(Machine::X86_64, &code, &[("start", 0x1000)]);
+        put(&mut program, 0x8020, b"exec cc -g -O2 -shared -o %o %s\0");
+        program.imports = vec![name.to_owned()];
+        program.slots = vec![0x8010];
+        program.pointers = vec![(0x8010, Pointer::Import(0))];
+        let process = Process::new(vec![Arc::new(summary(&program))], BTreeSet::new(), None);
+        let (reached, calm) = (process.reach(&[]), process.reach(&[]));
+        let reach = super::Reach { process, reached, calm, files: vec![dna::ImagePath::root()] };
+        let acts = crate::acts::of_reach(&reach, &crate::Rootfs::default());
+        let line = |command: &crate::scripts::Command| command.argv.last().cloned().flatten();
+        let lines = |commands: &[crate::scripts::Command]| commands.iter().map(line).collect::<Vec<_>>();
+        (lines(&acts.commands), lines(&acts.lines))
+    };
+    // rdtsc; mov edi, eax
+    let open = [0x0f, 0x31, 0x89, 0xc7];
+    let known = Some("exec cc -g -O2 -shared -o \"${_not_known}\" \"${_not_known}\"".to_owned());
+    assert_eq!(acts(&open, "popen"), (vec![None], vec![known]));
+    // mov rdi, rax: it is this line, as it stands.
+    assert_eq!(acts(&[0x48, 0x89, 0xc7], "popen").1, Vec::new());
+    // It runs nothing.
+    assert_eq!(acts(&open, "puts"), (Vec::new(), Vec::new()));
+}
+
+#[test]
 fn what_only_leads_to_the_loop_is_not_reached_from_it() {
     // start: call bind; again: call wait; call read; jmp again
     let mut code = vec![0xe8, 0x1b, 0, 0, 0, 0xe8, 0x26, 0, 0, 0, 0xe8, 0x31, 0, 0, 0, 0xeb, 0xf4];

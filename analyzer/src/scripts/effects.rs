@@ -14,7 +14,7 @@ use super::{
     known_env,
     tokens::HOLE,
 };
-use crate::shell::Arg;
+use crate::shell::{Arg, NOT_KNOWN};
 
 /// A call and what it does. A callee with a leading dot is a method of anything; `a.B().c` one of what `a.B()` returns.
 pub(super) type Rule = (&'static str, Effect);
@@ -123,29 +123,31 @@ fn one(
             let argument =
                 call.args.first().or_else(|| call.named.iter().find(|(name, _)| name == "args").map(|(_, v)| v));
             let argv = match argument.map_or(Value::Unknown, |value| context.value(value, 0)) {
-                Value::List(words) if is_line => shell(words.first().and_then(text)),
+                Value::List(words) if is_line => shell(words.first().and_then(line)),
                 Value::List(words) => words.iter().map(text).collect(),
-                value if is_line => shell(text(&value)),
+                value if is_line => shell(line(&value)),
                 value => vec![text(&value)],
             };
             run(walk, argv, Vec::new(), evidence, confidence, is_application);
         }
         Effect::Line(index) => {
-            let line = text(&value(index));
-            run(walk, shell(line), Vec::new(), evidence, confidence, is_application);
+            run(walk, shell(line(&value(index))), Vec::new(), evidence, confidence, is_application);
         }
         Effect::LineOrWords => {
-            let mut words: Vec<Arg> = call
+            let words: Vec<Value> = call
                 .args
                 .iter()
                 .flat_map(|arg| match context.value(arg, 0) {
-                    Value::List(words) => words.iter().map(text).collect(),
+                    Value::List(words) => words,
                     // Ruby's first argument may be a hash of variables, its last one of options.
                     Value::Map(_) => Vec::new(),
-                    value => vec![text(&value)],
+                    value => vec![value],
                 })
                 .collect();
-            let argv = if words.len() == 1 { shell(words.pop().flatten()) } else { words };
+            let argv = match words.as_slice() {
+                [only] => shell(line(only)),
+                words => words.iter().map(text).collect(),
+            };
             run(walk, argv, Vec::new(), evidence, confidence, is_application);
         }
         Effect::Words(from) => {
@@ -154,8 +156,7 @@ fn one(
         }
         Effect::Program { program, list, named } => {
             if matches!(keyword("shell"), Some(Value::True)) {
-                let line = text(&value(program));
-                run(walk, shell(line), Vec::new(), evidence, confidence, is_application);
+                run(walk, shell(line(&value(program))), Vec::new(), evidence, confidence, is_application);
                 return;
             }
             let mut argv = vec![text(&value(program))];
@@ -237,6 +238,17 @@ fn value_at(context: &Context<'_>, call: &Call, index: usize) -> Value {
     call.args.get(index).map_or(Value::Nothing, |value| context.value(value, 0))
 }
 
+/// A line for a shell; what is not known of it stands there as a variable, but for the program's name.
+fn line(value: &Value) -> Arg {
+    match value {
+        Value::Text(text) if text.contains(HOLE) => {
+            let is_named = text.split_whitespace().next().is_some_and(|word| !word.contains(HOLE));
+            is_named.then(|| text.replace(HOLE, &format!("\"${NOT_KNOWN}\"")))
+        }
+        value => text(value),
+    }
+}
+
 fn shell(line: Arg) -> Vec<Arg> {
     vec![Some("/bin/sh".to_owned()), Some("-c".to_owned()), line]
 }
@@ -244,12 +256,16 @@ fn shell(line: Arg) -> Vec<Arg> {
 pub(super) fn run(
     walk: &mut Walk<'_>,
     argv: Vec<Arg>,
-    env: Vec<(String, Arg)>,
+    mut env: Vec<(String, Arg)>,
     evidence: Evidence,
     confidence: Confidence,
     is_application: bool,
 ) {
-    let is_constant = argv.iter().all(Option::is_some);
+    let is_partly_known = argv.iter().flatten().any(|word| word.contains(NOT_KNOWN));
+    if is_partly_known {
+        env.push((NOT_KNOWN.to_owned(), None));
+    }
+    let is_constant = !is_partly_known && argv.iter().all(Option::is_some);
     if argv.is_empty()
         || (!is_application && (argv.first().is_none_or(Option::is_none) || !is_constant && argv.len() == 3))
     {
@@ -489,7 +505,7 @@ pub(super) fn is_getter(full: &str) -> bool {
 }
 
 /// The peer that a constant address names; never its credentials.
-pub(super) fn peer(word: &str, evidence: &Evidence) -> Option<Known<Connect>> {
+pub(crate) fn peer(word: &str, evidence: &Evidence) -> Option<Known<Connect>> {
     let (scheme, rest) = word.split_once("://")?;
     let default = SCHEMES.iter().find(|(known, _)| scheme.eq_ignore_ascii_case(known)).map(|(_, port)| *port)?;
     let authority = rest.split(['/', '?', '#', ' ', '"', '\'', '<', '>', ')']).next()?;

@@ -15,11 +15,7 @@ use super::{
     known_env,
     tokens::{Hole, Kind, Rules, Tokens},
 };
-use crate::{
-    Resolved,
-    closure::Process,
-    shell::{DEFAULT_PATH, World},
-};
+use crate::{Resolved, closure::Process, shell::World};
 
 pub(super) fn findings(scripts: &mut Scripts, process: &Process, world: World<'_>) -> Findings {
     let words: Vec<&str> = process.argv.iter().skip(1).map(|word| word.as_deref().unwrap_or_default()).collect();
@@ -80,6 +76,7 @@ static NODE: Language = Language {
         environment: &["process.env", "Bun.env", "import.meta.env"],
     },
     effects: EFFECTS,
+    endings: &["js", "mjs", "cjs"],
     read,
 };
 
@@ -198,8 +195,7 @@ fn managed(manager: &str, arguments: &[&str], process: &Process, world: World<'_
         }
     }
     let Some(name) = name else { return findings };
-    let path = process.env.get("PATH").cloned().flatten().unwrap_or_else(|| DEFAULT_PATH.to_owned());
-    let path = format!("{}/node_modules/.bin:{path}", cwd.to_string_lossy().trim_end_matches('/'));
+    let path = format!("{}/node_modules/.bin:{}", cwd.to_string_lossy().trim_end_matches('/'), process.path());
     let mut push = |line: String, evidence: Evidence| {
         let argv = ["/bin/sh".to_owned(), "-c".to_owned(), line].into_iter().map(Some).collect();
         let env = vec![("PATH".to_owned(), Some(path.clone()))];
@@ -703,7 +699,10 @@ mod tests {
             app("const { execFile: run, fork } = require('child_process'); run('id', []); fork('./w.js')"),
             ["~run id", "~run /usr/bin/node ./w.js"]
         );
-        assert_eq!(app("import { execSync as x } from 'child_process'\nx(`rm -rf ${a}`)"), ["?run /bin/sh -c …"]);
+        assert_eq!(
+            app("import { execSync as x } from 'child_process'\nx(`rm -rf ${a}`)"),
+            ["?run /bin/sh -c rm -rf \"$_not_known\""]
+        );
         assert_eq!(app("const e = require('util').promisify(require('child_process').exec); /x/.exec('ls')"), [""; 0]);
         assert_eq!(
             app("import * as cp from 'child_process'; const e = promisify(cp.exec); e('date')"),

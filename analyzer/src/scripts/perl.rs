@@ -83,6 +83,7 @@ static PERL: Language = Language {
         environment: &["$ENV"],
     },
     effects: EFFECTS,
+    endings: &["pl", "pm", "psgi"],
     read,
 };
 
@@ -341,6 +342,25 @@ mod tests {
                 "~write /srv/out",
                 "~write /var/log/x.log",
             ]
+        );
+    }
+
+    #[test]
+    fn a_line_is_known_but_for_what_it_is_told() {
+        let script = "system(\"tar -C $ARGV[0] -xf $file\");\nsystem(\"$program --now\");\n";
+        let (lines, _) = found(&tree(script), &["perl", "x.pl"], &[]);
+        assert!(lines.iter().any(|line| line.starts_with("?run /bin/sh -c tar -C \"$_not_known\"")), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("--now")), "{lines:?}");
+    }
+
+    #[test]
+    fn an_application_is_an_argument_of_its_server() {
+        let mut root = tree("print 1;\n");
+        root.put_file("/app/app.psgi", 0o644, "my $h = `hostname`;\n");
+        root.put_file("/app/data.txt", 0o644, "`not`\n");
+        assert_eq!(
+            found(&root, &["perl", "x.pl", "--port", "80", "app.psgi", "data.txt"], &[]).0,
+            ["~run /bin/sh -c hostname"]
         );
     }
 

@@ -184,6 +184,7 @@ static PHP: Language = Language {
         environment: &["$_ENV", "$_SERVER"],
     },
     effects: EFFECTS,
+    endings: &["php"],
     read,
 };
 
@@ -344,7 +345,7 @@ mod tests {
                 "~load /usr/lib/php/20220829/pdo.so",
                 "~run /bin/sh -c ls -l",
                 "~run /bin/sh -c id",
-                "?run /bin/sh -c …",
+                "?run /bin/sh -c rm \"$_not_known\"",
                 "~listen 9100",
                 "~listen 9501 0.0.0.0",
                 "~write /var/x/*",

@@ -96,6 +96,7 @@ static PYTHON: Language = Language {
         environment: &["os.environ", "environ"],
     },
     effects: EFFECTS,
+    endings: &["py"],
     read,
 };
 

@@ -80,6 +80,7 @@ static RUBY: Language = Language {
         environment: &["ENV"],
     },
     effects: EFFECTS,
+    endings: &["rb", "ru"],
     read,
 };
 

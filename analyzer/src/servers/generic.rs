@@ -1,13 +1,16 @@
-//! Programs that are in no table: options that name a port or an address to listen on, and variables that do. A process in,
-//! claims out; an option is expected, a variable only possible, because nobody says that the program reads it.
+//! Programs that are in no table: options that name a port or an address to listen on, and variables that do; URLs among their words, which
+//! name peers, whatever the program, or the applet that a multi-call one is called by. A process in, claims out; an option is expected, a
+//! variable only possible, because nobody says that the program reads it.
 
-use dna::{Confidence, Evidence, Known, Listen, Protocol};
+use std::net::IpAddr;
+
+use dna::{Confidence, Connect, Evidence, Known, Listen, Protocol};
 
 use super::{
     Claims,
     values::{Place, place},
 };
-use crate::{closure::Process, shell::World};
+use crate::{closure::Process, scripts, shell::World};
 
 /// Words of a name that say a program listens there.
 const LISTENING: [&str; 4] = ["listen", "listener", "bind", "listeners"];
@@ -81,7 +84,7 @@ const CLIENTS: [&str; 24] = [
 ];
 
 pub(super) fn claims(process: &Process, world: World<'_>) -> Claims {
-    let mut claims = Claims::default();
+    let mut claims = Claims { connect: peers(process), ..Claims::default() };
     let name = process.argv.first().cloned().flatten().unwrap_or_default();
     let name = name.rsplit('/').next().unwrap_or_default();
     if CLIENTS.contains(&name) || name.ends_with("-cli") || name.ends_with("-client") || name.ends_with("ctl") {
@@ -113,6 +116,29 @@ pub(super) fn claims(process: &Process, world: World<'_>) -> Claims {
         }
     }
     claims
+}
+
+/// The peers that URLs of a command line name. An option that says where to listen names the program's own address.
+fn peers(process: &Process) -> Vec<Known<Connect>> {
+    let evidence = Evidence::Config { key: "command line".to_owned() };
+    let mut own = false;
+    let mut peers = Vec::new();
+    for word in process.argv.iter().skip(1) {
+        let Some(word) = word.as_deref() else {
+            own = false;
+            continue;
+        };
+        let (key, value) = if word.starts_with('-') { word.split_once('=').unwrap_or((word, "")) } else { ("", word) };
+        let is_own = if key.is_empty() { std::mem::take(&mut own) } else { role(key).is_some() };
+        if value.is_empty() {
+            own = is_own;
+        } else if !is_own {
+            peers.extend(scripts::peer(value, &evidence));
+        }
+    }
+    peers.retain(|peer| !peer.what.host.parse().is_ok_and(|address: IpAddr| address.is_unspecified()));
+    peers.iter_mut().for_each(|peer| peer.confidence = Confidence::Likely.max(process.confidence));
+    peers
 }
 
 /// How surely an option or variable of this name says where its program listens.
@@ -163,6 +189,26 @@ mod tests {
     use crate::Rootfs;
 
     fn ports(line: &str, env: &[(&str, &str)]) -> Vec<String> {
+        let show = |item: Known<Listen>| {
+            format!(
+                "{} {:?}{}",
+                item.what.port,
+                item.confidence,
+                item.what.address.map(|a| format!(" {a}")).unwrap_or_default()
+            )
+        };
+        said(line, env).listen.into_iter().map(show).collect()
+    }
+
+    fn called(line: &str) -> Vec<String> {
+        let show = |item: Known<Connect>| {
+            let port = item.what.port.map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}{port} {:?}", item.what.host, item.confidence)
+        };
+        said(line, &[]).connect.into_iter().map(show).collect()
+    }
+
+    fn said(line: &str, env: &[(&str, &str)]) -> Claims {
         let mut rootfs = Rootfs::default();
         rootfs.put_file("/app", 0o755, "\0HTTP_PORT\0MY_PORT2\0DB_PORT\0");
         let accounts = dna::Accounts::default();
@@ -177,16 +223,30 @@ mod tests {
             uid: None,
             cwd: dna::ImagePath::root(),
             confidence: Confidence::Certain,
+            told: None,
         };
-        let show = |item: Known<Listen>| {
-            format!(
-                "{} {:?}{}",
-                item.what.port,
-                item.confidence,
-                item.what.address.map(|a| format!(" {a}")).unwrap_or_default()
-            )
-        };
-        claims(&process, world).listen.into_iter().map(show).collect()
+        claims(&process, world)
+    }
+
+    #[test]
+    fn urls_among_the_words_name_peers() {
+        assert_eq!(called("wget -q -O- http://example.com:8080/x"), ["example.com:8080 Likely"]);
+        assert_eq!(called("curl -s https://user:word@example.com/x"), ["example.com:443 Likely"]);
+        assert_eq!(
+            called("app --origin=http://10.0.0.1 --other http://b.test"),
+            ["10.0.0.1:80 Likely", "b.test:80 Likely"]
+        );
+        assert_eq!(called("ftpget ftp://c.test/f"), ["c.test:21 Likely"]);
+        for line in [
+            "app --listen-url http://0.0.0.0:80",
+            "app --listen=http://a.test",
+            "app --listen http://a.test",
+            "wget --help",
+            "app file:///etc/x",
+            "app text",
+        ] {
+            assert!(called(line).is_empty(), "{line}");
+        }
     }
 
     #[test]

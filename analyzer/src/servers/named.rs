@@ -96,6 +96,7 @@ mod tests {
             uid: None,
             cwd: dna::ImagePath::root(),
             confidence: dna::Confidence::Certain,
+            told: None,
         };
         names(&process).into_iter().map(|(name, _)| name).find(|name| super::super::table::find(name).is_some())
     }

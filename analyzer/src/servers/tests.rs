@@ -51,6 +51,7 @@ fn process(line: &[&str], env: &[(&str, &str)]) -> Process {
         uid: None,
         cwd: "/srv".parse().expect("a path"),
         confidence: Confidence::Certain,
+        told: None,
     }
 }
 
@@ -464,6 +465,25 @@ fn application_servers() {
 }
 
 #[test]
+fn a_supervisor_writes_its_own_files_and_those_of_what_it_starts() {
+    let main = "; comment\n[unix_http_server]\nfile=/run/supervisor.sock ; the socket\n[inet_http_server]\nport=127.0.0.1:9001\n[supervisord]\nlogfile=/var/log/supervisor/supervisord.log\npidfile=/run/supervisord.pid\nchildlogdir=/var/log/supervisor\n[include]\nfiles = conf.d/*.conf\n";
+    let program = "[program:web]\ncommand=/usr/bin/web\nstdout_logfile=/dev/stdout\nstderr_logfile=/var/log/web.err\n[program:job]\ncommand=/usr/bin/job\nstdout_logfile=AUTO\nstderr_logfile=NONE\n";
+    let files = [("/etc/supervisor/supervisord.conf", main), ("/etc/supervisor/conf.d/web.conf", program)];
+    assert_eq!(
+        told(&files, &["supervisord", "-n", "-c", "/etc/supervisor/supervisord.conf"], &[]),
+        [
+            "tcp 9001 at 127.0.0.1",
+            "write /run/supervisor.sock",
+            "write /run/supervisord.pid",
+            "write /var/log/supervisor",
+            "write /var/log/supervisor/**",
+            "write /var/log/supervisor/supervisord.log",
+            "write /var/log/web.err",
+        ]
+    );
+}
+
+#[test]
 fn proxies_and_watchers() {
     assert_eq!(ports(&[], "traefik --entrypoints.web.address=:80 --api.insecure=true", &[]), "tcp 80, tcp 8080 likely");
     let envoy = "static_resources:\n  listeners:\n  - address:\n      socket_address: { address: 0.0.0.0, port_value: 10000 }\nadmin:\n  address:\n    socket_address: { address: 127.0.0.1, port_value: 9901 }\n";
@@ -471,6 +491,7 @@ fn proxies_and_watchers() {
     assert_eq!(ports(&[("/etc/squid/squid.conf", "http_port 3129 intercept\n")], "squid -N", &[]), "tcp 3129");
     assert_eq!(ports(&[], "varnishd -F -a :8080,PROXY -b web:80", &[]), "tcp 8080");
     assert_eq!(ports(&[], "varnishd -F -b web:80", &[]), "tcp 80 likely");
+    assert_eq!(ports(&[], "varnishd -F -a http=:6081,HTTP -b web:80", &[]), "tcp 6081");
     assert_eq!(
         ports(
             &[

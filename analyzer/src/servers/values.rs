@@ -24,10 +24,14 @@ pub(super) enum Place {
     Nothing,
 }
 
-/// Reads `8080`, `host:80`, `[::1]:80`, `*:80-90`, `::1@53`, `tcp://host:80/x`, `unix:/run/x`, `imaps`; none where it is nothing of
-/// the kind.
+/// Reads `8080`, `host:80`, `[::1]:80`, `*:80-90`, `::1@53`, `tcp://host:80/x`, `unix:/run/x`, `imaps`, each with a name of its own before
+/// it or not (`http=:80`); none where it is nothing of the kind.
 pub(super) fn place(word: &str) -> Option<Place> {
     let word = word.trim();
+    let word = match word.split_once('=') {
+        Some((name, place)) if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => place,
+        _ => word,
+    };
     for prefix in ["unix://", "unix:", "unix@", "ipc://", "uxst@"] {
         if let Some(path) = word.strip_prefix(prefix) {
             return Some(Place::Socket(path.to_owned()));
@@ -196,8 +200,10 @@ fn variable(text: &str) -> (Option<&str>, Option<&str>, &str) {
 /// None where it names no file of the image: a device, standard output, a pipe, or nothing fixed to start from.
 pub(super) fn path(text: &str, base: &ImagePath, world: World<'_>) -> Option<ImagePath> {
     let text = text.trim();
-    let no_file =
-        matches!(text, "" | "-" | "stdout" | "stderr" | "none" | "off" | "no" | "syslog" | "null" | ":memory:");
+    let no_file = matches!(
+        text,
+        "" | "-" | "stdout" | "stderr" | "none" | "NONE" | "AUTO" | "off" | "no" | "syslog" | "null" | ":memory:"
+    );
     if no_file
         || text.starts_with(['|', '@'])
         || text.contains("://")

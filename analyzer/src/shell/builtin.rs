@@ -4,7 +4,7 @@ use brush_parser::ast;
 use dna::Confidence;
 
 use super::{
-    Arg, matches, output,
+    Arg, NOT_KNOWN, matches, output,
     walk::{State, Status, Variable, Walk, shield},
 };
 use crate::InodeKind;
@@ -72,16 +72,7 @@ impl Walk<'_> {
             }
             "read" | "mapfile" | "readarray" => read(rest, state),
             "." | "source" => self.source(rest, state),
-            "eval" => match rest.iter().cloned().collect::<Option<Vec<_>>>() {
-                Some(words) => {
-                    let states = self.script(&words.join(" "), None, vec![state]);
-                    states.into_iter().map(|state| (state, Status::Open)).collect()
-                }
-                None => {
-                    self.open("evaluates text that is not known".to_owned());
-                    vec![(state, Status::Open)]
-                }
-            },
+            "eval" => self.eval(rest, state),
             "trap" => {
                 // The command runs when the signal comes, if it does.
                 if let Some(command) = first.filter(|command| command != "-" && !command.is_empty()) {
@@ -118,6 +109,26 @@ impl Walk<'_> {
                 vec![(state, status)]
             }
         }
+    }
+
+    /// Words that are not known stand in the text as a variable whose value is not known: `eval exec "$java" $options` runs what it is
+    /// known to run. Where the first word is not known, nothing is.
+    fn eval(&mut self, words: &[Arg], mut state: State) -> Ways {
+        let is_known = words.iter().all(Option::is_some);
+        if !is_known {
+            self.open("evaluates text that is not known".to_owned());
+            if words.first().is_none_or(Option::is_none) {
+                return vec![(state, Status::Open)];
+            }
+            state.assign(NOT_KNOWN, None);
+        }
+        let words = words.iter().map(|word| word.clone().unwrap_or_else(|| format!("\"${NOT_KNOWN}\"")));
+        let states = self.script(&words.collect::<Vec<_>>().join(" "), None, vec![state]);
+        let ended = states.into_iter().map(|mut state| {
+            state.variables.remove(NOT_KNOWN);
+            (state, Status::Open)
+        });
+        ended.collect()
     }
 
     fn command_builtin(&mut self, name: &str, rest: &[Arg], assigned: Vec<(String, Arg)>, state: State) -> Ways {

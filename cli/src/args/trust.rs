@@ -208,3 +208,41 @@ pub(crate) enum Keys {
         output_prefix: PathBuf,
     },
 }
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Overlay {
+    /// Sign what the bridge's API proposed at an alert, for its `POST overlays`. What is signed is said on standard error
+    Sign(SignOverlay),
+    /// Attach what was signed to its image, beside others, for bridges that look there
+    Attach(AttachOverlay),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AttachOverlay {
+    /// Signed bundles, as `mayfly overlay sign` wrote them or `GET overlays/ID/bundle` gives one: one in a file, or one a line
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) bundles: Vec<PathBuf>,
+    /// The repository that has their images; the digests are the bundles'
+    #[arg(value_name = "REFERENCE", required = true)]
+    pub(crate) repository: String,
+    #[command(flatten)]
+    pub(crate) registry: super::Registry,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SignOverlay {
+    /// The proposal: the answer of `POST alerts/ID/accept`, or what `mayfly snapshot --draft overlay` printed
+    #[arg(value_name = "FILE")]
+    pub(crate) proposal: PathBuf,
+    /// Write the signed bundle to this file instead of standard output; of several overlays one a line
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) signing: Signing,
+    /// Give up after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+}

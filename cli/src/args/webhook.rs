@@ -29,9 +29,11 @@ pub(crate) struct Webhook {
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) serving: Serving,
-    /// The folder for everything that is kept: the ledger (SQLite), its spool, layers
+    /// The folder for everything that is kept: the ledger (SQLite), its spool, layers, events
     #[arg(long, value_name = "DIR", default_value = "/var/lib/mayfly", env = "MAYFLY_DATA")]
     pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) bridge: super::bridge::Beside,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -96,7 +98,7 @@ pub(crate) struct Serving {
     #[arg(long, value_name = "MIB", default_value_t = 64)]
     pub(crate) inline: u64,
     /// MiB of memory for what is known of images
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    #[arg(long, value_name = "MIB", default_value_t = 40)]
     pub(crate) facts_memory: u64,
     /// MiB of compressed images that are analyzed at once
     #[arg(long, value_name = "MIB", default_value_t = 256)]

@@ -165,6 +165,7 @@ mod tests {
         let path = |text: &str| text.parse::<ImagePath>().expect("a path");
         let run = |to: &str| Run {
             program: path(to),
+            called: std::collections::BTreeSet::new(),
             reason: "calls".into(),
             confidence: Confidence::Certain,
             when: vec![],

@@ -99,6 +99,15 @@ impl After {
     }
 }
 
+/// Asks how an alert stands at a time: 1 where a suppression covers it, 2 where only a rule ignores it, else 0.
+macro_rules! standing {
+    ($query:expr, $now:expr) => {
+        $query.push("CAST(CASE WHEN state = 'resolved' THEN 0 WHEN ");
+        $query.push(SUPPRESSED).push_bind(millis($now)).push(") THEN 1 WHEN COALESCE(ignored_until, 0) > ");
+        $query.push_bind(millis($now)).push(" THEN 2 ELSE 0 END AS BIGINT)");
+    };
+}
+
 /// The columns in the order of [`Flat`], but for the last.
 macro_rules! columns {
     () => {
@@ -113,11 +122,9 @@ impl Ledger {
     /// [`Error::Deadline`], [`Error::Store`].
     pub async fn alerts(&self, asked: &AlertQuery, now: Timestamp) -> Result<Vec<AlertHead>, Error> {
         let rows: Vec<Flat> = read!(self, "listing alerts", |db| async {
-            let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), ", CAST(CASE WHEN "));
-            query
-                .push(SUPPRESSED)
-                .push_bind(millis(now))
-                .push(") THEN 1 ELSE 0 END AS BIGINT) FROM alerts WHERE 1 = 1");
+            let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), ", "));
+            standing!(query, now);
+            query.push(" FROM alerts WHERE 1 = 1");
             let texts = [
                 (" AND cluster = ", &asked.cluster),
                 (" AND owner = ", &asked.owner),
@@ -141,8 +148,9 @@ impl Ledger {
                 query.push(" AND state = ").push_bind(state.as_str());
             }
             if let Some(is_suppressed) = asked.is_suppressed {
-                query.push(if is_suppressed { " AND (" } else { " AND NOT (" });
-                query.push(SUPPRESSED).push_bind(millis(now)).push("))");
+                query.push(" AND ");
+                standing!(query, now);
+                query.push(if is_suppressed { " <> 0" } else { " = 0" });
             }
             if let Some(risk) = asked.min_risk {
                 query.push(" AND risk >= ").push_bind(millionths(risk));
@@ -174,9 +182,9 @@ impl Ledger {
         for ids in ids.chunks(super::ROWS) {
             // One statement, so that heads and documents are of one moment: the columns of both are more than a tuple has.
             let rows: Vec<Whole> = read!(self, "reading alerts", |db| async {
-                let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), ", CAST(CASE WHEN "));
-                query.push(SUPPRESSED).push_bind(millis(now));
-                query.push(") THEN 1 ELSE 0 END AS BIGINT), document, bytes, packed FROM alerts WHERE id IN (");
+                let mut query = QueryBuilder::new(concat!("SELECT ", columns!(), ", "));
+                standing!(query, now);
+                query.push(", document, bytes, packed, ignored_until FROM alerts WHERE id IN (");
                 let mut list = query.separated(", ");
                 for id in ids {
                     list.push_bind(id.as_str());
@@ -185,9 +193,9 @@ impl Ledger {
                 query.build_query_as().persistent(false).fetch_all(db).await
             }
             .await)?;
-            for Whole { flat, document, bytes, packed } in rows {
+            for Whole { flat, document, bytes, packed, ignored_until } in rows {
                 let document = Document::stored(digest("alert", document)?, bytes, packed);
-                found.push(AlertRow { head: head(flat), document });
+                found.push(AlertRow { head: head(flat), document, ignored_until: ignored_until.map(timestamp) });
             }
         }
         Ok(found)
@@ -235,6 +243,7 @@ struct Whole {
     document: String,
     bytes: i64,
     packed: Vec<u8>,
+    ignored_until: Option<i64>,
 }
 
 impl<'r, R: sqlx::Row> sqlx::FromRow<'r, R> for Whole
@@ -243,6 +252,7 @@ where
     usize: sqlx::ColumnIndex<R>,
     String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
     i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
+    Option<i64>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
     Vec<u8>: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
 {
     fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
@@ -251,6 +261,7 @@ where
             document: row.try_get(16)?,
             bytes: row.try_get(17)?,
             packed: row.try_get(18)?,
+            ignored_until: row.try_get(19)?,
         })
     }
 }
@@ -292,22 +303,25 @@ pub(super) fn head(flat: Flat) -> AlertHead {
         count: count.unsigned_abs(),
         revision: revision.unsigned_abs(),
         is_suppressed: suppressed != 0,
+        is_ignored: suppressed == 2,
     }
 }
 
 const MILLION: f64 = 1e6;
 
-pub(super) const INSERT: &str = concat!("INSERT INTO alerts (", columns!(), ", changed_at, document, packed, bytes) ");
+pub(super) const INSERT: &str =
+    concat!("INSERT INTO alerts (", columns!(), ", changed_at, document, packed, bytes, ignored_until) ");
 
 pub(super) const OVERWRITE: &str = " ON CONFLICT (id) DO UPDATE
     SET cluster = excluded.cluster, namespace = excluded.namespace, owner = excluded.owner, container = excluded.container,
         digest = excluded.digest, class = excluded.class, subject = excluded.subject, message = excluded.message,
         state = excluded.state, risk = excluded.risk, first_seen = excluded.first_seen, last_seen = excluded.last_seen,
         count = excluded.count, revision = excluded.revision, changed_at = excluded.changed_at,
-        document = excluded.document, packed = excluded.packed, bytes = excluded.bytes";
+        document = excluded.document, packed = excluded.packed, bytes = excluded.bytes,
+        ignored_until = excluded.ignored_until";
 
 /// Whether a suppression covers an alert; the time and a parenthesis follow.
-const SUPPRESSED: &str = "state <> 'resolved' AND EXISTS (SELECT 1 FROM suppressions s
+const SUPPRESSED: &str = "EXISTS (SELECT 1 FROM suppressions s
     WHERE (s.owner = alerts.owner OR s.owner IS NULL) AND (s.cluster IS NULL OR s.cluster = alerts.cluster)
       AND (s.namespace IS NULL OR s.namespace = alerts.namespace) AND (s.container IS NULL OR s.container = alerts.container)
       AND (s.digest IS NULL OR s.digest = alerts.digest) AND (s.class IS NULL OR s.class = alerts.class)

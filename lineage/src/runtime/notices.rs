@@ -121,6 +121,24 @@ impl Ledger {
     }
 }
 
+/// A notice, written by itself.
+macro_rules! insert {
+    ($id:expr, $notice:expr, $now:expr) => {
+        sqlx::query(
+            "INSERT INTO notices (id, sink, document, packed, bytes, attempts, next_try, made_at)
+             VALUES ($1, $2, $3, $4, $5, 0, $6, $6)",
+        )
+        .bind($id)
+        .bind(&$notice.sink)
+        .bind($notice.body.digest().as_str())
+        .bind($notice.body.packed())
+        .bind($notice.body.stored_bytes())
+        .bind($now)
+    };
+}
+
+pub(super) use insert;
+
 /// The notices with their ids; an error where one is of no alert that is written with it.
 pub(super) fn ids<'a>(
     notices: &'a [Notice],

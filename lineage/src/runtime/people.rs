@@ -4,7 +4,12 @@ use jiff::Timestamp;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{AlertHead, AlertState, alerts::TAKE, number};
+use super::{
+    AlertHead, AlertState,
+    alerts::TAKE,
+    notices::{self, Notice},
+    number,
+};
 use crate::{
     Error, Ledger,
     bindings::id as parse,
@@ -55,6 +60,8 @@ pub enum Acted {
     Done(u64),
     /// It does not fit the alert's state, which this is.
     Unfit(AlertState),
+    /// The alert was changed since it was read: what was to be told of it is old.
+    Stale,
     /// There is no such alert.
     Missing,
 }
@@ -130,8 +137,23 @@ pub struct Suppression {
     pub expires_at: Timestamp,
 }
 
+/// What sinks are to be told of an act, written with it.
+#[derive(Debug, Clone, Copy)]
+pub struct Telling<'a> {
+    /// The alert's revision when it was read, which the notices rest on.
+    pub revision: u64,
+    /// The notices, all of that alert.
+    pub notices: &'a [Notice],
+}
+
+impl Telling<'_> {
+    fn is_stale(told: Option<&Self>, revision: i64) -> bool {
+        told.is_some_and(|told| number(told.revision) != revision)
+    }
+}
+
 impl Ledger {
-    /// Does something to an alert, and writes down who and why.
+    /// Does something to an alert, and writes down who and why, and what sinks are to be told of it.
     ///
     /// # Errors
     /// [`Error::Deadline`], [`Error::Store`].
@@ -139,16 +161,21 @@ impl Ledger {
         &self,
         alert: &str,
         action: Action,
-        actor: &str,
-        reason: &str,
+        (actor, reason): (&str, &str),
+        told: Option<&Telling<'_>>,
         now: Timestamp,
     ) -> Result<Acted, Error> {
         let (actor, reason) = (clip(actor), clip(reason));
         transact!(self, "changing an alert", |tx| async {
             let (revision,): (i64,) = sqlx::query_as(TAKE).bind(1_i64).fetch_one(&mut *tx).await?;
-            let found: Option<(String,)> =
-                sqlx::query_as("SELECT state FROM alerts WHERE id = $1").bind(alert).fetch_optional(&mut *tx).await?;
-            let Some((state,)) = found else { return Ok(Acted::Missing) };
+            let found: Option<(String, i64)> = sqlx::query_as("SELECT state, revision FROM alerts WHERE id = $1")
+                .bind(alert)
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some((state, before)) = found else { return Ok(Acted::Missing) };
+            if Telling::is_stale(told, before) {
+                return Ok(Acted::Stale);
+            }
             let state = AlertState::read(&state);
             let Some(next) = action.from(state) else { return Ok(Acted::Unfit(state)) };
             sqlx::query(CHANGE)
@@ -167,6 +194,9 @@ impl Ledger {
                 .bind(&reason)
                 .execute(&mut *tx)
                 .await?;
+            for notice in told.map(|told| told.notices).unwrap_or_default() {
+                notices::insert!(format!("{alert}/{revision}"), notice, millis(now)).execute(&mut *tx).await?;
+            }
             Ok(Acted::Done(revision.unsigned_abs()))
         }
         .await)
@@ -196,26 +226,30 @@ impl Ledger {
         Ok(rows.into_iter().map(row).collect())
     }
 
-    /// Writes a suppression, and into its alert's audit trail that it was made. Returns the alert's new revision; none where there is
-    /// no such alert, and then nothing is written.
+    /// Writes a suppression, and into its alert's audit trail that it was made, and what sinks are to be told of that. Where there is no such
+    /// alert, or it was changed since it was read, nothing is written.
     ///
     /// # Errors
     /// [`Error::Deadline`], [`Error::Store`].
-    pub async fn suppress(&self, suppression: &Suppression) -> Result<Option<u64>, Error> {
+    pub async fn suppress(&self, suppression: &Suppression, told: Option<&Telling<'_>>) -> Result<Acted, Error> {
         let (actor, reason, now) = (clip(&suppression.actor), clip(&suppression.reason), millis(suppression.made_at));
         transact!(self, "suppressing alerts", |tx| {
             async {
             let (revision,): (i64,) = sqlx::query_as(TAKE).bind(1_i64).fetch_one(&mut *tx).await?;
-            let changed = sqlx::query("UPDATE alerts SET revision = $2, changed_at = $3 WHERE id = $1")
+            let found: Option<(i64,)> = sqlx::query_as("SELECT revision FROM alerts WHERE id = $1")
+                .bind(&suppression.alert)
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some((before,)) = found else { return Ok(Acted::Missing) };
+            if Telling::is_stale(told, before) {
+                return Ok(Acted::Stale);
+            }
+            sqlx::query("UPDATE alerts SET revision = $2, changed_at = $3 WHERE id = $1")
                 .bind(&suppression.alert)
                 .bind(revision)
                 .bind(now)
                 .execute(&mut *tx)
-                .await?
-                .rows_affected();
-            if changed == 0 {
-                return Ok(None);
-            }
+                .await?;
             let mut query = QueryBuilder::<Db>::new(
                 "INSERT INTO suppressions (id, alert, cluster, namespace, owner, container, digest, class, subject, reason,
                  actor, made_at, expires_at) ",
@@ -238,7 +272,10 @@ impl Ledger {
                 .bind(&reason)
                 .execute(&mut *tx)
                 .await?;
-            Ok(Some(revision.unsigned_abs()))
+            for notice in told.map(|told| told.notices).unwrap_or_default() {
+                notices::insert!(format!("{}/{revision}", suppression.alert), notice, now).execute(&mut *tx).await?;
+            }
+            Ok(Acted::Done(revision.unsigned_abs()))
         }
         .await
         })

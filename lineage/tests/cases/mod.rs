@@ -3,6 +3,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "a row that is missing fails its case")]
 
+mod parts;
 mod runtime;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -10,20 +11,22 @@ use std::{collections::BTreeSet, time::Duration};
 use dna::{Accounts, Analyzer, Behavior, Digest, Dna, ImageFacts, Platform, SCHEMA, Start};
 use jiff::Timestamp;
 use lineage::{
-    Binding, Credentials, Decision, DecisionImage, DecisionQuery, Document, Enqueued, Error, Keep, Ledger,
-    MAX_ATTEMPTS, MAX_KEY_BYTES, MAX_WAITING, Origin, Place, Priority, Record, Recorder, RecorderOptions, Retention,
-    RuleVersion, SealedFact, Since, SubjectDna, Verdict, Work,
+    Among, Binding, Credentials, Decision, DecisionImage, DecisionQuery, Document, Enqueued, Error, Image, Keep,
+    Ledger, MAX_ATTEMPTS, MAX_KEY_BYTES, MAX_WAITING, Origin, Place, Priority, Record, Recorder, RecorderOptions,
+    Retention, RuleVersion, SealedFact, Since, SubjectDna, Verdict, Work,
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection, migrate::Migrator};
 use uuid::Uuid;
 
+pub(crate) use parts::*;
 pub(crate) use runtime::*;
 
 /// A test for each case; `$fresh` is the URL of an empty ledger, and what keeps it alive.
 #[macro_export]
 macro_rules! suite {
     ($fresh:path) => {
-        $crate::suite!($fresh: a_dna_comes_back_whole, the_dnas_of_a_subject_are_in_order, the_latest_fact_stays,
+        $crate::suite!($fresh: a_dna_comes_back_whole, the_dnas_of_a_subject_are_in_order,
+            the_latest_dnas_are_of_all_or_of_what_pods_were_admitted_with, the_latest_fact_stays,
             bindings_are_written_once_and_the_latest_holds, bindings_are_listed_by_pod_digest_and_time,
             bindings_of_pods_that_are_gone_are_removed, decisions_are_found_and_paged, what_was_unknown_is_settled_once,
             dry_runs_leave_no_trace, hostile_texts_are_kept_within_bounds, urgent_work_is_first,
@@ -32,8 +35,11 @@ macro_rules! suite {
             several_open_one_ledger_at_once, several_write_and_lease_at_once, a_ledger_of_the_schema_before_is_brought_on,
             a_ledger_of_a_newer_schema_is_left_alone, a_recorder_writes_what_it_took,
             what_was_judged_is_committed_whole, alerts_are_found_sorted_and_paged, what_people_did_is_written_down,
-            suppressions_cover_until_they_end, notices_are_there_until_they_are_delivered, several_commit_and_act_at_once,
-            open_alerts_are_never_removed);
+            suppressions_cover_until_they_end, what_a_rule_ignores_is_suppressed_until_it_ends,
+            notices_are_there_until_they_are_delivered, several_commit_and_act_at_once,
+            what_people_do_is_told_with_it, an_incident_is_told_by_one, what_workloads_do_is_added_up, a_response_is_claimed_by_one, images_are_found_by_all_their_digests, overlays_are_kept_until_they_end, open_alerts_are_never_removed,
+            a_part_is_committed_by_who_took_it_last, members_are_there_until_they_leave,
+            who_takes_a_part_sees_all_that_was_committed);
     };
     ($fresh:path: $($case:ident),*) => {
         $(#[test]
@@ -182,6 +188,37 @@ pub(crate) async fn the_dnas_of_a_subject_are_in_order(url: &str) {
     ledger.link_dna(&link("new", Origin::Analyzed, "r.example/a", "again", 2)).await.expect("linked");
     assert_eq!(ledger.dnas_of(&digest("subject"), &digest("new")).await.expect("read")[0].dna, digest("again"));
     assert!(ledger.dnas_of(&digest("other"), &digest("new")).await.expect("read").is_empty());
+}
+
+pub(crate) async fn the_latest_dnas_are_of_all_or_of_what_pods_were_admitted_with(url: &str) {
+    let ledger = open(url).await;
+    let mut records: Vec<Record> = Vec::new();
+    for (second, (image, verdict)) in
+        (0..).zip([("let in", Verdict::Allow), ("warned of", Verdict::Warn), ("refused", Verdict::Deny)])
+    {
+        records.push(decision(image, "shop", verdict, second).into());
+    }
+    // A Deployment may be let in where its pods are not; and one that was refused first may be let in later.
+    records.push(Decision { kind: "Deployment".into(), ..decision("refused", "shop", Verdict::Warn, 9) }.into());
+    records.push(decision("warned of", "bank", Verdict::Deny, 10).into());
+    ledger.write(&records, at(20)).await.expect("written");
+    for (second, image) in (0..).zip(["let in", "warned of", "refused", "never seen"]) {
+        let link = SubjectDna {
+            subject: digest(image),
+            rules: digest("rules"),
+            origin: Origin::Analyzed,
+            repository: "r.example/a".into(),
+            dna: digest("dna"),
+            at: at(second),
+        };
+        ledger.link_dna(&link).await.expect("linked");
+    }
+    let latest = async |among| {
+        let found = ledger.latest_dnas(among, 9).await.expect("read");
+        found.into_iter().map(|(subject, ..)| subject).collect::<Vec<_>>()
+    };
+    assert_eq!(latest(Among::All).await, ["never seen", "refused", "warned of", "let in"].map(digest));
+    assert_eq!(latest(Among::Admitted).await, ["warned of", "let in"].map(digest));
 }
 
 pub(crate) async fn the_latest_fact_stays(url: &str) {
@@ -498,6 +535,9 @@ pub(crate) async fn what_exceeds_its_limits_is_removed(url: &str) {
         suppressions: all,
         blind: all,
         notices: all,
+        images: all,
+        overlays: all,
+        used: all,
     };
     assert!(ledger.prune(&keep, at(10 * day)).await.expect("pruned").is_empty());
 
@@ -620,4 +660,46 @@ pub(crate) async fn a_recorder_writes_what_it_took(url: &str) {
     let rows = ledger.size().await.expect("measured").rows;
     assert_eq!((rows["bindings"], rows["decisions"], rows["expectations"]), (500, 500, 1));
     assert_eq!(std::fs::read_dir(spool.path()).expect("a folder").count(), 1, "only the lock is left");
+}
+
+pub(crate) async fn images_are_found_by_all_their_digests(url: &str) {
+    let ledger = open(url).await;
+    let image = |name: &str, platform: &str, second| Image {
+        digest: digest(name),
+        repository: "registry.example/web".into(),
+        platform: platform.into(),
+        index: Some(digest("index")),
+        config: Some(digest(&format!("{name}-config"))),
+        facts: Some(Document::pack(name.as_bytes()).expect("packed")),
+        at: at(second),
+    };
+    let write = async |images: &[Image]| {
+        let records: Vec<Record> = images.iter().cloned().map(Record::from).collect();
+        ledger.write(&records, at(50)).await.expect("written");
+    };
+    let named = async |name: &str| ledger.images_named(digest(name).as_str()).await.expect("read");
+    let before = Image { index: None, ..image("old", "linux/amd64", 5) };
+    write(&[before.clone(), image("web", "linux/amd64", 20), image("web-arm", "linux/arm64", 20)]).await;
+    write(&[Image { index: None, ..image("newer", "linux/amd64", 30) }]).await;
+    // Seen again, by who did not look for who vouches for it.
+    write(&[Image { index: None, config: None, facts: None, ..image("web", "linux/amd64", 40) }]).await;
+    for name in ["web", "web-config"] {
+        let rows = named(name).await;
+        assert_eq!(rows.len(), 1, "{name}");
+        assert_eq!((&rows[0].digest, &rows[0].config), (&digest("web"), &Some(digest("web-config"))));
+        assert_eq!((rows[0].first_at, rows[0].last_at), (at(20), at(40)));
+        assert_eq!(rows[0].facts.as_ref().map(|facts| facts.unpack().expect("whole")), Some(b"web".to_vec()));
+    }
+    let of_index: BTreeSet<Digest> = named("index").await.into_iter().map(|row| row.digest).collect();
+    assert_eq!(of_index, [digest("web"), digest("web-arm")].into());
+    assert!(named("nothing").await.is_empty());
+    assert_eq!(ledger.indexes_of(&digest("web")).await.expect("read"), [digest("index")]);
+    let last = ledger.image_before(&named("newer").await[0]).await.expect("read").expect("one");
+    assert_eq!(last.digest, digest("web"), "the last that was new, of this platform");
+    let none = ledger.image_before(&named("old").await[0]).await.expect("read");
+    assert_eq!(none, None);
+    let keep = Retention { images: Keep { age: Some(Duration::from_secs(65)), rows: 10 }, ..Retention::default() };
+    let removed = ledger.prune(&keep, at(100)).await.expect("pruned");
+    assert_eq!((removed.get("known_images"), removed.get("index_images")), (Some(&3), Some(&1)), "{removed:?}");
+    assert_eq!(named("index").await.len(), 1);
 }

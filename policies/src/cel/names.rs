@@ -1,9 +1,10 @@
-//! What expressions may name, and what is known of each: `image`, `signatures`, `attestations`, `dna`, `expectation`, `findings`,
-//! `container`, `pod`, `object`, `oldObject`, `request`, `namespaceObject`, `variables`, `now`.
+//! What expressions may name, and what is known of each: `image`, `signatures`, `attestations`, `dna`, `kinship`, `expectation`,
+//! `findings`, `container`, `pod`, `object`, `oldObject`, `request`, `namespaceObject`, `variables`, `now`; and in rules of run time `deviation`,
+//! `activity`, `place`, `dna`, `expectation`, `pod`, `container`, `object`, `variables`.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use dna::{AttestationFact, ConfigFacts, Dna, Expectation, SignatureFact};
+use dna::{Activity, AttestationFact, ConfigFacts, Deviation, Dna, Expectation, Kinship, SignatureFact};
 use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
@@ -40,6 +41,15 @@ impl Names {
         Self(names)
     }
 
+    /// Those that rules of run time have, and the variables before.
+    pub(crate) fn of_runtime(variables: &[(&str, Shape)]) -> Self {
+        let mut names = RUNTIME_ROOTS.clone();
+        let fields = variables.iter().map(|(name, shape)| ((*name).to_owned(), shape.clone())).collect();
+        let variables = Object { name: VARIABLES.to_owned(), fields, open: false };
+        names.insert(VARIABLES.to_owned(), Shape::Object(variables.into()));
+        Self(names)
+    }
+
     /// Only what a request brings, before anything is looked up.
     pub(crate) fn of_request() -> Self {
         let known = |name: &&String| ["object", "oldObject", "request", "namespaceObject"].contains(&name.as_str());
@@ -53,6 +63,11 @@ pub(crate) fn root(name: &str) -> &'static Shape {
     ROOTS.get(name).unwrap_or(&Shape::Any)
 }
 
+/// The shape of a name that every rule of run time has.
+pub(crate) fn runtime_root(name: &str) -> &'static Shape {
+    RUNTIME_ROOTS.get(name).unwrap_or(&Shape::Any)
+}
+
 /// The shape of one attestation of a list.
 pub(crate) fn attestation() -> &'static Shape {
     static SHAPE: LazyLock<Shape> = LazyLock::new(|| {
@@ -62,6 +77,14 @@ pub(crate) fn attestation() -> &'static Shape {
         Shape::Object(Object { name: "attestation".to_owned(), fields, open: false }.into())
     });
     &SHAPE
+}
+
+/// What known images say of one, without their names: who writes a rule of a namespace need not know what others run.
+fn kinship() -> Shape {
+    let Shape::Object(object) = schema::<Kinship>("kinship") else { return Shape::Any };
+    let mut fields = object.fields.clone();
+    fields.retain(|name, _| !NAMES_OF_OTHERS.contains(&name.as_str()));
+    Shape::Object(Object { name: "kinship".to_owned(), fields, open: false }.into())
 }
 
 fn attested() -> Shape {
@@ -109,6 +132,7 @@ static ROOTS: LazyLock<check::Names> = LazyLock::new(|| {
         ("image", image),
         ("signatures", Shape::list(schema::<SignatureFact>("signature"), MAX_SIGNATURES as u64)),
         ("dna", schema::<Dna>("dna")),
+        ("kinship", kinship()),
         ("expectation", expectation),
         ("findings", findings),
         ("container", kubernetes::container()),
@@ -120,6 +144,38 @@ static ROOTS: LazyLock<check::Names> = LazyLock::new(|| {
         ("now", Shape::Timestamp),
     ];
     roots.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect()
+});
+
+static RUNTIME_ROOTS: LazyLock<check::Names> = LazyLock::new(|| {
+    let dna = match root("dna") {
+        Shape::Object(object) => {
+            let mut fields = object.fields.clone();
+            fields.retain(|name, _| !NOT_AT_RUN_TIME.contains(&name.as_str()));
+            Shape::Object(Object { name: "dna".to_owned(), fields, open: false }.into())
+        }
+        other => other.clone(),
+    };
+    let place = Shape::object(
+        "place",
+        false,
+        [
+            ("cluster", Shape::String(253)),
+            ("namespace", Shape::String(63)),
+            ("owner", Shape::String(320)),
+            ("pod", Shape::String(253)),
+            ("container", Shape::String(253)),
+            ("image", Shape::String(1 << 10)),
+            ("digest", Shape::String(160)),
+        ],
+    );
+    let of_admission = ["expectation", "container", "pod", "object"].map(|name| (name, root(name).clone()));
+    let roots = [
+        ("deviation", schema::<Deviation>("deviation")),
+        ("activity", schema::<Activity>("activity")),
+        ("place", place),
+        ("dna", dna),
+    ];
+    roots.into_iter().chain(of_admission).map(|(name, shape)| (name.to_owned(), shape)).collect()
 });
 
 fn schema<T: JsonSchema>(name: &str) -> Shape {
@@ -135,6 +191,10 @@ fn schema<T: JsonSchema>(name: &str) -> Shape {
 
 /// Fields of `image` that the registry has to be asked for.
 const RESOLVED: [&str; 5] = ["digest", "indexDigest", "platformDigest", "platform", "config"];
+/// Fields of a DNA that a bridge does not keep for rules: most of the document.
+const NOT_AT_RUN_TIME: [&str; 1] = ["programs"];
+/// Fields of a kinship that name other images.
+const NAMES_OF_OTHERS: [&str; 2] = ["members", "nearest"];
 /// Signatures by a rule's signers; the newest count.
 pub(crate) const MAX_SIGNATURES: usize = 50;
 /// Attestations of one name; the newest count.
@@ -155,6 +215,8 @@ const LIMITS: &[(&str, u64)] = &[
     ("Behavior.write", 10_000),
     ("Behavior.read", 10_000),
     ("Program.runs", 1_000),
+    ("kinship.unlike", 1_000),
+    ("kinship.borrowed", 10_000),
     ("expectation.findings", 1_000),
     ("expectation.granted", 64),
     ("expectation.writable", 1_000),

@@ -134,10 +134,10 @@ impl<'a> Judge<'a> {
 
 /// What of an image has a value of its own for each rule: its signers' signatures and attestations, and a DNA it takes.
 fn bind<'g>(frame: &mut Frame<'g>, rule: &Rule, facts: &SubjectFacts) {
-    if rule.reads_any(&["dna", "expectation", "findings"])
+    if rule.reads_any(&["dna", "kinship", "expectation", "findings"])
         && let Some(lack) = barred(rule, facts)
     {
-        for name in ["dna", "expectation", "findings"] {
+        for name in ["dna", "kinship", "expectation", "findings"] {
             frame.lack(name, lack.clone());
         }
     }

@@ -73,6 +73,6 @@ impl<'a> Judge<'a> {
             || !require.attestations.is_empty()
             || require.dna.is_some()
             || crate::cel::needs_resolved(&self.rule.reads)
-            || self.rule.reads_any(&["signatures", "attestations", "dna", "expectation", "findings"])
+            || self.rule.reads_any(&["signatures", "attestations", "dna", "kinship", "expectation", "findings"])
     }
 }

@@ -49,6 +49,26 @@ fn codes(decision: &Decision) -> Vec<&str> {
 const CI: &str = "signers: [{name: ci, keyless: {identities: [{issuer: i, subject: s}]}}]";
 
 #[test]
+fn the_example_of_families_comes_to_what_its_cases_say() {
+    let rules = load([("families.yaml", include_str!("../../examples/families.yaml"))]).expect("rules");
+    let results = crate::cases::run(&rules, include_str!("../../examples/families.cases.yaml")).expect("cases");
+    let failed: Vec<_> = results.iter().filter(|result| !result.failures.is_empty()).collect();
+    assert!(results.len() == 5 && failed.is_empty(), "{failed:#?}");
+}
+
+#[test]
+fn a_rule_is_not_told_which_other_images_there_are() {
+    for name in ["members", "nearest"] {
+        let text = format!(
+            "apiVersion: mayfly.dev/v1alpha1\nkind: ClusterImageRule\nmetadata: {{name: r}}\n\
+            spec: {{validations: [{{name: x, expression: 'kinship.{name}.size() == 0'}}]}}"
+        );
+        let errors = load([("rule", text.as_str())]).expect_err("a name that there is not");
+        assert!(errors.iter().any(|error| error.to_string().contains(&format!("no field `{name}`"))), "{errors:#?}");
+    }
+}
+
+#[test]
 fn nothing_is_refused_until_it_is_in_force() {
     let by_digest = |more: &str| rules(&[format!("{{tags: RequireDigest, {more}}}")]);
     let pod = |labels: Value| {

@@ -5,18 +5,21 @@
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
-use super::{ImageRuleSpec, RegistryAccessSpec, RuleExceptionSpec, SignerTrustSpec};
+use super::{ImageRuleSpec, RegistryAccessSpec, RuleExceptionSpec, RuntimeRuleSpec, SignerTrustSpec};
 
 /// The definitions of all kinds, in JSON.
 #[must_use]
 pub fn crds() -> Vec<Value> {
     let rule = structural::<ImageRuleSpec>();
+    let runtime = structural::<RuntimeRuleSpec>();
     vec![
         crd("ImageRule", "imagerules", true, rule.clone()),
         crd("ClusterImageRule", "clusterimagerules", false, rule),
         crd("RuleException", "ruleexceptions", false, structural::<RuleExceptionSpec>()),
         crd("SignerTrust", "signertrusts", false, structural::<SignerTrustSpec>()),
         crd("RegistryAccess", "registryaccesses", false, structural::<RegistryAccessSpec>()),
+        crd("RuntimeRule", "runtimerules", true, runtime.clone()),
+        crd("ClusterRuntimeRule", "clusterruntimerules", false, runtime),
     ]
 }
 
@@ -34,6 +37,11 @@ fn crd(kind: &str, plural: &str, is_namespaced: bool, spec: Value) -> Value {
         "ImageRule" | "ClusterImageRule" => {
             columns.extend([text("Actions", ".spec.actions"), text("Enforcement", ".spec.enforcement")]);
         }
+        "RuntimeRule" | "ClusterRuntimeRule" => columns.extend([
+            text("Severity", ".spec.then.severity"),
+            text("Ignored until", ".spec.then.ignore.until"),
+            text("Response", ".spec.then.response[*].action"),
+        ]),
         _ => {}
     }
     columns.push(json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}));
@@ -74,7 +82,7 @@ fn crd(kind: &str, plural: &str, is_namespaced: bool, spec: Value) -> Value {
     })
 }
 
-/// What the webhook says of an object. Source: Kubernetes, `metav1.Condition`.
+/// What the webhook, or of runtime rules the bridge, says of an object. Source: Kubernetes, `metav1.Condition`.
 fn status() -> Value {
     let text =
         |description: &str, length: u64| json!({"type": "string", "maxLength": length, "description": description});
@@ -82,7 +90,7 @@ fn status() -> Value {
         "description": "The `metadata.generation` that this is about."});
     json!({
         "type": "object",
-        "description": "What became of it; the webhook writes it.",
+        "description": "What became of it; whoever has it in force writes it.",
         "properties": {
             "observedGeneration": generation,
             "conditions": {

@@ -5,19 +5,23 @@ use axum::{
     extract::{Path, State},
 };
 use jiff::Timestamp;
-use lineage::{Acted, Action, After, AlertHead, AlertQuery, AlertRow, AlertSort, AlertState, AuditRow};
+use lineage::{
+    Acted, Action, After, AlertHead, AlertQuery, AlertRow, AlertSort, AlertState, AuditRow, Notice, Telling,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     Api, Who,
     auth::{Caller, Namespaces},
-    problem::{Asked, Problem, Sent, cursor, limit, place, reason},
+    problem::{Asked, Problem, Sent, cursor, is_risk, limit, place, reason},
     suppressions::SuppressionView,
 };
 use crate::{
     Class,
-    alert::{Alert, State as Shown},
+    alert::{Alert, By, Change, State as Shown},
+    outbox,
+    sinks::Sink,
     stored,
 };
 
@@ -178,7 +182,14 @@ pub(super) struct AuditView {
 #[schemars(rename = "Reason")]
 pub(super) struct Why {
     /// For the audit trail: 1 to 1000 bytes.
-    reason: String,
+    pub(super) reason: String,
+}
+
+impl AlertView {
+    /// The number of its last change.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
 }
 
 impl From<AlertHead> for AlertView {
@@ -238,9 +249,7 @@ pub(super) async fn list(
             "keep `sort` and `order` from page to page",
         ));
     }
-    if asked.min_risk.is_some_and(|risk| !(0.0..=1.0).contains(&risk)) {
-        return Err(Problem::bad("`minRisk` is not between 0 and 1", "give a risk of 0 to 1"));
-    }
+    is_risk(asked.min_risk)?;
     let Some(within) = within(&caller, asked.cluster.as_deref(), asked.namespace.as_deref()) else {
         return Ok(Json(AlertPage { alerts: Vec::new(), next: None }));
     };
@@ -284,15 +293,20 @@ pub(super) async fn read(
     Extension(caller): Who,
     Path(id): Path<String>,
 ) -> Result<Json<AlertWhole>, Problem> {
+    whole(&api, &caller, &id).await.map(Json)
+}
+
+/// All of an alert.
+pub(super) async fn whole(api: &Api, caller: &Caller, id: &str) -> Result<AlertWhole, Problem> {
     let now = Timestamp::now();
-    let row = readable(&api, &caller, &id, now).await?;
+    let row = readable(api, caller, id, now).await?;
     let mut alert = stored::alert(&row)?;
     alert.state = stored::shown(&row.head);
-    let audit = api.ledger.audit(&id).await?.into_iter().map(Into::into).collect();
+    let audit = api.ledger.audit(id).await?.into_iter().map(Into::into).collect();
     let suppressions = api.ledger.suppressions(now).await?;
     let covering = suppressions.into_iter().filter(|suppression| suppression.scope.covers(&row.head));
     let suppressions = covering.map(Into::into).collect();
-    Ok(Json(AlertWhole { alert, revision: row.head.revision, audit, suppressions }))
+    Ok(AlertWhole { alert, revision: row.head.revision, audit, suppressions })
 }
 
 pub(super) async fn acknowledge(
@@ -338,20 +352,61 @@ async fn act(
     Sent(why): Sent<Why>,
     action: Action,
 ) -> Result<Json<AlertView>, Problem> {
-    writable(&api, &caller, &id).await?;
-    let (reason, now) = (reason(&why.reason)?, Timestamp::now());
-    match api.ledger.act(&id, action, &caller.name, &reason, now).await? {
-        Acted::Done(_) => {}
-        Acted::Missing => return Err(Problem::missing("such alert")),
-        Acted::Unfit(state) => {
-            return Err(Problem::conflict(
-                format!("the alert is {}: `{}` does not fit", state.as_str(), action.as_str()),
-                "read it again; somebody else may have been there first",
-            ));
+    act_on(&api, &caller, &id, &reason(&why.reason)?, action).await.map(Json)
+}
+
+/// Does something to an alert, in a caller's name.
+pub(super) async fn act_on(
+    api: &Api,
+    caller: &Caller,
+    id: &str,
+    reason: &str,
+    action: Action,
+) -> Result<AlertView, Problem> {
+    let now = Timestamp::now();
+    let by = By { actor: caller.name.clone(), reason: reason.to_owned() };
+    let mut tries = 0..TRIES;
+    loop {
+        let row = writable(api, caller, id).await?;
+        let after = match action {
+            Action::Acknowledge => Some((Change::Acknowledged, Shown::Acknowledged)),
+            Action::Resolve => Some((Change::Resolved, Shown::Resolved)),
+            Action::Reopen if row.head.is_suppressed => Some((Change::Reopened, Shown::Suppressed)),
+            Action::Reopen => Some((Change::Reopened, Shown::Open)),
+            Action::Annotate => None,
+        };
+        let notices = after.map(|(change, state)| told(api, &row, change, state, &by, now)).transpose()?;
+        let telling = notices.as_ref().map(|notices| Telling { revision: row.head.revision, notices });
+        match api.ledger.act(id, action, (&by.actor, &by.reason), telling.as_ref(), now).await? {
+            Acted::Done(_) => break,
+            Acted::Missing => return Err(Problem::missing("such alert")),
+            Acted::Stale if tries.next().is_some() => {}
+            Acted::Stale => return Err(Problem::later("the alert changes again and again")),
+            Acted::Unfit(state) => {
+                return Err(Problem::conflict(
+                    format!("the alert is {}: `{}` does not fit", state.as_str(), action.as_str()),
+                    "read it again; somebody else may have been there first",
+                ));
+            }
         }
     }
     api.changed();
-    Ok(Json(readable(&api, &caller, &id, now).await?.head.into()))
+    Ok(readable(api, caller, id, now).await?.head.into())
+}
+
+/// What sinks are to be told of what somebody does to an alert, after which it is in this state.
+pub(super) fn told(
+    api: &Api,
+    row: &AlertRow,
+    change: Change,
+    state: Shown,
+    by: &By,
+    now: Timestamp,
+) -> Result<Vec<Notice>, Problem> {
+    let alert = Alert { state, ..stored::alert(row)? };
+    let wants = |sink: &&Sink| sink.wants(&alert, change, alert.told.get(&sink.name).copied(), now);
+    let sinks = api.sinks.iter().filter(wants).map(|sink| sink.name.clone());
+    Ok(outbox::notices(&alert, change, Some(by), sinks)?)
 }
 
 /// An alert that this caller may read.
@@ -363,13 +418,13 @@ async fn readable(api: &Api, caller: &Caller, id: &str, now: Timestamp) -> Resul
 }
 
 /// An alert that this caller may change.
-pub(super) async fn writable(api: &Api, caller: &Caller, id: &str) -> Result<AlertHead, Problem> {
-    let head = readable(api, caller, id, Timestamp::now()).await?.head;
-    if caller.may_write(&head.cluster, &head.namespace) {
-        return Ok(head);
+pub(super) async fn writable(api: &Api, caller: &Caller, id: &str) -> Result<AlertRow, Problem> {
+    let row = readable(api, caller, id, Timestamp::now()).await?;
+    if caller.may_write(&row.head.cluster, &row.head.namespace) {
+        return Ok(row);
     }
-    Err(Problem::forbidden(
-        "you may read this alert, not change it",
-        "ask for the role `write`, or in Kubernetes for the verb `update` on `alerts` of `mayfly.dev`",
-    ))
+    Err(Problem::read_only("you may read this alert, not change it"))
 }
+
+/// Times that an alert is read again because a bridge wrote it meanwhile.
+pub(super) const TRIES: usize = 5;

@@ -123,6 +123,17 @@ impl Caller {
         self.sees(cluster) && self.write.has(namespace)
     }
 
+    /// Whether he may read any of what a scope reaches; what a scope does not name it reaches all of.
+    pub fn may_read_in(&self, cluster: Option<&str>, namespace: Option<&str>) -> bool {
+        cluster.is_none_or(|cluster| self.sees(cluster)) && namespace.is_none_or(|namespace| self.read.has(namespace))
+    }
+
+    /// Whether he may change all of what a scope reaches.
+    pub fn may_write_all(&self, cluster: Option<&str>, namespace: Option<&str>) -> bool {
+        let is_cluster = cluster.map_or(self.cluster.is_none(), |cluster| self.sees(cluster));
+        is_cluster && namespace.map_or(self.write == Namespaces::All, |namespace| self.write.has(namespace))
+    }
+
     /// Whether he sees a cluster.
     pub fn sees(&self, cluster: &str) -> bool {
         self.cluster.as_ref().is_none_or(|own| own == cluster)

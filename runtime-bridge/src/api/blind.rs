@@ -1,6 +1,8 @@
 //! What is seen at all: the sensors' health, and when they could not see. Neither is of a namespace: whoever reads anything of a cluster
 //! may know how much of it is watched.
 
+use std::{collections::VecDeque, time::Instant};
+
 use axum::{Extension, Json, extract::State};
 use jiff::{SignedDuration, Timestamp};
 use lineage::BlindRow;
@@ -9,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Api, Who,
+    auth::Namespaces,
     problem::{Asked, Problem, cursor, limit, place},
 };
+use crate::sensor::pack::Packs;
 
 /// How a sensor does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -20,7 +24,7 @@ pub struct SensorHealth {
     pub cluster: String,
     /// Its name, as it is configured.
     pub name: String,
-    /// Its kind: `falco`, `tetragon`, `tracee`, `kubearmor`, `audit`, `inspektor-gadget`, `mayfly`.
+    /// Its kind: `falco`, `tetragon`, `tracee`, `kubearmor`, `inspektor-gadget`, `kubernetes-audit`, `mayfly`.
     pub kind: String,
     /// The time of its last event, by the node's clock.
     #[schemars(with = "Option<String>")]
@@ -30,17 +34,58 @@ pub struct SensorHealth {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_received: Option<Timestamp>,
+    /// The same by a clock that does not jump.
+    #[serde(skip)]
+    pub heard: Option<Instant>,
     /// Events taken in.
     pub events: u64,
     /// Items that were no events of it.
     pub malformed: u64,
+    /// The last of these, the oldest first; for who may read all namespaces.
+    #[serde(skip_serializing_if = "VecDeque::is_empty")]
+    pub samples: VecDeque<MalformedItem>,
     /// Events it said it lost.
     pub lost: u64,
-    /// Events that were refused, as the bridge could not keep them.
+    /// Events that were refused, as the bridge could not keep them; a request that was not read counts as one.
     pub refused: u64,
+    /// The version of the sensor pack that its nodes run, the oldest of them; absent where its events tell of none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pack: Option<u32>,
+    /// The packs of its nodes, by the events of all that one bridge reads.
+    #[serde(skip)]
+    pub packs: Packs,
+    /// What to do about it: a pack that is missing, or older than this bridge expects.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
+/// Something a sensor sent that is no event of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct MalformedItem {
+    /// When it came.
+    #[schemars(with = "String")]
+    pub at: Timestamp,
+    /// What is wrong with it.
+    pub reason: String,
+    /// How it begins, credentials taken out.
+    pub text: String,
+}
+
+/// Samples that are kept of a sensor.
+const MAX_SAMPLES: usize = 8;
+/// How much of each.
+const SAMPLE_BYTES: usize = 512;
+
 impl SensorHealth {
+    /// Keeps how something began that is no event of the sensor.
+    pub(crate) fn keep(&mut self, at: Timestamp, reason: &str, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes.get(..SAMPLE_BYTES).unwrap_or(bytes));
+        if self.samples.len() >= MAX_SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(MalformedItem { at, reason: reason.to_owned(), text: dna::redact(&text).into_owned() });
+    }
+
     /// One of which nothing was heard yet.
     #[must_use]
     pub fn new(cluster: &str, name: &str, kind: &str) -> Self {
@@ -50,10 +95,15 @@ impl SensorHealth {
             kind: kind.to_owned(),
             last_event: None,
             last_received: None,
+            heard: None,
             events: 0,
             malformed: 0,
+            samples: VecDeque::new(),
             lost: 0,
             refused: 0,
+            pack: None,
+            packs: Packs::default(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -94,7 +144,7 @@ pub(super) struct BlindPage {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "BlindInterval")]
-struct BlindView {
+pub(super) struct BlindView {
     /// The cluster's name.
     cluster: String,
     /// The node; empty: all of them.
@@ -116,6 +166,21 @@ struct BlindView {
     reason: String,
 }
 
+impl From<BlindRow> for BlindView {
+    fn from(row: BlindRow) -> Self {
+        Self {
+            cluster: row.cluster,
+            node: row.node,
+            sensor: row.sensor,
+            from: row.from,
+            until: row.until,
+            count: row.count,
+            cause: row.cause,
+            reason: row.reason,
+        }
+    }
+}
+
 /// Where a list goes on.
 #[derive(Serialize, Deserialize)]
 struct Place(Timestamp, [String; 4]);
@@ -124,6 +189,10 @@ struct Place(Timestamp, [String; 4]);
 pub(super) async fn sensors(State(api): State<Api>, Extension(caller): Who) -> Json<SensorList> {
     let mut sensors = (api.sensors)();
     sensors.retain(|sensor| caller.sees(&sensor.cluster));
+    // What a sensor sent may be of any namespace.
+    if caller.read != Namespaces::All {
+        sensors.iter_mut().for_each(|sensor| sensor.samples.clear());
+    }
     sensors.sort_by(|a, b| (&a.cluster, &a.name).cmp(&(&b.cluster, &b.name)));
     Json(SensorList { sensors })
 }
@@ -158,15 +227,23 @@ pub(super) async fn list(
         let names = [&row.cluster, &row.node, &row.sensor, &row.cause].map(String::clone);
         cursor(&Place(row.from, names))
     });
-    let view = |row: BlindRow| BlindView {
-        cluster: row.cluster,
-        node: row.node,
-        sensor: row.sensor,
-        from: row.from,
-        until: row.until,
-        count: row.count,
-        cause: row.cause,
-        reason: row.reason,
-    };
-    Ok(Json(BlindPage { blind: rows.into_iter().map(view).collect(), next }))
+    Ok(Json(BlindPage { blind: rows.into_iter().map(Into::into).collect(), next }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_samples_are_kept_short_and_without_credentials() {
+        let mut health = SensorHealth::new("one", "falco", "falco");
+        for number in 0..20 {
+            let text = format!("{number} password=hunter2hunter2 \u{e4}{}", "x".repeat(2000));
+            health.keep(Timestamp::UNIX_EPOCH, "expected an object", text.as_bytes());
+        }
+        assert_eq!(health.samples.len(), MAX_SAMPLES);
+        let last = health.samples.back().expect("a sample");
+        assert!(last.text.starts_with("19 ") && last.text.len() <= SAMPLE_BYTES, "{last:?}");
+        assert!(!last.text.contains("hunter2"), "{last:?}");
+    }
 }

@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use axum::{
@@ -24,8 +25,11 @@ use tokio::sync::mpsc;
 use super::{
     Api, Who,
     alerts::{AlertView, within},
+    auth::Caller,
+    incidents::{IncidentView, may_read},
     problem::{Asked, Problem},
 };
+use crate::incident::Incident;
 
 /// Which alerts to follow.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -73,7 +77,7 @@ pub(super) async fn follow(
         let follower = Follower { api: &api, sender };
         match query {
             Some(query) => {
-                let _ = tokio::time::timeout(api.limits.stream, follower.run(query)).await;
+                let _ = tokio::time::timeout(api.limits.stream, follower.run(&caller, query)).await;
             }
             // What he asked for he may not read: there will be nothing.
             None => {
@@ -94,7 +98,7 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     /// Tells what changes until the client is gone, or takes nothing, or the ledger fails: he comes again.
-    async fn run(&self, mut query: AlertQuery) {
+    async fn run(&self, caller: &Caller, mut query: AlertQuery) {
         let mut changed = self.api.changed.subscribe();
         loop {
             changed.mark_unchanged();
@@ -106,19 +110,21 @@ impl Follower<'_> {
                 }
             };
             let is_all = heads.len() < usize::try_from(PAGE).unwrap_or(usize::MAX);
+            let changed_alerts: Vec<(String, u64)> =
+                heads.iter().map(|head| (head.id.clone(), head.revision)).collect();
             for head in heads {
                 query.after = Some(After::revision(head.revision));
                 let event = Event::default().event("alert").id(head.revision.to_string());
                 // It is JSON always: texts and numbers.
                 let Ok(event) = event.json_data(AlertView::from(head)) else { return };
-                match tokio::time::timeout(self.api.limits.stall, self.sender.send(event)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) => return,
-                    Err(_) => {
-                        self.api.dropped.fetch_add(1, Ordering::Relaxed);
-                        tracing::info!("a client that follows alerts takes nothing, and is dropped");
-                        return;
-                    }
+                if !self.send(event).await {
+                    return;
+                }
+            }
+            for incident in self.incidents(caller, &changed_alerts, query.min_risk).await {
+                let Ok(event) = Event::default().event("incident").json_data(incident) else { return };
+                if !self.send(event).await {
+                    return;
                 }
             }
             if is_all {
@@ -132,6 +138,41 @@ impl Follower<'_> {
     }
 }
 
+impl Follower<'_> {
+    /// Tells one thing; false: the client is gone, or takes nothing.
+    async fn send(&self, event: Event) -> bool {
+        match tokio::time::timeout(self.api.limits.stall, self.sender.send(event)).await {
+            Ok(sent) => sent.is_ok(),
+            Err(_) => {
+                self.api.dropped.fetch_add(1, Ordering::Relaxed);
+                tracing::info!("a client that follows alerts takes nothing, and is dropped");
+                false
+            }
+        }
+    }
+
+    /// The incidents that changed with alerts, each once.
+    async fn incidents(
+        &self,
+        caller: &Caller,
+        alerts: &[(String, u64)],
+        min_risk: Option<f64>,
+    ) -> impl Iterator<Item = IncidentView> {
+        if let Some((_, last)) = alerts.last() {
+            tokio::select! {
+                () = self.api.incidents.reached(*last, INCIDENTS) => {}
+                () = self.sender.closed() => {}
+            }
+        }
+        let alerts = alerts.iter().map(|(alert, _)| alert.as_str());
+        let touched = self.api.incidents.touched(alerts, |chapter| may_read(caller, chapter));
+        let is_asked = move |incident: &Incident| min_risk.is_none_or(|risk| incident.risk >= risk);
+        touched.into_iter().filter(is_asked).map(IncidentView::from)
+    }
+}
+
+/// For incidents to hear of alerts.
+const INCIDENTS: Duration = Duration::from_secs(3);
 /// Alerts read at once.
 const PAGE: u32 = 100;
 /// Events made before the client takes them.

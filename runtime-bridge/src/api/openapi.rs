@@ -6,10 +6,21 @@ use serde_json::{Map, Value, json};
 use super::{
     alerts::{AlertPage, AlertView, AlertWhole, AlertsAsked, Why},
     blind::{BlindAsked, BlindPage, SensorList},
+    drafts::{DraftSent, ReplaySent},
     events::FollowAsked,
     images::ImageView,
+    incidents::{ActedOn, IncidentPage, IncidentView, IncidentWhole, IncidentsAsked},
+    overlays::{AcceptSent, OverlayList, OverlayView, Proposal, RevokeAsked},
     problem::Problem,
+    responses::ResponsesAsked,
     suppressions::{LiftAsked, SuppressionList, SuppressionSent, SuppressionView},
+    workloads::{WorkloadList, WorkloadsAsked},
+};
+use crate::{
+    draft::Drafted,
+    replay::stored::Replayed,
+    response::view::{ResponseList, ResponseView},
+    snapshot::Snapshot,
 };
 
 /// The document.
@@ -40,6 +51,49 @@ pub fn openapi() -> Value {
     }
     let summary = "Suppresses an alert, and others of a scope, until a time.";
     put("/alerts/{id}/suppress", "post", sent::<SuppressionSent, SuppressionView>(it, summary, "201"));
+    let summary = "Proposes that what an alert tells of is expected from now on; it counts once it is signed.";
+    put("/alerts/{id}/accept", "post", sent::<AcceptSent, Proposal>(it, summary, "200"));
+    put(
+        "/incidents",
+        "get",
+        read::<IncidentPage>(it, "Lists incidents, the likeliest first.", query::<IncidentsAsked>()),
+    );
+    let summary =
+        "Reads an incident with its alerts in order and the processes of its containers; any of its alerts names it.";
+    put("/incidents/{id}", "get", read::<IncidentWhole>(it, summary, path("id")));
+    let file = json!({
+        "200": { "description": "A tar archive, by gzip. `Repr-Digest` is its SHA-256.", "content": { "application/gzip": {} } }
+    });
+    let summary = "Gives all that is known of an incident as one file, with hashes.";
+    put("/incidents/{id}/evidence", "get", operation(it, summary, path("id"), file));
+    for (act, summary) in [
+        ("acknowledge", "Says that somebody looks after an incident: acknowledges its alerts."),
+        ("resolve", "Says that an incident is done with: resolves its alerts."),
+        ("reopen", "Takes that back of all its alerts."),
+    ] {
+        put(&format!("/incidents/{{id}}/{act}"), "post", sent::<Why, ActedOn>(it, summary, "200"));
+    }
+    let summary = "Lists what rules had done about alerts, the latest first.";
+    put("/responses", "get", read::<ResponseList>(it, summary, query::<ResponsesAsked>()));
+    put("/responses/{id}/undo", "post", sent::<Why, ResponseView>(it, "Takes a response back.", "200"));
+    let summary = "Lists workloads that were seen, the latest first.";
+    put("/workloads", "get", read::<WorkloadList>(it, summary, query::<WorkloadsAsked>()));
+    let summary = "Holds what a workload did against what was predicted, dimension by dimension.";
+    put("/workloads/{id}", "get", read::<Snapshot>(it, summary, path("id")));
+    let summary = "Drafts a rule or overlays of a workload's alerts, and says what they would make of the alerts that are stored.";
+    put("/workloads/{id}/draft", "post", sent::<DraftSent, Drafted>(it, summary, "200"));
+    let summary = "Says what rules and overlays that nobody saved would make of the alerts that are stored.";
+    put("/replay", "post", posted::<ReplaySent, Replayed>(it, summary, Vec::new(), "200"));
+    put("/overlays", "get", read::<OverlayList>(it, "Lists overlays: acts that are accepted as expected.", Vec::new()));
+    put("/overlays", "post", bundle(it));
+    put("/overlays/{id}", "get", read::<OverlayView>(it, "Reads an overlay.", path("id")));
+    let description = "The Sigstore bundle as it was given.";
+    let file = json!({ "200": { "description": description, "content": { "application/json": { "schema": { "type": "object" } } } } });
+    let summary = "Gives out an overlay as it is signed: to be attached to its image, or given to another bridge.";
+    put("/overlays/{id}/bundle", "get", operation(it, summary, path("id"), file));
+    let parameters = [path("id"), query::<RevokeAsked>()].concat();
+    let done = json!({ "204": { "description": "Done." } });
+    put("/overlays/{id}", "delete", operation(it, "Revokes an overlay before its time.", parameters, done));
     put("/suppressions", "get", read::<SuppressionList>(it, "Lists the suppressions that hold.", Vec::new()));
     let parameters = [path("id"), query::<LiftAsked>()].concat();
     let done = json!({ "204": { "description": "Done." } });
@@ -97,11 +151,36 @@ fn read<T: JsonSchema>(schemas: &mut SchemaGenerator, summary: &str, parameters:
 }
 
 fn sent<B: JsonSchema, T: JsonSchema>(schemas: &mut SchemaGenerator, summary: &str, status: &str) -> Value {
+    posted::<B, T>(schemas, summary, path("id"), status)
+}
+
+fn posted<B: JsonSchema, T: JsonSchema>(
+    schemas: &mut SchemaGenerator,
+    summary: &str,
+    parameters: Vec<Value>,
+    status: &str,
+) -> Value {
     let answer = json!({ "application/json": { "schema": schemas.subschema_for::<T>() } });
     let body = json!({ "application/json": { "schema": schemas.subschema_for::<B>() } });
     let answers = json!({ status: { "description": "Done.", "content": answer } });
-    let mut operation = operation(schemas, summary, path("id"), answers);
+    let mut operation = operation(schemas, summary, parameters, answers);
     if let Value::Object(operation) = &mut operation {
+        operation.insert("requestBody".to_owned(), json!({ "required": true, "content": body }));
+    }
+    operation
+}
+
+/// A signed overlay, which Sigstore says how to write.
+fn bundle(schemas: &mut SchemaGenerator) -> Value {
+    let answer = json!({ "application/json": { "schema": schemas.subschema_for::<OverlayView>() } });
+    let answers = json!({
+        "200": { "description": "It was taken before.", "content": answer },
+        "201": { "description": "Taken.", "content": answer },
+    });
+    let mut operation = operation(schemas, "Takes a signed overlay.", Vec::new(), answers);
+    if let Value::Object(operation) = &mut operation {
+        let description = "A Sigstore bundle, as `mayfly overlay sign` writes it.";
+        let body = json!({ "application/json": { "schema": { "type": "object", "description": description } } });
         operation.insert("requestBody".to_owned(), json!({ "required": true, "content": body }));
     }
     operation
@@ -110,6 +189,7 @@ fn sent<B: JsonSchema, T: JsonSchema>(schemas: &mut SchemaGenerator, summary: &s
 fn follow(schemas: &mut SchemaGenerator) -> Value {
     // The data of each event; media types of streams have no schema of their own.
     let _: Schema = schemas.subschema_for::<AlertView>();
+    let _: Schema = schemas.subschema_for::<IncidentView>();
     let mut parameters = query::<FollowAsked>();
     parameters.push(json!({
         "name": "Last-Event-ID",
@@ -117,11 +197,12 @@ fn follow(schemas: &mut SchemaGenerator) -> Value {
         "description": "The id of the last event: all that changed since is told.",
         "schema": { "type": "integer", "minimum": 0 },
     }));
-    let description = "Events `alert`: `id` is the alert's revision, `data` an AlertSummary as JSON.";
+    let description = "Events `alert`: `id` is the alert's revision, `data` an AlertSummary as JSON. Events `incident`, after alerts that \
+                       changed it: `data` is an IncidentSummary.";
     let answers = json!({
         "200": { "description": description, "content": { "text/event-stream": { "schema": { "type": "string" } } } }
     });
-    operation(schemas, "Tells of changes of alerts as they come.", parameters, answers)
+    operation(schemas, "Tells of changes of alerts and incidents as they come.", parameters, answers)
 }
 
 fn path(name: &str) -> Vec<Value> {

@@ -2,12 +2,14 @@
 //! wrong.
 
 use axum::{
+    Extension,
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request},
+    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Query, Request},
     http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -44,6 +46,14 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, detail, advice)
     }
 
+    /// It may be read by this caller, and not changed.
+    pub(super) fn read_only(detail: &str) -> Self {
+        Self::forbidden(
+            detail,
+            "ask for the role `write`, or in Kubernetes for the verb `update` on `alerts` of `mayfly.dev`",
+        )
+    }
+
     /// Not there, or not for this caller: he is not told which.
     pub(super) fn missing(what: &str) -> Self {
         Self::new(
@@ -51,6 +61,11 @@ impl Problem {
             format!("there is no {what}, or you may not read its namespace"),
             "look at its name; ask for the right to read where it is",
         )
+    }
+
+    /// Whether it is that something changed meanwhile, or is gone.
+    pub(super) fn is_of_state(&self) -> bool {
+        self.status == StatusCode::CONFLICT.as_u16() || self.status == StatusCode::NOT_FOUND.as_u16()
     }
 
     pub(super) fn unauthorized(credentials: &Credentials) -> Self {
@@ -152,6 +167,15 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
+/// The most bytes that a route takes.
+#[derive(Clone, Copy)]
+pub(super) struct BodyLimit(usize);
+
+/// Lets a route take bodies of so many bytes, and say so of larger ones.
+pub(super) fn at_most(bytes: usize) -> (DefaultBodyLimit, Extension<BodyLimit>) {
+    (DefaultBodyLimit::max(bytes), Extension(BodyLimit(bytes)))
+}
+
 /// The JSON body of a request.
 pub(super) struct Sent<T>(pub(super) T);
 
@@ -170,11 +194,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
                 "send `Content-Type: application/json`",
             ));
         }
+        let limit = request.extensions().get::<BodyLimit>().map_or(super::MAX_BODY, |limit| limit.0);
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the body is larger than {} bytes", super::MAX_BODY),
-                "send a shorter reason",
+                format!("the body is larger than {limit} bytes, which is the most here"),
+                "send less: a shorter reason, or fewer rules or overlays at once",
             ),
             _ => Problem::bad("the body cannot be read", "send it again"),
         })?;
@@ -182,6 +207,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Sent<T> {
             let why = error.to_string();
             Problem::bad(format!("the body: {}", dna::redact(&why)), "look at /api/v1/openapi.json for its members")
         })
+    }
+}
+
+/// Whether the lowest risk that was asked for is one.
+pub(super) fn is_risk(asked: Option<f64>) -> Result<(), Problem> {
+    match asked {
+        Some(risk) if !(0.0..=1.0).contains(&risk) => {
+            Err(Problem::bad("`minRisk` is not between 0 and 1", "give a risk of 0 to 1"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -220,6 +255,12 @@ pub(super) fn reason(text: &str) -> Result<String, Problem> {
         ));
     }
     Ok(dna::redact(text).into_owned())
+}
+
+/// Whether what somebody wants to hold until then ends, and not later than so long from now.
+pub(super) fn is_within(expires_at: Timestamp, now: Timestamp, longest: SignedDuration) -> bool {
+    let left = expires_at.duration_since(now);
+    left.is_positive() && left <= longest
 }
 
 /// The most rows of a page.

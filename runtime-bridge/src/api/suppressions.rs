@@ -6,17 +6,18 @@ use axum::{
     http::StatusCode,
 };
 use jiff::{SignedDuration, Timestamp};
-use lineage::{MAX_SUPPRESSIONS, Scope, Suppression};
+use lineage::{Acted, AlertState, MAX_SUPPRESSIONS, Scope, Suppression, Telling};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
     Api, Who,
-    alerts::writable,
-    auth::{Caller, Namespaces},
-    problem::{Asked, Problem, Sent, reason},
+    alerts::{TRIES, told, writable},
+    auth::Caller,
+    problem::{Asked, Problem, Sent, is_within, reason},
 };
+use crate::alert::{By, Change, State as Shown};
 
 /// Which alerts: those that fit all that is named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -134,10 +135,10 @@ pub(super) async fn make(
     Path(id): Path<String>,
     Sent(sent): Sent<SuppressionSent>,
 ) -> Result<(StatusCode, Json<SuppressionView>), Problem> {
-    let head = writable(&api, &caller, &id).await?;
+    let mut row = writable(&api, &caller, &id).await?;
+    let head = &row.head;
     let (reason, now) = (reason(&sent.reason)?, Timestamp::now());
-    let left = sent.expires_at.duration_since(now);
-    if !left.is_positive() || left > LONGEST {
+    if !is_within(sent.expires_at, now, LONGEST) {
         return Err(Problem::bad(
             "`expiresAt` is not within the next 90 days",
             "give a time within them; suppress again when it comes",
@@ -158,7 +159,7 @@ pub(super) async fn make(
     if scope == Scope::default() {
         return Err(Problem::bad("the scope names nothing, and would hide everything", "name a part of it"));
     }
-    if !scope.covers(&head) {
+    if !scope.covers(head) {
         return Err(Problem::bad(
             "the scope does not cover the alert it is made at",
             "name what the alert has, or nothing, for each part",
@@ -185,8 +186,21 @@ pub(super) async fn make(
         made_at: now,
         expires_at: sent.expires_at,
     };
-    if api.ledger.suppress(&suppression).await?.is_none() {
-        return Err(Problem::missing("such alert"));
+    let by = By { actor: suppression.actor.clone(), reason: suppression.reason.clone() };
+    let mut tries = 0..TRIES;
+    loop {
+        // Of what is resolved nobody is told anyhow.
+        let notices = match row.head.state {
+            AlertState::Resolved => Vec::new(),
+            _ => told(&api, &row, Change::Suppressed, Shown::Suppressed, &by, now)?,
+        };
+        let telling = Telling { revision: row.head.revision, notices: &notices };
+        match api.ledger.suppress(&suppression, Some(&telling)).await? {
+            Acted::Done(_) => break,
+            Acted::Stale if tries.next().is_some() => row = writable(&api, &caller, &suppression.alert).await?,
+            Acted::Stale => return Err(Problem::later("the alert changes again and again")),
+            _ => return Err(Problem::missing("such alert")),
+        }
     }
     api.changed();
     Ok((StatusCode::CREATED, Json(suppression.into())))
@@ -227,21 +241,12 @@ pub(super) async fn lift(
 
 /// Whether all that a scope may cover is the caller's to change.
 fn may_hide(caller: &Caller, scope: &Scope) -> bool {
-    let is_cluster = match &scope.cluster {
-        Some(cluster) => caller.sees(cluster),
-        None => caller.cluster.is_none(),
-    };
-    let is_namespace = match &scope.namespace {
-        Some(namespace) => caller.write.has(namespace),
-        None => caller.write == Namespaces::All,
-    };
-    is_cluster && is_namespace
+    caller.may_write_all(scope.cluster.as_deref(), scope.namespace.as_deref())
 }
 
 /// Whether a scope may cover what the caller may read.
 fn bears_on(caller: &Caller, scope: &Scope) -> bool {
-    scope.cluster.as_ref().is_none_or(|cluster| caller.sees(cluster))
-        && scope.namespace.as_ref().is_none_or(|namespace| caller.read.has(namespace))
+    caller.may_read_in(scope.cluster.as_deref(), scope.namespace.as_deref())
 }
 
 const LONGEST: SignedDuration = SignedDuration::from_hours(90 * 24);

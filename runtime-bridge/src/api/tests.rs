@@ -2,8 +2,12 @@
 
 #![expect(clippy::indexing_slicing, reason = "a member that is missing fails its test")]
 
+mod drafts;
+mod incidents;
 mod kubernetes;
+mod overlays;
 mod streams;
+mod workloads;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,6 +30,8 @@ use crate::{
     Class, Deviation,
     alert::{self, Place},
     door::ClientName,
+    outbox::LedgerOutbox,
+    sinks::{Outbox as _, Sinks},
     stored,
 };
 
@@ -92,16 +98,12 @@ fn people() -> Fixed {
 }
 
 fn sensors() -> Vec<SensorHealth> {
-    let health = |cluster: &str, name: &str| SensorHealth {
-        cluster: cluster.to_owned(),
-        name: name.to_owned(),
-        kind: "falco".to_owned(),
-        last_event: Some(Timestamp::UNIX_EPOCH),
-        last_received: None,
-        events: 7,
-        malformed: 1,
-        lost: 0,
-        refused: 0,
+    let health = |cluster: &str, name: &str| {
+        let mut health = SensorHealth::new(cluster, name, "falco");
+        (health.last_event, health.events, health.malformed) = (Some(Timestamp::UNIX_EPOCH), 7, 1);
+        health.pack = Some(1);
+        health.keep(Timestamp::UNIX_EPOCH, "no JSON object", b"<html>");
+        health
     };
     vec![health("west", "b"), health("east", "a")]
 }
@@ -125,6 +127,8 @@ async fn serve(api: Api, folder: tempfile::TempDir, peer: Option<ClientName>) ->
     // As whoever serves it says it.
     let router = api.router().layer(Extension(peer));
     tokio::spawn(async move { axum::serve(listener, router).await });
+    let (incidents, ledger, changed) = (api.incidents.clone(), api.ledger.clone(), api.when_changed());
+    tokio::spawn(incidents.follow(ledger, Sinks::default(), changed, std::future::pending()));
     Server { api, address, client: reqwest::Client::new(), folder }
 }
 
@@ -168,7 +172,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Answer {
 
 async fn commit(ledger: &Ledger, alerts: &[alert::Alert], blind: &[BlindRow]) -> Vec<u64> {
     let rows: Vec<_> = alerts.iter().map(|alert| stored::row(alert, 0).expect("packed")).collect();
-    let checkpoint = Checkpoint { bridge: "b".into(), offset: 1, judged: Vec::new(), at: Timestamp::now() };
+    let checkpoint = Checkpoint { bridge: "b".into(), epoch: 0, offset: 1, judged: Vec::new(), at: Timestamp::now() };
     match ledger.commit(&checkpoint, &rows, blind, &[]).await.expect("committed") {
         Committed::Done(revisions) => revisions,
         other => panic!("{other:?}"),
@@ -193,6 +197,7 @@ fn alert(namespace: &str, subject: &str, risk: f64, minutes: i64) -> alert::Aler
         layer: None,
         package: None,
         risk,
+        drivers: Vec::new(),
         technique: "T1571".into(),
         blocked: false,
     };
@@ -317,7 +322,8 @@ async fn what_is_wrong_is_said() {
     server.act(&alert.id, "resolve", ADMIN, json!({})).await.problem(400);
     server.act(&alert.id, "resolve", ADMIN, json!({ "reason": " " })).await.problem(400);
     server.act(&alert.id, "resolve", ADMIN, json!({ "reason": "x".repeat(1001) })).await.problem(400);
-    server.act(&alert.id, "resolve", ADMIN, json!({ "reason": "x".repeat(20_000) })).await.problem(413);
+    let why = server.act(&alert.id, "resolve", ADMIN, json!({ "reason": "x".repeat(20_000) })).await.problem(413);
+    assert!(why.contains("16384 bytes"), "{why}");
     server.act(&alert.id, "resolve", ADMIN, json!({ "reason": "x", "force": true })).await.problem(400);
     let url = format!("http://{}/api/v1/alerts/{}/resolve", server.address, alert.id);
     let form = server.client.post(url).header("authorization", format!("Bearer {ADMIN}")).body("reason=x");
@@ -408,9 +414,11 @@ async fn a_caller_sees_and_changes_what_is_his() {
             (sensors["sensors"].as_array().map(Vec::len), &sensors["sensors"][0]["name"]),
             (Some(1), &json!("a"))
         );
+        assert!(sensors["sensors"][0].get("samples").is_none(), "what a sensor sent may be of another's namespace");
     }
     let all = server.get("/sensors", READER).await.json();
     assert_eq!((&all["sensors"][1]["cluster"], &all["sensors"][1]["events"]), (&json!("west"), &json!(7)));
+    assert_eq!(all["sensors"][1]["samples"][0]["text"], "<html>");
     for (token, id) in [(SHOP_READER, &mine.id), (READER, &other.id)] {
         for act in ["acknowledge", "resolve", "reopen", "annotate"] {
             server.act(id, act, token, json!({ "reason": "x" })).await.problem(403);
@@ -545,6 +553,137 @@ async fn an_image_has_its_lineage() {
 }
 
 #[tokio::test]
+async fn an_image_is_found_by_its_index_with_who_vouches_for_it() {
+    let server = server().await;
+    let now = Timestamp::now();
+    let voucher = json!({"signer": "ci", "subject": "https://ci.example/build", "evidence": "log", "about": digest("index"),
+        "format": "bundle", "place": "referrersApi", "carrier": digest("bundle")});
+    let mut attested = voucher.clone();
+    attested["predicateType"] = "https://slsa.dev/provenance/v1".into();
+    let commit = json!({"source": "git+https://git.example/web", "commit": "ab", "builder": "https://ci.example", "signer": "ci"});
+    let facts = json!({"signatures": [voucher], "attestations": [attested], "commits": [commit]});
+    let image = |name: &str, platform: &str, minutes: i64| lineage::Image {
+        digest: digest(name),
+        repository: "registry.example/web".into(),
+        platform: platform.into(),
+        index: Some(digest(if name == "old" { "old-index" } else { "index" })),
+        config: Some(digest(&format!("{name}-config"))),
+        facts: (name == "web").then(|| Document::pack(facts.to_string().as_bytes()).expect("packed")),
+        at: now - SignedDuration::from_mins(minutes),
+    };
+    let images = [image("old", "linux/amd64", 9), image("web", "linux/amd64", 5), image("web-arm", "linux/arm64", 5)];
+    server.api.ledger.write(&images.map(Into::into), now).await.expect("written");
+    server.commit(&[alert("shop", "tcp/1", 0.5, 1)], &[]).await;
+    for name in ["web", "index", "web-config"] {
+        let image = server.get(&format!("/images/{}", digest(name)), READER).await.json();
+        assert_eq!(image["alerts"][0]["subject"], "tcp/1", "{name}");
+        let images = image["images"].as_array().expect("images");
+        assert_eq!(images.len(), if name == "index" { 2 } else { 1 }, "{name}");
+        let web = images.iter().find(|image| image["digest"] == digest("web").to_string()).expect("the image");
+        assert_eq!((&web["before"], &web["indexes"][0]), (&json!(digest("old")), &json!(digest("index"))));
+        assert_eq!(web["vouched"]["signatures"][0]["subject"], "https://ci.example/build");
+        assert_eq!(web["vouched"]["attestations"][0]["predicateType"], "https://slsa.dev/provenance/v1");
+        assert_eq!(web["vouched"]["commits"][0]["commit"], "ab");
+    }
+    // Who sees an alert of it may read it; who runs nothing of it may not.
+    assert_eq!(server.get(&format!("/images/{}", digest("index")), SHOP).await.status, 200);
+    server.get(&format!("/images/{}", digest("old-index")), SHOP).await.problem(404);
+}
+
+#[tokio::test]
+async fn an_image_is_told_its_family() {
+    let server = server().await;
+    let now = Timestamp::now();
+    // Builds of one software; the last one's code executes a shell.
+    for build in 0..5_u8 {
+        let run = json!({"program": "/bin/sh", "reason": "executes", "confidence": "likely",
+            "evidence": [{"kind": "binary", "path": "/usr/sbin/webd", "offset": 64, "detail": "execv"}]});
+        let program = |path: &str, runs: serde_json::Value| {
+            json!({"path": path, "sha256": digest(&format!("{path}{build}")), "size": 1, "layer": 0, "uid": 0, "gid": 0, "mode": 0o755,
+                "kind": "other", "package": format!("pkg:deb/debian/webd@{build}"), "runs": runs})
+        };
+        let runs = if build == 4 { json!([run]) } else { json!([]) };
+        let dna: dna::Dna = serde_json::from_value(json!({
+            "schema": dna::SCHEMA, "analyzer": {"name": "mayfly", "version": "0", "rules": digest("rules")},
+            "image": {"platform": "linux/amd64"}, "layers": [], "start": {"argv": ["webd"], "program": "/usr/sbin/webd"},
+            "programs": [program("/bin/sh", json!([])), program("/usr/sbin/webd", runs)],
+            "accounts": {"users": [], "groups": []}, "folders": [], "behavior": {}, "unknowns": [],
+        }))
+        .expect("a DNA");
+        let json = dna.to_canonical_json().expect("JSON");
+        let name = server.api.ledger.put_dna(&dna, json, now).await.expect("put");
+        let link = SubjectDna {
+            subject: digest(&format!("image{build}")),
+            rules: digest("rules"),
+            origin: Origin::Analyzed,
+            repository: "registry.example/webd".into(),
+            dna: name,
+            at: now,
+        };
+        server.api.ledger.link_dna(&link).await.expect("linked");
+    }
+    let kin = |build: u8| {
+        let path = format!("/images/{}", digest(&format!("image{build}")));
+        let server = &server;
+        async move { server.get(&path, READER).await.json()["kin"].clone() }
+    };
+    let strange = kin(4).await;
+    assert_eq!((&strange["lookedAt"], &strange["waiting"]), (&json!(4), &json!(0)));
+    let kinship = &strange["kinship"];
+    assert_eq!((&kinship["says"], &kinship["isUnlike"]), (&json!("webd"), &json!(true)));
+    assert_eq!(kinship["members"].as_array().map(Vec::len), Some(4));
+    assert_eq!(kinship["unlike"][0]["what"], "executes a shell in webd");
+    assert_eq!(kinship["unlike"][0]["evidence"][0]["path"], "/usr/sbin/webd");
+    assert_eq!(kin(0).await["kinship"]["isUnlike"], false);
+}
+
+#[tokio::test]
+async fn what_people_do_is_told_to_the_sinks_that_know_of_it() {
+    let (ledger, folder) = ledger().await;
+    let sinks = "[[sink]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"http://x\"\n[[sink]]\nname = \"b\"\nkind = \"webhook\"\nurl = \"http://x\"\n";
+    let who: Vec<Arc<dyn Authenticate>> = vec![Arc::new(people())];
+    let api = Api::new(ledger, who, Arc::new(sensors)).telling(Sinks::parse(sinks, "s").expect("sinks"));
+    let server = serve(api, folder, None).await;
+    let mut known = alert("shop", "tcp/1", 0.8, 1);
+    known.told.insert("a".into(), Timestamp::now());
+    server.commit(std::slice::from_ref(&known), &[]).await;
+    let why = |reason: &str| json!({ "reason": reason });
+    let until = Timestamp::now() + SignedDuration::from_hours(1);
+    for (act, body) in [
+        ("acknowledge", why("mine")),
+        ("annotate", why("a note")),
+        ("resolve", why("fixed")),
+        ("reopen", why("not fixed")),
+        ("suppress", json!({ "reason": "enough", "expiresAt": until })),
+        ("resolve", why("done")),
+    ] {
+        let done = server.act(&known.id, act, ADMIN, body).await;
+        assert!((200..300).contains(&done.status), "{act}: {}", done.text);
+    }
+    let told = async |sink| {
+        let outbox = LedgerOutbox(server.api.ledger.clone());
+        let later = Timestamp::now() + SignedDuration::from_secs(5);
+        let due = outbox.due(sink, Duration::from_secs(60), 100, later).await.expect("read");
+        let told = due.into_iter().map(|notice| {
+            let by = notice.by.expect("somebody");
+            (format!("{:?}", notice.change), notice.alert.state, by.actor, by.reason)
+        });
+        told.collect::<Vec<_>>()
+    };
+    let one = |change: &str, state, reason: &str| (change.to_owned(), state, "admin".to_owned(), reason.to_owned());
+    use alert::State;
+    let wanted = [
+        one("Acknowledged", State::Acknowledged, "mine"),
+        one("Resolved", State::Resolved, "fixed"),
+        one("Reopened", State::Open, "not fixed"),
+        one("Suppressed", State::Suppressed, "enough"),
+        one("Resolved", State::Resolved, "done"),
+    ];
+    assert_eq!(told("a").await, wanted);
+    assert_eq!(told("b").await, [wanted[2].clone()], "who knew nothing of it learns that it is open");
+}
+
+#[tokio::test]
 async fn blind_intervals_are_listed_page_by_page() {
     let server = server().await;
     let now = Timestamp::now();
@@ -656,7 +795,7 @@ async fn every_route_is_described_and_the_stored_copy_is_the_same() {
             assert_ne!(status, 405, "{method} {path}");
         }
     }
-    assert_eq!(described, 14);
+    assert_eq!(described, 32);
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
     let text = format!("{:#}\n", openapi());

@@ -67,11 +67,12 @@ struct Container {
     expected: Expected,
     history: History,
     clock: i64,
+    messages: Vec<String>,
 }
 
 impl Container {
     fn new() -> Self {
-        Self { expected: Expected::of_image(&dna()), history: History::default(), clock: 0 }
+        Self { expected: Expected::of_image(&dna()), history: History::default(), clock: 0, messages: Vec::new() }
     }
 
     /// One that has started and serves, as process 10.
@@ -93,7 +94,9 @@ impl Container {
         let Ok(Told::Activity(activity)) = decode(Dialect::Falco, item.as_bytes()) else {
             panic!("an activity: {item}")
         };
-        judge(&self.expected, &mut self.history, &activity).into_iter().map(|deviation| deviation.class).collect()
+        let found = judge(&self.expected, &mut self.history, &activity);
+        self.messages = found.iter().map(|deviation| deviation.message.clone()).collect();
+        found.into_iter().map(|deviation| deviation.class).collect()
     }
 }
 
@@ -220,4 +223,188 @@ fn a_dimension_that_is_not_known_raises_nothing() {
         "what the image does not have needs no DNA"
     );
     assert!(container.expected.unknown_dimensions().contains(&"exec"));
+}
+
+/// The same image with busybox in the place of all its tools: the entry point calls `mkdir` of it, and the server a shell for `date`.
+fn multicall() -> Container {
+    let mut dna = serde_json::to_value(dna()).expect("JSON");
+    let programs = dna["programs"].as_array_mut().expect("programs");
+    programs.retain(|program| program["path"] != "/usr/bin/cat");
+    let shell = programs.iter_mut().find(|program| program["path"] == "/usr/bin/dash").expect("the shell");
+    shell["path"] = "/bin/busybox".into();
+    let names = ["sh", "mkdir", "date", "nc", "wget", "id"];
+    shell["aliases"] = names.iter().map(|name| format!("/bin/{name}")).collect();
+    let run = |called: Value| json!({"program": "/bin/busybox", "called": called, "reason": "calls", "confidence": "certain", "evidence": []});
+    shell["runs"] = json!([run(json!(["date"]))]);
+    for program in programs.iter_mut() {
+        match program["path"].as_str() {
+            Some("/entry.sh") => program["runs"][0] = run(json!(["sh", "mkdir"])),
+            Some("/usr/sbin/served") => program["runs"] = json!([run(json!(["sh"]))]),
+            _ => {}
+        }
+    }
+    dna["behavior"]["exec"][1]["path"] = "/bin/busybox".into();
+    let mut container = Container::new();
+    container.expected = Expected::of_image(&serde_json::from_value::<Dna>(dna).expect("a DNA"));
+    let starts = json!({"evt.type": "execve", "proc.pid": 10, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": "/bin/busybox", "proc.exe": "/bin/sh", "proc.args": "/entry.sh", "evt.arg.filename": "/entry.sh"});
+    assert_eq!(container.see(starts), []);
+    container
+}
+
+#[test]
+fn a_multicall_program_is_what_it_is_called_by() {
+    let applet = |pid: u32, name: &str, args: &str| json!({"evt.type": "execve", "proc.pid": pid, "proc.ppid": 10, "proc.pname": "sh", "proc.exepath": "/bin/busybox", "proc.exe": name, "proc.args": args});
+    let mut container = multicall();
+    assert_eq!(container.see(applet(11, "mkdir", "-p /run/served")), []);
+    assert_eq!(container.see(applet(12, "busybox", "mkdir /run/other")), []);
+    assert_eq!(container.see(applet(13, "/bin/id", "")), [Class::StepNotPredicted]);
+    assert_eq!(container.see(applet(14, "busybox", "nc -l -p 1")), [Class::StepNotPredicted]);
+
+    let mut container = multicall();
+    let server = json!({"evt.type": "execve", "proc.pid": 10, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": "/usr/sbin/served", "proc.exe": "served"});
+    assert_eq!(container.see(server), []);
+    // `sh -c date` of the server, and what the shell runs then; another name is another program.
+    let shell = json!({"evt.type": "execve", "proc.pid": 20, "proc.ppid": 10, "proc.pname": "served", "proc.pexepath": "/usr/sbin/served", "proc.exepath": "/bin/busybox", "proc.exe": "sh", "proc.args": "-c date"});
+    assert_eq!(container.see(shell), []);
+    let below = |pid: u32, name: &str| json!({"evt.type": "execve", "proc.pid": pid, "proc.ppid": 20, "proc.pname": "sh", "proc.exepath": "/bin/busybox", "proc.exe": name});
+    assert_eq!(container.see(below(21, "date")), []);
+    assert_eq!(container.see(below(22, "wget")), [Class::StepNotPredicted]);
+    // A shell of its own starts no other by itself.
+    let direct = json!({"evt.type": "execve", "proc.pid": 23, "proc.ppid": 10, "proc.pname": "served", "proc.pexepath": "/usr/sbin/served", "proc.exepath": "/bin/busybox", "proc.exe": "nc"});
+    assert_eq!(container.see(direct), [Class::StepNotPredicted]);
+}
+
+/// The kubelet runs a probe of a container that runc has begun to start, before its start command has got to its first step.
+#[test]
+fn a_probe_may_come_before_the_start_command() {
+    let spec = dna::PodSpec::read(&json!({"containers": [{"name": "app", "image": "served"}]})).expect("a spec");
+    let argv = ["served-ctl", "ping"].map(str::to_owned).to_vec();
+    let probe = dna::Beside { field: "readinessProbe".to_owned(), argv, exec: Vec::new() };
+    let digest = dna::Digest::sha256(b"a DNA");
+    let expectation = dna::expect(&digest, &dna(), vec![probe], &spec.containers[0], &dna::RuntimeFacts::default());
+    let mut container = Container::new();
+    container.expected = Expected::of_container(&dna(), &expectation);
+    let first = |pid: u32, exe: &str, name: &str, args: &str| json!({"evt.type": "execve", "proc.pid": pid, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": exe, "proc.exe": name, "proc.args": args});
+    assert_eq!(container.see(first(9, "/usr/bin/served-ctl", "served-ctl", "ping")), []);
+    let mut starts = first(10, "/usr/bin/dash", "/bin/sh", "/entry.sh");
+    starts["evt.arg.filename"] = "/entry.sh".into();
+    assert_eq!(container.see(starts), []);
+    // What comes then, and is no probe, is somebody's.
+    assert_eq!(container.see(first(11, "/usr/bin/cat", "cat", "/etc/hosts")), [Class::CommandFromOutside]);
+    assert_eq!(container.see(first(12, "/usr/bin/served-ctl", "served-ctl", "ping")), []);
+}
+
+/// Erlang's `os:cmd` and its like write the commands to `sh -s NAME`.
+#[test]
+fn what_a_shell_reads_from_its_input_is_not_told_where_the_image_executes_it_anyway() {
+    let mut dna = serde_json::to_value(dna()).expect("JSON");
+    let run = |program: &str| json!({"program": program, "reason": "calls", "confidence": "certain", "evidence": []});
+    let programs = dna["programs"].as_array_mut().expect("programs");
+    programs[0]["runs"].as_array_mut().expect("programs").push(run("/usr/bin/cat"));
+    programs[4]["runs"] = json!([run("/usr/bin/dash")]);
+    let exec = dna["behavior"]["exec"].as_array_mut().expect("programs");
+    exec.push(json!({"path": "/usr/bin/cat", "confidence": "certain", "evidence": []}));
+    let dna: Dna = serde_json::from_value(dna).expect("a DNA");
+    let below = |exe: &str| json!({"evt.type": "execve", "proc.pid": 21, "proc.ppid": 20, "proc.pname": "sh", "proc.exepath": exe, "proc.exe": exe});
+    for (args, told) in [("-s unix:cmd", &[][..]), ("-e", &[Class::StepNotPredicted])] {
+        let mut container = Container::new();
+        container.expected = Expected::of_image(&dna);
+        let server = json!({"evt.type": "execve", "proc.pid": 10, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": "/usr/sbin/served", "proc.exe": "served"});
+        assert_eq!(container.see(server), []);
+        assert_eq!(container.see(executes(20, "/usr/bin/dash", args)), [], "{args}");
+        assert_eq!(container.see(below("/usr/bin/cat")), told, "{args}");
+        assert_eq!(container.see(below("/usr/bin/served-ctl")), [Class::ProgramNotReachable], "{args}");
+        assert_eq!(container.see(below("/usr/bin/dash")), [Class::StepNotPredicted], "{args}");
+    }
+}
+
+#[test]
+fn a_script_does_what_its_interpreter_is_seen_to_do() {
+    let mut dna = serde_json::to_value(dna()).expect("JSON");
+    let run = |program: &str, reason: &str| json!({"program": program, "reason": reason, "confidence": "certain", "evidence": []});
+    let programs = dna["programs"].as_array_mut().expect("programs");
+    let mut perl = programs[2].clone();
+    (perl["path"], perl["aliases"], perl["package"]) =
+        ("/usr/bin/perl".into(), json!([]), "pkg:deb/debian/perl-base@1?arch=amd64".into());
+    // A plain command line in backquotes: predicted as the shell's, executed by Perl itself.
+    perl["runs"] = json!([run("/usr/bin/dash", "calls")]);
+    programs[2]["runs"] = json!([run("/usr/bin/cat", "calls")]);
+    let mut app = programs[0].clone();
+    (app["path"], app["runs"]) = ("/usr/bin/app".into(), json!([run("/usr/bin/perl", "#! interpreter")]));
+    programs.push(app);
+    programs.push(perl);
+    let known = |path: &str| json!({"path": path, "confidence": "certain", "evidence": []});
+    let exec = dna["behavior"]["exec"].as_array_mut().expect("programs");
+    exec.extend(["/usr/bin/app", "/usr/bin/perl", "/usr/bin/cat"].map(known));
+    dna["start"] = json!({"argv": ["app"], "program": "/usr/bin/app", "uid": 0, "gid": 0});
+    let mut container = Container::new();
+    container.expected = Expected::of_image(&serde_json::from_value::<Dna>(dna).expect("a DNA"));
+    let starts = json!({"evt.type": "execve", "proc.pid": 10, "proc.ppid": 1, "proc.pname": "runc", "proc.exepath": "/usr/bin/perl", "proc.exe": "/usr/bin/perl", "proc.args": "/usr/bin/app", "evt.arg.filename": "/usr/bin/app"});
+    assert_eq!(container.see(starts), []);
+    let child = |pid: u32, exe: &str, args: &str| json!({"evt.type": "execve", "proc.pid": pid, "proc.ppid": 10, "proc.pname": "app", "proc.pexepath": "/usr/bin/perl", "proc.exepath": exe, "proc.exe": exe, "proc.args": args});
+    assert_eq!(container.see(child(11, "/usr/bin/cat", "/x")), []);
+    assert_eq!(container.see(child(12, "/usr/bin/dash", "-c perl")), []);
+    // Who has a shell run the interpreter has it read text of his own.
+    let below = json!({"evt.type": "execve", "proc.pid": 13, "proc.ppid": 12, "proc.pname": "sh", "proc.exepath": "/usr/bin/perl", "proc.exe": "perl", "proc.args": "-e x"});
+    assert_eq!(container.see(below), [Class::StepNotPredicted]);
+}
+
+#[test]
+fn a_shell_s_text_is_no_script_though_it_names_one() {
+    let mut container = Container::serving();
+    let shell = json!({"evt.type": "execve", "proc.pid": 11, "proc.ppid": 10, "proc.pname": "served", "proc.pexepath": "/usr/sbin/served", "proc.exepath": "/usr/bin/dash", "proc.exe": "sh", "proc.args": "-c /entry.sh >> /log"});
+    assert_eq!(container.see(shell), [Class::StepNotPredicted]);
+    let message = container.messages.pop().expect("one");
+    assert!(message.starts_with("/usr/bin/dash was executed by /usr/sbin/served"), "{message}");
+}
+
+#[test]
+fn a_helper_of_the_same_package_is_expected_of_its_own_program_only() {
+    let mut dna = serde_json::to_value(dna()).expect("JSON");
+    let programs = dna["programs"].as_array_mut().expect("programs");
+    let mut helper = programs[3].clone();
+    (helper["path"], helper["package"]) = ("/usr/lib/served/helper".into(), programs[4]["package"].clone());
+    programs.push(helper);
+    let serving = || {
+        let mut container = Container::serving();
+        container.expected = Expected::of_image(&serde_json::from_value::<Dna>(dna.clone()).expect("a DNA"));
+        container
+    };
+    assert_eq!(serving().see(executes(11, "/usr/lib/served/helper", "")), []);
+    // The raw socket of a helper whose code nobody looked at says nothing; that of a tool does.
+    let socket = |pid: u32, exe: &str| json!({"evt.type": "socket", "evt.args": "domain=2 type=3 proto=1", "proc.pid": pid, "proc.ppid": 10, "proc.exepath": exe, "evt.arg.domain": 2});
+    let mut container = serving();
+    assert_eq!(container.see(executes(11, "/usr/lib/served/helper", "")), []);
+    assert_eq!(container.see(socket(11, "/usr/lib/served/helper")), []);
+    assert_eq!(serving().see(executes(12, "/usr/bin/cat", "x")), [Class::ProgramNotReachable]);
+}
+
+#[test]
+fn software_asks_itself_at_the_port_it_serves() {
+    let connect = |port: u16, address: &str| json!({"evt.type": "connect", "proc.pid": 10, "proc.exepath": "/usr/sbin/served", "fd.l4proto": "tcp", "fd.rip": address, "fd.rport": port, "fd.name": format!("127.0.0.1:5->{address}:{port}")});
+    let mut container = Container::serving();
+    assert_eq!(container.see(connect(80, "127.0.0.1")), []);
+    assert_eq!(container.see(connect(80, "203.0.113.1")), [Class::Connect]);
+}
+
+#[test]
+fn answers_to_datagrams_come_to_ports_of_choice() {
+    let bind = |port: u16| json!({"evt.type": "bind", "proc.pid": 10, "proc.exepath": "/usr/sbin/served", "fd.l4proto": "udp", "fd.lip": "0.0.0.0", "fd.lport": port});
+    let mut container = Container::serving();
+    assert_eq!(container.see(bind(14_292)), []);
+    assert_eq!(container.see(bind(53)), [Class::Listen]);
+}
+
+#[test]
+fn the_start_command_is_known_with_the_interpreter_before_it() {
+    let expected = Expected::of_image(&dna());
+    let is_start = |line: &str| expected.is_start(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    for line in ["/entry.sh", "/bin/sh /entry.sh", "/bin/sh -e /entry.sh"] {
+        assert!(is_start(line), "{line}");
+    }
+    for line in
+        ["/bin/sh", "/bin/sh -c id /entry.sh", "/bin/sh /tmp/x /entry.sh", "/usr/bin/cat /entry.sh", "/entry.sh --more"]
+    {
+        assert!(!is_start(line), "{line}");
+    }
 }

@@ -7,6 +7,12 @@
 //! cluster = "eu"
 //! path_secret_sha256 = "…"         # printf %s SECRET | sha256sum
 //! bytes_per_second = 1000000       # more is marked, see `door`
+//!
+//! [[sensor]]
+//! name = "tetragon-eu"
+//! dialect = "tetragon"
+//! cluster = "eu"
+//! pull = { address = "http://tetragon.kube-system:54321" }    # asked, in place of posting; see `pull`
 //! ```
 
 use std::{collections::BTreeSet, fmt};
@@ -14,6 +20,7 @@ use std::{collections::BTreeSet, fmt};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
+    pull::Pull,
     sensor::Dialect,
     settings::{self, SettingsError},
 };
@@ -41,6 +48,8 @@ pub struct Sensor {
     pub client_cn: Option<String>,
     /// What it sends at most, on average over ten seconds; more is taken but marked.
     pub bytes_per_second: Option<u64>,
+    /// Where it is asked for its events, where it does not post them.
+    pub pull: Option<Pull>,
 }
 
 /// SHA-256 of a secret, which itself is written nowhere. It does not print.
@@ -105,10 +114,13 @@ impl Sensor {
         if self.bytes_per_second == Some(0) {
             return Some("`bytes_per_second` is 0; leave it out where there is no limit".to_owned());
         }
+        if let Some(pull) = &self.pull {
+            return pull.problem(&self.dialect);
+        }
         let has_none = self.token_sha256.is_none() && self.path_secret_sha256.is_none() && self.client_cn.is_none();
         has_none.then(|| {
             "it has no credential, so that anybody could send as it; give `token_sha256`, `path_secret_sha256` or \
-             `client_cn`"
+             `client_cn`, or `pull`"
                 .to_owned()
         })
     }

@@ -1,13 +1,6 @@
 //! The connections: TLS where there is a certificate, the client's name where it shows one, and an end that answers what it has.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Extension, Router, middleware::AddExtension};
 use axum_server::{
@@ -15,11 +8,8 @@ use axum_server::{
     accept::{Accept, NoDelayAcceptor},
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::Sleep,
-};
+use certs::Patiently;
+use tokio::net::TcpStream;
 use tower::Layer as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -66,10 +56,11 @@ pub(super) async fn serve_within(
     server.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(header);
     let service = router.into_make_service();
     let served = match tls {
-        None => tokio::spawn(server.acceptor(Plain(header)).serve(service)),
+        None => tokio::spawn(server.acceptor(Patiently::new(NoDelayAcceptor::new(), header)).serve(service)),
         Some(config) => {
             let tls = RustlsAcceptor::new(RustlsConfig::from_config(config)).handshake_timeout(HANDSHAKE);
-            tokio::spawn(server.acceptor(Named(tls.acceptor(NoDelayAcceptor::new()), header)).serve(service))
+            let named = Named(tls.acceptor(NoDelayAcceptor::new()));
+            tokio::spawn(server.acceptor(Patiently::new(named, header)).serve(service))
         }
     };
     shutdown.await;
@@ -77,106 +68,27 @@ pub(super) async fn serve_within(
     served.await.map_err(io::Error::other)?
 }
 
-/// Takes a connection as it is.
-#[derive(Clone)]
-struct Plain(Duration);
-
-impl<S: Send + 'static> Accept<TcpStream, S> for Plain {
-    type Stream = Patient<TcpStream>;
-    type Service = S;
-    type Future = Accepting<Self::Stream, S>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let header = self.0;
-        Box::pin(async move {
-            stream.set_nodelay(true)?;
-            Ok((Patient::new(stream, header), service))
-        })
-    }
-}
-
 /// Shakes hands, and puts the client's name with its requests.
 #[derive(Clone)]
-struct Named(RustlsAcceptor<NoDelayAcceptor>, Duration);
+struct Named(RustlsAcceptor<NoDelayAcceptor>);
 
 impl<S: Send + 'static> Accept<TcpStream, S> for Named {
-    type Stream = Patient<<RustlsAcceptor<NoDelayAcceptor> as Accept<TcpStream, S>>::Stream>;
+    type Stream = <RustlsAcceptor<NoDelayAcceptor> as Accept<TcpStream, S>>::Stream;
     type Service = AddExtension<S, Option<ClientName>>;
     type Future = Accepting<Self::Stream, Self::Service>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let (accepting, header) = (self.0.accept(stream, service), self.1);
+        let accepting = self.0.accept(stream, service);
         Box::pin(async move {
             let (stream, service) = accepting.await?;
             let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let name = leaf.and_then(|leaf| ClientName::of(leaf));
-            Ok((Patient::new(stream, header), Extension(name).layer(service)))
+            Ok((stream, Extension(name).layer(service)))
         })
     }
 }
 
 type Accepting<I, S> = Pin<Box<dyn Future<Output = io::Result<(I, S)>> + Send>>;
-
-/// A connection whose first bytes have to come in time: the server waits for them, to see which HTTP is spoken, before its own deadline
-/// for a header begins.
-struct Patient<I> {
-    stream: I,
-    read: usize,
-    /// Until [`PREFACE`] bytes were read.
-    patience: Option<Pin<Box<Sleep>>>,
-}
-
-impl<I> Patient<I> {
-    fn new(stream: I, patience: Duration) -> Self {
-        Self { stream, read: 0, patience: Some(Box::pin(tokio::time::sleep(patience))) }
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Patient<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.read = self.read.saturating_add(buffer.filled().len() - before);
-        if self.read >= PREFACE {
-            self.patience = None;
-        } else if read.is_pending()
-            && self.patience.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready())
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        read
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Patient<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
-/// The one common name of a certificate's subject. One with several says nothing: which of them is meant is anybody's guess.
-/// Bytes of HTTP/2's preface. Source: RFC 9113, section 3.4.
-const PREFACE: usize = 24;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::log::{Offset, Options, Read, Record};
+use crate::log::{Log, Offset, Options, Read, Record};
 
 const SECRET: &str = "s3cr3t-in-the-path";
 const TOKEN: &str = "t0ken-in-a-header";
@@ -64,6 +64,15 @@ fn metrics_of_all() -> &'static PrometheusHandle {
 struct Told(Mutex<Vec<String>>);
 
 impl Blind for Told {
+    fn refused(&self, sensor: &Sensor, events: u64) {
+        lock(&self.0).push(format!("{} lost {events}", sensor.name));
+    }
+
+    fn malformed(&self, sensor: &Sensor, count: u64, samples: &[&[u8]]) {
+        let samples = samples.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect::<Vec<_>>();
+        lock(&self.0).push(format!("{} malformed {count}: {samples:?}", sensor.name));
+    }
+
     fn opened(&self, sensor: &Sensor, _: Timestamp, reason: &'static str) {
         lock(&self.0).push(format!("{} blind: {reason}", sensor.name));
     }
@@ -218,7 +227,7 @@ async fn no_secret_is_logged_or_measured() {
     let mut stream = TcpStream::connect(served.address).await.expect("connects");
     stream.write_all(raw.as_bytes()).await.expect("written");
     drop(stream);
-    let samples = format!("{:?} {:?}", served.door.samples("quiet-falco"), served.door);
+    let shown = format!("{:?}", served.door);
     served.end().await;
     drop(guard);
     let text = String::from_utf8(lock(&lines.0).clone()).expect("text");
@@ -228,7 +237,7 @@ async fn no_secret_is_logged_or_measured() {
     assert!(ours.iter().any(|line| line.contains("refused and lost")), "{text}");
     for secret in [SECRET, TOKEN, "wrong-s3cr3t"] {
         assert!(ours.iter().all(|line| !line.contains(secret)), "{ours:#?}");
-        assert!(!metrics_of_all().render().contains(secret) && !samples.contains(secret), "{samples}");
+        assert!(!metrics_of_all().render().contains(secret) && !shown.contains(secret), "{shown}");
     }
 }
 
@@ -286,7 +295,7 @@ async fn a_large_body_is_refused_with_and_without_a_length() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_costs_only_itself_and_is_kept_as_a_sample() {
+async fn what_is_no_json_costs_only_itself_and_is_told() {
     let served = Served::start("json", Options::default(), None);
     let long = format!("{EVENT}\nAuthorization: Bearer abcdefghijklmnop {}\n{EVENT}\n17\n", "x".repeat(5000));
     assert_eq!(served.post(&path(), long).await.0, 200);
@@ -296,8 +305,12 @@ async fn what_is_no_json_costs_only_itself_and_is_kept_as_a_sample() {
     }
     assert_eq!(served.post(&path(), format!("[{}{{}}]", "{},".repeat(1 << 16))).await.0, 413);
     assert_eq!(served.metric("mayfly_events_malformed_total", "falco"), 22);
-    let samples = served.door.samples("json-falco");
-    assert!(samples.len() == MAX_SAMPLES && samples.iter().all(|sample| sample.text == "<html>"));
+    let told: Vec<String> = lock(&served.blind.0).iter().filter(|line| line.contains("malformed")).cloned().collect();
+    assert_eq!(told.len(), 21);
+    assert!(
+        told[0].starts_with("json-falco malformed 2: [\"Authorization") && told[20].ends_with("1: [\"<html>\"]"),
+        "{told:?}"
+    );
     assert_eq!(served.records().len(), 2);
     served.end().await;
 }
@@ -316,14 +329,15 @@ async fn a_log_that_takes_nothing_is_said_and_opens_a_blind_interval() {
     };
     assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"5"[..]));
     assert_eq!(refused.text().await.expect("a body"), r#"{"error":"the log is full of what is not read yet"}"#);
-    assert_eq!(served.post(&path(), EVENT).await.0, 503);
+    assert_eq!(served.post(&path(), format!("[{EVENT},{EVENT},{EVENT}]")).await.0, 503);
     assert_eq!(served.records().len(), taken);
     while cursor.read().expect("reads").is_some() {}
     cursor.commit(served.log.end()).expect("committed");
     assert_eq!(served.post(&path(), EVENT).await.0, 200);
     let told = lock(&served.blind.0).clone();
-    assert_eq!(told, ["full-falco blind: the log is full of what is not read yet", "full-falco sees"]);
-    assert_eq!(served.metric("mayfly_requests_refused_total", "not read yet"), 2);
+    let blind = "full-falco blind: the log is full of what is not read yet";
+    assert_eq!(told, ["full-falco lost 1", blind, "full-falco lost 3", "full-falco sees"]);
+    assert_eq!(served.metric("mayfly_requests_refused_total", "full-falco"), 2);
     served.end().await;
 }
 
@@ -378,7 +392,7 @@ async fn a_slow_client_holds_up_nobody_and_is_told_to_go() {
     let mut answer = [0; 12];
     slow.read_exact(&mut answer).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 408");
-    assert_eq!(lock(&served.blind.0)[..], ["slow-falco blind: the body did not come in time"]);
+    assert_eq!(lock(&served.blind.0)[..], ["slow-falco lost 1", "slow-falco blind: the body did not come in time"]);
     served.end().await;
 }
 

@@ -52,7 +52,7 @@ fn stream() -> Vec<(i64, Told)> {
             900,
             event(
                 900,
-                json!({"evt.type": "execve", "proc.pid": 20, "proc.pname": "runc", "proc.exepath": "/usr/bin/dash", "proc.exe": "sh", "proc.args": "-c id"}),
+                json!({"evt.type": "execve", "proc.pid": 20, "proc.pname": "runc", "proc.exepath": "/usr/bin/dash", "proc.exe": "sh", "proc.args": "-c id; uname"}),
             ),
         ),
     ];
@@ -73,7 +73,7 @@ fn stream() -> Vec<(i64, Told)> {
 
 fn pod() -> Pod {
     Pod {
-        cluster: "one".to_owned(),
+        cluster: "one".into(),
         namespace: "shop".to_owned(),
         name: "web-1".to_owned(),
         uid: "u1".to_owned(),
@@ -82,7 +82,7 @@ fn pod() -> Pod {
             name: "app".to_owned(),
             image: "registry/app:1".to_owned(),
             image_id: format!("registry/app@sha256:{}", "a".repeat(64)),
-            ids: vec!["containerd://0123456789abcdef".to_owned()],
+            ids: vec![("containerd://0123456789abcdef".to_owned(), Some(at(0)))],
         }],
     }
 }
@@ -91,22 +91,32 @@ fn pod() -> Pod {
 struct Run {
     engine: Engine,
     alerts: BTreeMap<String, Option<Alert>>,
+    used: std::collections::BTreeMap<(&'static str, String), (bool, usize)>,
     needs: usize,
+    /// What comes was judged before.
+    is_again: bool,
 }
 
 impl Run {
     fn new() -> Self {
-        Self { engine: Engine::new(PATIENCE), alerts: BTreeMap::new(), needs: 0 }
+        Self {
+            engine: Engine::new(PATIENCE),
+            alerts: BTreeMap::new(),
+            used: BTreeMap::new(),
+            needs: 0,
+            is_again: false,
+        }
     }
 
     fn take(&mut self, key: usize, received: i64, told: Told) {
         let mut out = Vec::new();
         let item = Item {
             offset: key as u64,
-            cluster: "one".to_owned(),
-            key: key.to_string(),
+            cluster: "one".into(),
+            key: Key::of(key.to_string().as_bytes()),
             received: at(received),
-            is_judged: false,
+            is_judged: self.is_again,
+            is_old: self.is_again,
             told,
         };
         self.engine.take(item, &mut out);
@@ -127,17 +137,21 @@ impl Run {
                     let place = &found.container.place;
                     let id = alert::id(place, found.deviation.class, &found.deviation.subject);
                     let alert = self.alerts.entry(id).or_default();
-                    let before = found.before.into_iter();
+                    let before = found.before.iter().map(|activity| Activity::clone(activity));
                     alert::collate(alert, place, &found.container.pod, &found.deviation, &found.activity, before);
                     if let (Some(alert), Some(user)) = (alert, found.user) {
                         alert.users.insert(user);
                     }
                 }
-                Out::Caller { container, subject, user } => {
-                    let id = alert::id(&container.place, Class::CommandFromOutside, &subject);
+                Out::Caller { container, class, subject, user } => {
+                    let id = alert::id(&container.place, class, &subject);
                     self.alerts.get_mut(&id).and_then(Option::as_mut).expect("an alert").users.insert(user);
                 }
-                Out::Blind { .. } => panic!("nothing was lost"),
+                Out::Blind { .. } | Out::Dropped { .. } => panic!("nothing was lost"),
+                Out::Used { used, .. } => {
+                    let known = self.used.entry((used.dimension.name(), used.item.to_string())).or_default();
+                    (known.0, known.1) = (used.is_predicted, known.1 + 1);
+                }
             }
         }
     }
@@ -210,10 +224,9 @@ fn a_command_from_outside_has_its_caller_whichever_is_told_first() {
     }
 }
 
-fn a_command_from_outside(is_late: bool) {
-    let mut run = Run::new();
-    run.engine.pod(&pod());
-    let call = Call {
+/// Jane asks for the command that `stream` has.
+fn asked() -> Call {
+    Call {
         at: at(850),
         id: "a".to_owned(),
         user: "jane".to_owned(),
@@ -222,23 +235,100 @@ fn a_command_from_outside(is_late: bool) {
         namespace: "shop".to_owned(),
         pod: "web-1".to_owned(),
         container: Some("app".to_owned()),
-        command: vec!["sh".to_owned(), "-c".to_owned(), "id".to_owned()],
+        command: vec!["sh".to_owned(), "-c".to_owned(), "id; uname".to_owned()],
         source: Vec::new(),
         allowed: true,
+    }
+}
+
+#[test]
+fn a_caller_who_is_told_of_after_a_takeover_is_on_what_was_found_before() {
+    let call = || Told::Call(Box::new(asked()));
+    let judge = |run: &mut Run| {
+        run.engine.pod(&pod());
+        for (n, (at, told)) in stream().into_iter().enumerate() {
+            run.take(n, at, told);
+        }
+        run.take(999, 60_000, Told::Nothing("time passes"));
     };
-    let call = Told::Call(Box::new(call));
+    let mut former = Run::new();
+    judge(&mut former);
+    let found = former.alerts;
+    let users = |run: Run| -> Vec<(Class, u64, Vec<String>)> {
+        run.end().into_iter().map(|alert| (alert.class, alert.count, alert.users.into_iter().collect())).collect()
+    };
+    let nobody = users(Run { alerts: found.clone(), ..Run::new() });
+    let called: Vec<_> = nobody
+        .iter()
+        .map(|(class, count, _)| {
+            let is_outside = *class == Class::CommandFromOutside;
+            (*class, *count, if is_outside { vec!["jane".to_owned()] } else { Vec::new() })
+        })
+        .collect();
+    assert_ne!(nobody, called);
+    // The request is read after what came of it, before it, or was itself judged before: then the former bridge told of it.
+    for (is_first, is_judged, wanted) in [(false, false, &called), (true, false, &called), (false, true, &nobody)] {
+        let mut run = Run { alerts: found.clone(), ..Run::new() };
+        if is_first {
+            run.take(1000, 870, call());
+        }
+        run.is_again = true;
+        judge(&mut run);
+        run.is_again = is_judged;
+        if !is_first {
+            run.take(1000, 61_000, call());
+        }
+        run.is_again = true;
+        assert_eq!(&users(run), wanted, "{is_first} {is_judged}");
+    }
+}
+
+fn a_command_from_outside(is_late: bool) {
+    let mut run = Run::new();
+    run.engine.pod(&pod());
+    let call = asked();
+    // Another's at the same time, and later than it.
+    let other = Call {
+        at: at(860),
+        id: "b".to_owned(),
+        user: "joe".to_owned(),
+        command: vec!["sh".to_owned(), "-c".to_owned(), "date".to_owned()],
+        ..call.clone()
+    };
+    let (call, other) = (Told::Call(Box::new(call)), Told::Call(Box::new(other)));
     if !is_late {
         run.take(1000, 870, call.clone());
+        run.take(1001, 870, other);
     }
     for (n, (at, told)) in stream().into_iter().enumerate() {
         run.take(n, at, told);
     }
+    // What the same shell does much later came of the same command.
+    let writes = json!({"evt.type": "openat", "proc.pid": 20, "proc.exepath": "/usr/bin/dash", "fd.name": "/etc/shadow", "evt.is_open_write": true});
+    run.take(2000, 40_000, event(40_000, writes));
     if is_late {
-        run.take(1000, 30_000, call);
+        run.take(1000, 45_000, call);
     }
     let alerts = run.end();
+    let written = alerts.iter().find(|alert| alert.subject == "/etc/shadow").expect("an alert");
+    assert!(written.users.contains("jane"), "{written:?}");
+    let by_itself = alerts.iter().find(|alert| alert.subject == "/etc/passwd").expect("an alert");
+    assert!(by_itself.users.is_empty(), "{by_itself:?}");
     let from_outside = alerts.iter().find(|alert| alert.class == Class::CommandFromOutside).expect("an alert");
-    assert!(from_outside.users.contains("jane"), "{from_outside:?}");
+    assert_eq!(from_outside.users, ["jane".to_owned()].into(), "{from_outside:?}");
+}
+
+#[test]
+fn a_command_in_a_container_that_ran_before_is_not_taken_for_its_start() {
+    let shell = json!({"evt.type": "execve", "proc.pid": 20, "proc.pname": "runc", "proc.exepath": "/usr/bin/dash", "proc.exe": "sh", "proc.args": "-c id"});
+    for (milliseconds, wanted) in [(500, 0), (60_000, 1)] {
+        let mut run = Run::new();
+        run.engine.pod(&pod());
+        run.take(0, milliseconds, event(milliseconds, shell.clone()));
+        let alerts = run.end();
+        let outside = alerts.iter().filter(|alert| alert.class == Class::CommandFromOutside).count();
+        assert_eq!(outside, wanted, "first heard of {milliseconds} ms after its start: {alerts:?}");
+    }
 }
 
 #[test]
@@ -256,6 +346,20 @@ fn what_no_cluster_knows_is_judged_by_what_the_sensor_says() {
 }
 
 #[test]
+fn a_container_whose_beginning_is_removed_does_not_start_up() {
+    // A write that is usual while a container starts up.
+    for (is_old, told) in [(true, 1), (false, 0)] {
+        let mut engine = Engine::new(SignedDuration::ZERO);
+        let (mut out, mut more) = (Vec::new(), Vec::new());
+        engine.take(Item { is_old, ..write(7, 100, "/etc/passwd") }, &mut out);
+        engine.tick(at(100_000), &mut out);
+        let Some(Out::Need(container)) = out.first() else { panic!("{out:?}") };
+        engine.expect(container, Some(Arc::new(Expected::of_image(&dna()))), &mut more);
+        assert_eq!(more.iter().filter(|out| matches!(out, Out::Found(_))).count(), told, "{is_old}: {more:?}");
+    }
+}
+
+#[test]
 fn what_was_judged_before_is_only_remembered() {
     let mut run = Run::new();
     run.engine.pod(&pod());
@@ -263,10 +367,11 @@ fn what_was_judged_before_is_only_remembered() {
         let mut out = Vec::new();
         let item = Item {
             offset: n as u64,
-            cluster: "one".to_owned(),
-            key: n.to_string(),
+            cluster: "one".into(),
+            key: Key::of(n.to_string().as_bytes()),
             received: at(received),
             is_judged: n < 44,
+            is_old: n < 44,
             told,
         };
         run.engine.take(item, &mut out);
@@ -285,10 +390,11 @@ fn a_container_that_cannot_be_compared_is_told_once() {
     for (n, (received, told)) in stream().into_iter().enumerate() {
         let item = Item {
             offset: n as u64,
-            cluster: "one".to_owned(),
-            key: n.to_string(),
+            cluster: "one".into(),
+            key: Key::of(n.to_string().as_bytes()),
             received: at(received),
             is_judged: false,
+            is_old: false,
             told,
         };
         engine.take(item, &mut out);
@@ -313,28 +419,220 @@ fn a_container_that_cannot_be_compared_is_told_once() {
     assert_eq!((engine.counts().without_dna, engine.open().len()), (46, 0));
 }
 
+/// A write of a container by its number.
+fn write(container: usize, number: u64, file: &str) -> Item {
+    let mut told = event(
+        i64::try_from(number).expect("small"),
+        json!({"evt.type": "openat", "proc.pid": 10, "fd.name": file, "evt.is_open_write": true}),
+    );
+    if let Told::Activity(activity) = &mut told {
+        Arc::make_mut(activity).container.id = Some(format!("{container:012x}"));
+    }
+    Item {
+        offset: number,
+        cluster: "one".into(),
+        key: Key::of(number.to_string().as_bytes()),
+        received: at(i64::try_from(number / 100).expect("small")),
+        is_judged: false,
+        is_old: false,
+        told,
+    }
+}
+
 #[test]
-fn nothing_is_dropped_while_an_expectation_is_awaited() {
+fn a_flood_of_a_container_that_is_not_known_drops_nothing_of_another_and_is_told() {
     let mut engine = Engine::new(SignedDuration::ZERO);
     let mut out = Vec::new();
-    let mut taken = 0_u64;
-    while !engine.is_full() {
-        let told = event(
-            i64::try_from(taken).expect("small"),
-            json!({"evt.type": "openat", "proc.pid": 10, "fd.name": "/x", "evt.is_open_write": true}),
-        );
-        let item = Item {
-            offset: taken,
-            cluster: "one".to_owned(),
-            key: taken.to_string(),
-            received: at(0),
-            is_judged: false,
-            told,
-        };
-        engine.take(item, &mut out);
-        taken += 1;
+    let flood = 2 * (MOST_WAITING + MOST_HELD) as u64;
+    for number in 0..flood {
+        engine.take(write(1, number, "/x"), &mut out);
+        if number % 1000 == 0 {
+            engine.take(write(2, flood + number, "/etc/passwd"), &mut out);
+        }
+        assert!(engine.waiting.len() <= MOST_WAITING && engine.holding.len() <= MOST_HELD);
     }
     engine.tick(at(1_000_000), &mut out);
-    assert!(engine.is_full(), "they wait for what is expected");
-    assert_eq!(engine.open().len() as u64, taken);
+    let counts = engine.counts();
+    assert!(counts.hurried > 0 && counts.dropped > 0, "{counts:?}");
+    let containers: Vec<Arc<Container>> = out
+        .drain(..)
+        .filter_map(|out| match out {
+            Out::Need(container) => Some(container),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(containers.len(), 2);
+    let mut told = Vec::new();
+    let expected = Arc::new(Expected::of_image(&dna()));
+    for container in &containers {
+        engine.expect(container, Some(Arc::clone(&expected)), &mut told);
+    }
+    let (mut dropped_of, mut found) = (BTreeMap::new(), 0);
+    for out in told {
+        match out {
+            Out::Dropped { container, kind, dropped } => {
+                assert_eq!(kind, "write");
+                *dropped_of.entry(container.id.clone()).or_insert(0) += dropped.count;
+            }
+            Out::Found(of) if of.deviation.subject == "/etc/passwd" => found += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(dropped_of, BTreeMap::from([(format!("{:012x}", 1), counts.dropped)]));
+    assert!(found > 0, "what the other wrote after it had started is found");
+    assert_eq!(engine.counts().judged + counts.dropped, flood + flood / 1000, "each is judged or told as dropped");
+    assert!(engine.open().is_empty());
+}
+
+#[test]
+fn containers_of_one_workload_push_out_no_other() {
+    let mut engine = Engine::new(SignedDuration::ZERO);
+    let mut out = Vec::new();
+    let quiet = MOST_CONTAINERS / 4;
+    for container in 0..3 * MOST_CONTAINERS {
+        let mut item = write(container, container as u64, "/x");
+        if let Told::Activity(activity) = &mut item.told {
+            // Without a cluster, a workload is a pod: one of them has its container made anew again and again.
+            let pod = if container < quiet { format!("quiet-{container}") } else { "restless".to_owned() };
+            Arc::make_mut(activity).container.pod = Some(pod);
+        }
+        engine.take(item, &mut out);
+        engine.tick(at(1_000_000), &mut out);
+        for told in std::mem::take(&mut out) {
+            if let Out::Need(container) = told {
+                engine.expect(&container, Some(Arc::new(Expected::of_image(&dna()))), &mut Vec::new());
+            }
+        }
+    }
+    assert!(engine.containers.len() <= MOST_CONTAINERS);
+    let known = (0..quiet).filter(|container| engine.knows(&format!("id/one/{container:012x}"))).count();
+    assert_eq!(known, quiet);
+}
+
+#[test]
+fn the_callers_of_one_pod_are_known_whoever_calls_others() {
+    let call = |pod: &str, number: usize| {
+        Told::Call(Box::new(Call {
+            at: at(850),
+            id: number.to_string(),
+            user: "jane".to_owned(),
+            impersonated: None,
+            subresource: "exec".to_owned(),
+            namespace: "shop".to_owned(),
+            pod: pod.to_owned(),
+            container: Some("app".to_owned()),
+            command: vec!["sh".to_owned(), "-c".to_owned(), "id".to_owned()],
+            source: Vec::new(),
+            allowed: true,
+        }))
+    };
+    let mut run = Run::new();
+    run.engine.pod(&pod());
+    run.take(1_000, 870, call("web-1", 0));
+    for number in 1..=3 * MOST_CALLS {
+        run.take(1_000 + number, 870, call("other", number));
+    }
+    for (n, (at, told)) in stream().into_iter().enumerate() {
+        run.take(n, at, told);
+    }
+    let alerts = run.end();
+    let from_outside = alerts.iter().find(|alert| alert.class == Class::CommandFromOutside).expect("an alert");
+    assert!(from_outside.users.contains("jane"), "{from_outside:?}");
+}
+
+#[test]
+fn what_is_told_of_a_container_comes_with_its_last_event_or_its_next() {
+    let other = || Deviation {
+        class: Class::BindingMismatch,
+        subject: "sha256:bb".to_owned(),
+        message: "another image runs".to_owned(),
+        after: None,
+        layer: None,
+        package: None,
+        risk: 0.9,
+        drivers: Vec::new(),
+        technique: "T1525".to_owned(),
+        blocked: false,
+    };
+    let mut run = Run::new();
+    run.engine.pod(&pod());
+    let mut items = stream().into_iter().enumerate();
+    let (key, (received, told)) = items.next().expect("an event");
+    run.take(key, received, told);
+    let mut out = Vec::new();
+    run.engine.tick(at(received + 2500), &mut out);
+    let Some(Out::Need(container)) = out.first() else { panic!("it is asked for") };
+    let container = Arc::clone(container);
+    let mut told = Vec::new();
+    run.engine.tell(&container, other(), &mut told);
+    assert!(told.is_empty(), "there is no event yet that was judged");
+    run.engine.expect(&container, None, &mut told);
+    let classes = |told: &[Out]| -> Vec<(Class, Timestamp, usize)> {
+        let found = told.iter().filter_map(|out| match out {
+            Out::Found(found) => Some((found.deviation.class, found.activity.at, found.before.len())),
+            _ => None,
+        });
+        found.collect()
+    };
+    assert_eq!(classes(&told), [(Class::NoDna, at(0), 0), (Class::BindingMismatch, at(0), 0)]);
+    told.clear();
+    run.engine.tell(&container, other(), &mut told);
+    assert_eq!(classes(&told), [(Class::BindingMismatch, at(0), 0)], "with the last event");
+}
+
+#[test]
+fn what_is_accepted_is_judged_as_expected_and_does_not_stray() {
+    let expected = Expected::of_image(&dna());
+    let mut history = History::default();
+    let served = |milliseconds: i64, fields: Value| match event(milliseconds, fields) {
+        Told::Activity(activity) => Arc::unwrap_or_clone(activity),
+        other => panic!("{other:?}"),
+    };
+    let start = json!({"evt.type": "execve", "proc.pid": 10, "proc.pname": "runc", "proc.exepath": "/usr/sbin/served", "proc.exe": "served"});
+    let cat = json!({"evt.type": "execve", "proc.pid": 30, "proc.ppid": 10, "proc.pname": "served", "proc.pexepath": "/usr/sbin/served",
+        "proc.exepath": "/usr/bin/cat", "proc.exe": "cat", "proc.args": "/etc/motd"});
+    let listen = |port: u16| json!({"evt.type": "listen", "proc.pid": 30, "proc.exepath": "/usr/bin/cat", "fd.l4proto": "tcp", "fd.lport": port});
+    let accepted = |deviation: &Deviation| deviation.subject == "/usr/bin/cat";
+    assert_eq!(judge_accepting(&expected, &mut history, &served(0, start.clone()), accepted).deviations, []);
+    assert_eq!(judge_accepting(&expected, &mut history, &served(10, cat.clone()), accepted).deviations, []);
+    assert_eq!(
+        judge_accepting(&expected, &mut history, &served(20, listen(80)), accepted).deviations,
+        [],
+        "what it does is held to the image"
+    );
+    let strange = judge_accepting(&expected, &mut history, &served(30, listen(4444)), accepted).deviations;
+    assert_eq!(strange.iter().map(|one| one.class).collect::<Vec<_>>(), [Class::Listen]);
+    // Not accepted, both are deviations: what it does is astray with it.
+    let mut history = History::default();
+    assert_eq!(judge_accepting(&expected, &mut history, &served(0, start), |_| false).deviations, []);
+    assert_eq!(judge_accepting(&expected, &mut history, &served(10, cat), |_| false).deviations.len(), 1);
+    assert_eq!(judge_accepting(&expected, &mut history, &served(20, listen(80)), |_| false).deviations.len(), 1);
+}
+
+#[test]
+fn what_a_container_does_as_expected_is_told_once() {
+    let mut run = Run::new();
+    run.engine.pod(&pod());
+    for (n, (at, told)) in stream().into_iter().enumerate() {
+        run.take(n, at, told);
+    }
+    let mut out = Vec::new();
+    run.engine.tick(at(60_000), &mut out);
+    run.settle(out);
+    assert!(run.used.values().all(|(_, times)| *times == 1), "{:?}", run.used);
+    let told =
+        |dimension, item: &str| run.used.get(&(dimension, item.to_owned())).map(|(is_predicted, _)| *is_predicted);
+    assert_eq!(told("exec", "/usr/sbin/served"), Some(true));
+    assert_eq!(told("listen", "tcp/80"), Some(true));
+    assert_eq!(
+        told("write", "/var/lib/served/*"),
+        Some(false),
+        "nobody is alerted of it, and the DNA does not name it"
+    );
+    // What is a deviation is its alert's.
+    assert!(
+        !run.used.keys().any(|(_, item)| item.starts_with("/tmp") || item.starts_with("/etc/passwd")),
+        "{:?}",
+        run.used
+    );
 }

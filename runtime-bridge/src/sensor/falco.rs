@@ -3,14 +3,14 @@
 //! Source: falcosecurity/falco `userspace/engine/formats.cpp` (0.44) for the frame, `userspace/libsinsp/sinsp_filtercheck_*.cpp` for the
 //! fields. What an event is follows from `evt.type`, never from a rule's name, so that anybody's rules are understood.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use dna::{Act, Activity, Change, Origin, Outcome, Process, Protocol, SeenContainer};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    Loss, Malformed, NOT_COMPARED, OF_THE_HOST, Told, container_id, image_digest, kernel,
+    Dialect, Key, Loss, Malformed, NOT_COMPARED, OF_THE_HOST, Told, container_id, image_digest, kernel, key,
     lenient::{Flag, Number, Text},
     words,
 };
@@ -52,6 +52,8 @@ struct Fields<'a> {
     pod_uid: Text<'a>,
     #[serde(rename = "evt.time")]
     time: Number,
+    #[serde(borrow, rename = "evt.num")]
+    number: Text<'a>,
     #[serde(borrow, rename = "evt.type")]
     kind: Text<'a>,
     #[serde(borrow, rename = "evt.res")]
@@ -144,14 +146,46 @@ struct Fields<'a> {
     drops: Number,
 }
 
-/// Reads one event.
+/// Reads one event, and its key where what names it is there.
 ///
 /// # Errors
 /// [`Malformed`] where it is not JSON, or has no `output_fields`.
-pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
-    let event: Event<'_> = serde_json::from_slice(item)
-        .map_err(|error| Malformed::new(format!("not an event of Falco, one JSON object: {error}")))?;
-    let Some(fields) = event.output_fields else {
+pub(crate) fn decode(item: &[u8]) -> Result<(Option<Key>, Told), Malformed> {
+    let event =
+        parse(item).map_err(|error| Malformed::new(format!("not an event of Falco, one JSON object: {error}")))?;
+    Ok((named(&event), read(&event)?))
+}
+
+/// The key of an event; none where it is none, or what names it is missing.
+pub(crate) fn identity(item: &[u8]) -> Option<Key> {
+    named(&parse(item).ok()?)
+}
+
+/// All of it is looked at for being UTF-8 at once, which takes less time than one string after the other.
+fn parse(item: &[u8]) -> serde_json::Result<Event<'_>> {
+    match std::str::from_utf8(item) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(item),
+    }
+}
+
+fn named(event: &Event<'_>) -> Option<Key> {
+    // As the frame has it: Falcosidekick changes how it is written, and not what it is.
+    let time: Timestamp = event.time.as_deref()?.parse().ok()?;
+    let rule = event.rule.as_deref()?;
+    let fields = event.output_fields.as_ref();
+    let parts: [&[u8]; 5] = [
+        &time.as_nanosecond().to_le_bytes(),
+        rule.as_bytes(),
+        event.hostname.as_deref().unwrap_or_default().as_bytes(),
+        fields.and_then(|fields| fields.container_id.as_deref()).unwrap_or_default().as_bytes(),
+        fields.and_then(|fields| fields.number.as_deref()).unwrap_or_default().as_bytes(),
+    ];
+    Some(key::of_parts(Dialect::Falco, &parts))
+}
+
+fn read(event: &Event<'_>) -> Result<Told, Malformed> {
+    let Some(fields) = &event.output_fields else {
         return Err(Malformed::new(
             "no `output_fields`: set `json_output: true` and `json_include_output_fields_property: true` in falco.yaml",
         ));
@@ -167,16 +201,16 @@ pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
     if fields.container_id.as_deref().is_none_or(|id| id == "host") {
         return Ok(Told::Nothing(OF_THE_HOST));
     }
-    let Some(act) = act(&fields) else { return Ok(Told::Nothing(NOT_COMPARED)) };
-    Ok(Told::Activity(Box::new(Activity {
+    let Some(act) = act(fields) else { return Ok(Told::Nothing(NOT_COMPARED)) };
+    Ok(Told::Activity(Arc::new(Activity {
         at,
         sensor: "falco".to_owned(),
         node,
-        container: container(&fields),
-        process: process(&fields),
-        ancestors: ancestors(&fields),
+        container: container(fields),
+        process: process(fields),
+        ancestors: ancestors(fields),
         act,
-        outcome: outcome(&fields),
+        outcome: outcome(fields),
         rule: event.rule.owned(),
     })))
 }
@@ -189,7 +223,7 @@ fn time(text: &Text<'_>, nanoseconds: Number) -> Option<Timestamp> {
 fn container(fields: &Fields<'_>) -> SeenContainer {
     let id = [&fields.container_full_id, &fields.container_id].into_iter().find_map(|id| container_id(id.as_deref()?));
     let image = fields.repository.as_deref().map(|repository| match fields.tag.as_deref() {
-        Some(tag) => format!("{repository}:{tag}"),
+        Some(tag) => [repository, ":", tag].concat(),
         None => repository.to_owned(),
     });
     SeenContainer {
@@ -206,7 +240,7 @@ fn container(fields: &Fields<'_>) -> SeenContainer {
 fn process(fields: &Fields<'_>) -> Process {
     let argv = match (fields.exe.as_deref(), fields.args.as_deref()) {
         // `proc.cmdline` begins with the name of the process; `proc.exe` is its first argument.
-        (Some(exe), Some(args)) => words(&format!("{exe} {args}")),
+        (Some(exe), Some(args)) => words(&[exe, " ", args].concat()),
         (Some(exe), None) if fields.command_line.as_deref().is_none_or(|line| !line.contains(' ')) => words(exe),
         _ => fields.command_line.as_deref().map(words).unwrap_or_default(),
     };

@@ -6,7 +6,7 @@
 //!
 //! A process stands in `proc`, before 0.36 at the top.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use dna::{Act, Activity, Origin, Outcome, Process, Protocol, SeenContainer};
 use jiff::Timestamp;
@@ -164,7 +164,7 @@ pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
     let Some(container) = container(&event) else { return Ok(Told::Nothing(OF_THE_HOST)) };
     let Some((act, outcome)) = act(&event) else { return Ok(Told::Nothing(NOT_COMPARED)) };
     let node = event.k8s.as_ref().and_then(|k8s| k8s.node.owned());
-    Ok(Told::Activity(Box::new(Activity {
+    Ok(Told::Activity(Arc::new(Activity {
         at,
         sensor: "inspektor-gadget".to_owned(),
         node,

@@ -9,60 +9,78 @@
 
 use std::fmt;
 
-use dna::Digest;
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    Dialect,
-    lenient::{Nested, Text},
-    tetragon,
-};
+use super::{Dialect, falco, lenient::Text, tetragon};
 
-/// The name of an event: equal for two items that tell of one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Digest);
+/// The name of an event: equal for two items that tell of one. The first half of a SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(u128);
 
 impl Key {
-    /// 64 hexadecimal digits.
+    /// The name of these bytes.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        self.0.hex()
+    pub fn of(bytes: &[u8]) -> Self {
+        let sum = digest(&SHA256, bytes);
+        let half = sum.as_ref().first_chunk().copied().unwrap_or_default();
+        Self(u128::from_be_bytes(half))
+    }
+
+    /// As a number.
+    #[must_use]
+    pub const fn number(self) -> u128 {
+        self.0
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
+        write!(formatter, "{:032x}", self.0)
     }
 }
 
 /// The key of an item. An item that does not decode has one too.
 #[must_use]
 pub fn key(dialect: Dialect, item: &[u8]) -> Key {
-    let parts = match dialect {
-        Dialect::Falco => falco(item),
-        Dialect::Tetragon => tetragon::identity(item),
-        Dialect::KubernetesAudit => audit(item),
+    match dialect {
+        Dialect::Falco => falco::identity(item),
+        Dialect::Tetragon => tetragon::identity(item).map(|parts| of_parts(dialect, &parts)),
+        Dialect::KubernetesAudit => audit(item).map(|parts| of_parts(dialect, &parts)),
         _ => None,
-    };
-    let mut hashed = Vec::with_capacity(256);
-    part(&mut hashed, dialect.name().as_bytes());
-    match parts {
-        Some(parts) => parts.iter().for_each(|text| part(&mut hashed, text.as_bytes())),
+    }
+    .unwrap_or_else(|| {
+        let mut hashed = Vec::with_capacity(item.len());
+        part(&mut hashed, dialect.name().as_bytes());
         // serde_json nests 128 levels at most, so this does not recurse on what is outside.
-        None => match serde_json::from_slice::<Value>(item) {
+        match serde_json::from_slice::<Value>(item) {
             Ok(value) => canonical(&value, &mut hashed),
             Err(_) => part(&mut hashed, item),
-        },
-    }
-    Key(Digest::sha256(&hashed))
+        }
+        Key::of(&hashed)
+    })
+}
+
+/// The key of an item that these parts name.
+pub(crate) fn of_parts(dialect: Dialect, parts: &[impl AsRef<[u8]>]) -> Key {
+    let mut hashed = Vec::with_capacity(256);
+    part(&mut hashed, dialect.name().as_bytes());
+    parts.iter().for_each(|text| part(&mut hashed, text.as_ref()));
+    Key::of(&hashed)
 }
 
 /// Length first, so that no two lists of parts have the same bytes.
-pub(crate) fn part(hashed: &mut Vec<u8>, bytes: &[u8]) {
+fn part(hashed: &mut Vec<u8>, bytes: &[u8]) {
     hashed.extend_from_slice(&bytes.len().to_le_bytes());
     hashed.extend_from_slice(bytes);
+}
+
+/// A name made of texts: 16 hexadecimal digits, the same for the same texts.
+pub(crate) fn name_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut hashed = Vec::new();
+    texts.into_iter().for_each(|text| part(&mut hashed, text.as_bytes()));
+    dna::Digest::sha256(&hashed).hex().chars().take(16).collect()
 }
 
 /// A value with its keys in order. Numbers stay as written: RFC 8785 would round nanoseconds.
@@ -95,39 +113,6 @@ fn canonical(value: &Value, hashed: &mut Vec<u8>) {
         Value::Bool(false) => hashed.push(b'f'),
         Value::Null => hashed.push(b'n'),
     }
-}
-
-fn falco(item: &[u8]) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Event<'a> {
-        #[serde(borrow)]
-        time: Text<'a>,
-        #[serde(borrow)]
-        rule: Text<'a>,
-        #[serde(borrow, default)]
-        hostname: Text<'a>,
-        #[serde(borrow, default)]
-        output_fields: Nested<Fields<'a>>,
-    }
-    #[derive(Deserialize, Default)]
-    #[serde(default)]
-    struct Fields<'a> {
-        #[serde(borrow, rename = "container.id")]
-        container: Text<'a>,
-        #[serde(borrow, rename = "evt.num")]
-        number: Text<'a>,
-    }
-    let event: Event<'_> = serde_json::from_slice(item).ok()?;
-    let time: jiff::Timestamp = event.time.as_deref()?.parse().ok()?;
-    let rule = event.rule.owned()?;
-    let fields = event.output_fields.unwrap_or_default();
-    Some(vec![
-        time.as_nanosecond().to_string(),
-        rule,
-        event.hostname.owned().unwrap_or_default(),
-        fields.container.owned().unwrap_or_default(),
-        fields.number.owned().unwrap_or_default(),
-    ])
 }
 
 fn audit(item: &[u8]) -> Option<Vec<String>> {

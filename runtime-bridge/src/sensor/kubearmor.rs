@@ -7,7 +7,7 @@
 //!
 //! The process' number is the node's (`HostPID`), its arguments are in `Resource` where it is executed and in `Source` otherwise.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use dna::{Act, Activity, Outcome, Process, Protocol, SeenContainer};
 use jiff::Timestamp;
@@ -95,7 +95,7 @@ pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
         Ok(act) => act,
         Err(why) => return Ok(Told::Nothing(why)),
     };
-    Ok(Told::Activity(Box::new(Activity {
+    Ok(Told::Activity(Arc::new(Activity {
         at,
         sensor: "kubearmor".to_owned(),
         node,
@@ -232,6 +232,7 @@ fn network(event: &Event<'_>, call: &str, data: &Pairs<'_>) -> Result<Act, &'sta
             let address = data.get("daddr").and_then(|ip| ip.parse().ok());
             Ok(Act::Connect { protocol: Protocol::Udp, address, host: None, port: port("sin_port").unwrap_or(53) })
         }
+        // With an address it is told again by the hook that knows the transport; one told here would be two.
         "connect" => match resource.get("sun_path").filter(|path| !path.is_empty()) {
             Some(path) => Ok(Act::ConnectUnix { path: path.to_owned() }),
             None => Err("a connection whose transport is not told; tcp_connect and udp_sendmsg tell it"),

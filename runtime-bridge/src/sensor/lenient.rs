@@ -59,12 +59,6 @@ impl<T> Nested<T> {
     }
 }
 
-impl<T: Default> Nested<T> {
-    pub(crate) fn unwrap_or_default(self) -> T {
-        self.0.unwrap_or_default()
-    }
-}
-
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Nested<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?;

@@ -3,6 +3,8 @@
 //! Here a wrong type is an error and not an absence: whoever writes for Mayfly wants to hear of it. The text is outside's all the same, so
 //! credentials are taken out again and identities are checked.
 
+use std::sync::Arc;
+
 use dna::{Act, Activity, Process};
 use schemars::Schema;
 
@@ -53,7 +55,7 @@ pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
     }
     redact(&mut activity.process);
     activity.ancestors.iter_mut().for_each(redact);
-    Ok(Told::Activity(Box::new(activity)))
+    Ok(Told::Activity(Arc::new(activity)))
 }
 
 fn redact(process: &mut Process) {

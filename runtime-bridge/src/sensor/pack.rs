@@ -4,8 +4,9 @@
 //! names of its rules and policies, `mayfly-1-exec`, which come with every event they raise. Events that no rule raises have none:
 //! Tetragon's executions, KubeArmor's telemetry, those of gadgets and of the API server.
 
-use std::fmt;
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::{
@@ -37,13 +38,95 @@ impl Pack {
     #[must_use]
     pub fn told_of(self, node: &str) -> Option<String> {
         let advice = match self.cmp(&CURRENT) {
-            std::cmp::Ordering::Equal => return None,
-            std::cmp::Ordering::Less => "install the packs of deploy/sensors that came with this bridge",
-            std::cmp::Ordering::Greater => "the bridge is older than its sensors: update it",
+            Ordering::Equal => return None,
+            Ordering::Less => "install the packs of deploy/sensors that came with this bridge",
+            Ordering::Greater => "the bridge is older than its sensors: update it",
         };
         Some(format!("node {node} runs sensor pack {self}, this bridge expects {CURRENT}: {advice}"))
     }
 }
+
+/// The packs that a sensor's nodes run, as far as its events tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Packs {
+    by_node: BTreeMap<String, Run>,
+    /// Activities that came before any that a pack's rule raised.
+    without: u64,
+}
+
+/// The pack of a node, and when it last told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    pack: Pack,
+    at: Timestamp,
+}
+
+impl Run {
+    /// What a node runs after this event. Rules of two packs may stand beside each other, and events come late: the older pack is told
+    /// until none of its rules was heard for a while.
+    fn after(self, pack: Pack, at: Timestamp) -> Self {
+        let later = at.duration_since(self.at);
+        match pack.cmp(&self.pack) {
+            Ordering::Equal => Self { at: at.max(self.at), ..self },
+            Ordering::Less if later > -OVER => Self { pack, at },
+            Ordering::Greater if later > OVER => Self { pack, at },
+            Ordering::Less | Ordering::Greater => self,
+        }
+    }
+}
+
+impl Packs {
+    /// Takes in an activity: its node, the rules or policies that raised it, and when. Whether a node's pack is another than before.
+    pub fn see(&mut self, node: Option<&str>, rules: Option<&str>, at: Timestamp) -> bool {
+        let Some(pack) = rules.and_then(|rules| rules.split(',').find_map(|rule| Pack::of(rule.trim()))) else {
+            if !self.by_node.is_empty() || self.without >= ENOUGH {
+                return false;
+            }
+            self.without += 1;
+            return self.without == ENOUGH;
+        };
+        let node = node.unwrap_or("of no name");
+        if let Some(run) = self.by_node.get_mut(node) {
+            let before = std::mem::replace(run, run.after(pack, at));
+            return run.pack != before.pack;
+        }
+        let is_room = self.by_node.len() < MOST_NODES;
+        if is_room {
+            self.by_node.insert(node.to_owned(), Run { pack, at });
+        }
+        is_room
+    }
+
+    /// The oldest of them.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u32> {
+        self.by_node.values().map(|run| run.pack.0).min()
+    }
+
+    /// What to tell whoever set up the sensors; nothing where all is as expected.
+    #[must_use]
+    pub fn warnings(&self, dialect: Dialect) -> Vec<String> {
+        let others = self.by_node.iter().filter_map(|(node, run)| run.pack.told_of(node));
+        // Of the other sensors most events are raised by no rule that a pack could name.
+        let is_telling = matches!(dialect, Dialect::Falco | Dialect::Tetragon | Dialect::Tracee);
+        let is_missing = is_telling && self.by_node.is_empty() && self.without >= ENOUGH;
+        let missing = is_missing.then(|| {
+            format!(
+                "no rule of Mayfly's pack raised any of its events, so that it tells little: install the pack for {} of deploy/sensors",
+                dialect.name()
+            )
+        });
+        missing.into_iter().chain(others).take(MOST_WARNINGS).collect()
+    }
+}
+
+/// Activities after which a sensor without a pack is taken to have none.
+const ENOUGH: u64 = 1000;
+/// How long an older pack is told after its last event.
+const OVER: SignedDuration = SignedDuration::from_mins(10);
+/// Nodes whose packs are kept.
+const MOST_NODES: usize = 10_000;
+const MOST_WARNINGS: usize = 8;
 
 impl fmt::Display for Pack {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -133,6 +216,7 @@ fn kubearmor(item: &[u8]) -> Option<Pack> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
     use super::*;
 
@@ -189,6 +273,33 @@ mod tests {
         }
         let exec = br#"{"process_exec":{"process":{"binary":"/bin/sh"}}}"#;
         assert_eq!(pack_version(Dialect::Tetragon, exec), None);
+    }
+
+    #[test]
+    fn a_sensor_s_packs_are_those_of_its_nodes() {
+        let mut packs = Packs::default();
+        let at = |minute: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute);
+        for _ in 0..ENOUGH - 1 {
+            assert!(!packs.see(Some("a"), Some("theirs"), at(0)));
+        }
+        assert!(packs.warnings(Dialect::Falco).is_empty(), "a few events say nothing");
+        assert!(packs.see(Some("a"), None, at(0)));
+        assert!(packs.warnings(Dialect::Falco)[0].starts_with("no rule of Mayfly's pack"));
+        assert!(packs.warnings(Dialect::KubeArmor).is_empty(), "its events have no rules");
+        assert!(packs.see(Some("a"), Some("theirs,mayfly-1-exec"), at(0)));
+        assert!(!packs.see(Some("a"), Some("mayfly-1-write"), at(0)) && !packs.see(Some("a"), Some("theirs"), at(0)));
+        assert_eq!((packs.oldest(), packs.warnings(Dialect::Falco)), (Some(1), vec![]));
+        assert!(packs.see(Some("b"), Some("mayfly-0-exec"), at(1)));
+        assert_eq!(packs.oldest(), Some(0));
+        assert!(packs.warnings(Dialect::Falco)[0].starts_with("node b runs sensor pack 0"));
+        // Rules of both packs, by turns: one of them is told, once.
+        for minute in 2..30 {
+            let rule = if minute % 2 == 0 { "mayfly-1-exec" } else { "mayfly-0-exec" };
+            assert!(!packs.see(Some("b"), Some(rule), at(minute)), "{minute}");
+        }
+        assert!(packs.see(Some("b"), Some("mayfly-1-exec"), at(40)));
+        assert!(packs.warnings(Dialect::Falco).is_empty(), "it was renewed");
+        assert!(!packs.see(Some("b"), Some("mayfly-0-exec"), at(29)), "what is read again is no news");
     }
 
     #[test]

@@ -14,9 +14,24 @@ use dna::{Act, Activity, Process};
 const STAGES: [&str; 5] = ["runc:[0:PARENT]", "runc:[1:CHILD]", "runc:[2:INIT]", "youki:[1:INTER]", "youki:[2:INIT]"];
 /// Low-level runtimes.
 const RUNTIMES: [&str; 4] = ["runc", "crun", "youki", "runsc"];
-/// Who starts them.
-const STARTERS: [&str; 7] =
-    ["containerd-shim", "containerd-shim-runc-v1", "containerd-shim-runc-v2", "conmon", "conmonrs", "crio", "dockerd"];
+/// Who starts them, and stays beside the container.
+const MONITORS: [&str; 5] =
+    ["containerd-shim", "containerd-shim-runc-v1", "containerd-shim-runc-v2", "conmon", "conmonrs"];
+/// Who starts those.
+const MANAGERS: [&str; 2] = ["crio", "dockerd"];
+/// Who starts a container's program from within: the agent in a virtual machine, and an init that Docker puts before it.
+const INNER: [&str; 2] = ["kata-agent", "docker-init"];
+
+/// Whether a process is one of those that start a container's first program, and commands from outside.
+pub(crate) fn starts_programs(process: &Process) -> bool {
+    let is_one = |name: &str| {
+        let (name, _) = name.split_once(':').unwrap_or((name, ""));
+        let all = RUNTIMES.iter().chain(&MONITORS).chain(&INNER);
+        // A `comm` has 15 bytes, and other shims have other ends.
+        all.into_iter().any(|starter| *starter == name) || name.starts_with("containerd-shim")
+    };
+    [process.name.as_deref(), process.exe.as_deref().map(base)].into_iter().flatten().any(is_one)
+}
 /// How a runtime runs itself from memory, so that the container cannot overwrite it.
 const COPIES: [&str; 6] =
     ["/proc/self/exe", "/proc/self/fd/", "/dev/fd/", "memfd:runc_cloned:", "/memfd:runc_cloned:", "/memfd:crun"];
@@ -55,9 +70,11 @@ fn is_runtimes_file(exe: &str, process: &Process) -> bool {
 
 /// Whether this process starts containers; `None` where it is not told what it is.
 fn parent_starts(parent: &Process) -> Option<bool> {
-    let is_one = |name: &str| STARTERS.contains(&name) || RUNTIMES.contains(&name) || STAGES.contains(&name);
+    let starters = || MONITORS.iter().chain(&MANAGERS);
+    let is_one =
+        |name: &str| starters().any(|starter| *starter == name) || RUNTIMES.contains(&name) || STAGES.contains(&name);
     // A `comm` has 15 bytes.
-    let is_name = |name: &str| is_one(name) || STARTERS.iter().any(|starter| starter.get(..15) == Some(name));
+    let is_name = |name: &str| is_one(name) || starters().any(|starter| starter.get(..15) == Some(name));
     match (parent.exe.as_deref(), parent.name.as_deref()) {
         (None, None) => None,
         (Some(exe), _) if COPIES.iter().any(|copy| exe.starts_with(copy)) => parent.name.as_deref().map(is_name),

@@ -4,7 +4,7 @@
 //! what has its default value is left out. What a hook says follows from the function and the types of its arguments, never from
 //! a policy's name or from how many arguments it asks for.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use dna::{Act, Activity, Change, Origin, Outcome, Process, Protocol, SeenContainer};
 use jiff::Timestamp;
@@ -284,7 +284,7 @@ pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
     };
     let process = process(actor);
     let blocked = is_blocking(of.action.as_deref()) || is_blocking(of.return_action.as_deref());
-    Ok(Told::Activity(Box::new(Activity {
+    Ok(Told::Activity(Arc::new(Activity {
         at,
         sensor: "tetragon".to_owned(),
         node,

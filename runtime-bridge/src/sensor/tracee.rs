@@ -7,7 +7,7 @@
 //! Source: aquasecurity/tracee `types/trace/trace.go` (0.24.1) and `api/v1beta1/event_json.go`; the samples of its documentation show
 //! other names for the third than are written.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use dna::{Act, Activity, Change, Origin, Outcome, Process, Protocol, SeenContainer};
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::{
     Malformed, NOT_COMPARED, OF_THE_HOST, RUNTIMES_OWN, Told, container_id, image_digest, image_name, kernel,
     lenient::{Flag, Nested, Number, Text},
+    pack::Pack,
 };
 use crate::limits::{ANCESTORS, FIELDS, WORDS};
 
@@ -315,7 +316,7 @@ pub(crate) fn decode(item: &[u8]) -> Result<Told, Malformed> {
     if matches!(act, Act::Exec { .. }) && outcome.is_done() {
         becomes(&mut process, &name, &fields);
     }
-    Ok(Told::Activity(Box::new(Activity {
+    Ok(Told::Activity(Arc::new(Activity {
         at,
         sensor: "tracee".to_owned(),
         node: event.host_name.owned().filter(|_| is_node(&event)),
@@ -448,7 +449,9 @@ fn rule(event: &Event<'_>) -> Option<String> {
     let threat = event.threat.as_ref().and_then(|threat| threat.name.owned());
     let flat = event.matched.as_ref();
     let matched = flat.or_else(|| event.policies.as_ref()?.matched.as_ref());
-    signature.or(threat).or_else(|| matched?.iter().find_map(Text::owned))
+    // Of several policies that of the sensor pack, which tells its version.
+    let names = || matched.into_iter().flat_map(|matched| matched.iter().filter_map(Text::owned));
+    signature.or(threat).or_else(|| names().find(|name| Pack::of(name).is_some()).or_else(|| names().next()))
 }
 
 fn is_signature(event: &Event<'_>) -> bool {

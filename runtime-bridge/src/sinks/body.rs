@@ -7,7 +7,11 @@ use super::{
     Notice,
     text::{self, plain},
 };
-use crate::alert::{Alert, Change, State};
+use crate::{
+    alert::{Alert, By, Change, State},
+    grounds,
+    incident::Incident,
+};
 
 /// How bad an alert is, for receivers that know steps only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,13 +57,23 @@ pub(super) fn generic(notice: &Notice) -> String {
     bound(&mut alert);
     let mut body = json!({
         "apiVersion": "mayfly.dev/v1",
-        "kind": "Alert",
+        "kind": if notice.incident.is_some() { "Incident" } else { "Alert" },
         "key": notice.id,
         "change": notice.change,
-        "severity": severity(notice.alert.risk).name(),
+        "severity": severity(risk(notice)).name(),
         "at": notice.made_at,
         "alert": alert,
     });
+    if let (Some(incident), Some(body)) = (&notice.incident, body.as_object_mut()) {
+        let mut incident = serde_json::to_value(incident).unwrap_or_default();
+        bound(&mut incident);
+        body.insert("incident".to_owned(), incident);
+    }
+    if let (Some(by), Some(body)) = (&notice.by, body.as_object_mut()) {
+        let mut by = serde_json::to_value(by).unwrap_or_default();
+        bound(&mut by);
+        body.insert("by".to_owned(), by);
+    }
     let mut text = text::json(&body);
     if text.len() > MAX_BODY {
         for sample in body.pointer_mut("/alert/samples").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -73,6 +87,9 @@ pub(super) fn generic(notice: &Notice) -> String {
         if let Some(samples) = body.pointer_mut("/alert/samples") {
             *samples = json!([]);
         }
+        if let Some(chapters) = body.pointer_mut("/incident/chapters").and_then(Value::as_array_mut) {
+            chapters.truncate(CHAPTERS);
+        }
         text = text::json(&body);
     }
     text
@@ -83,20 +100,31 @@ pub(super) fn generic(notice: &Notice) -> String {
 pub(super) fn alertmanager(notice: &Notice, repeat: SignedDuration) -> String {
     let alert = &notice.alert;
     let place = &alert.place;
-    let name = format!("Mayfly{}", camel(alert.class.name()));
-    let labels = [
-        ("alertname", name.as_str()),
-        ("cluster", &place.cluster),
-        ("namespace", &place.namespace),
-        ("owner", &place.owner),
-        ("container", &place.container),
-        ("class", alert.class.name()),
-        ("severity", severity(alert.risk).name()),
-    ];
-    let annotations: Map<String, Value> = facts(alert)
+    let name = format!("Mayfly{}", camel(class(notice)));
+    let severity = severity(risk(notice)).name();
+    // An incident is known by its name: its last alert is another each time.
+    let labels = match &notice.incident {
+        Some(incident) => vec![
+            ("alertname", name.as_str()),
+            ("cluster", &place.cluster),
+            ("incident", &incident.id),
+            ("severity", severity),
+        ],
+        None => vec![
+            ("alertname", name.as_str()),
+            ("cluster", &place.cluster),
+            ("namespace", &place.namespace),
+            ("owner", &place.owner),
+            ("container", &place.container),
+            ("class", alert.class.name()),
+            ("severity", severity),
+        ],
+    };
+    let begins = notice.incident.as_ref().map_or(alert.first_seen, |incident| incident.first_seen);
+    let annotations: Map<String, Value> = facts(notice)
         .into_iter()
         .filter(|(name, _)| !labels.iter().any(|(label, _)| label == name))
-        .chain([("summary", title(notice)), ("description", alert.message.clone()), ("key", notice.id.clone())])
+        .chain([("summary", title(notice)), ("description", message(notice)), ("key", notice.id.clone())])
         .map(|(name, value)| (name.to_owned(), plain(&value, MAX_TEXT).into()))
         .collect();
     // A label without a value is none.
@@ -105,12 +133,12 @@ pub(super) fn alertmanager(notice: &Notice, repeat: SignedDuration) -> String {
         .filter(|(_, value)| !value.is_empty())
         .map(|(label, value)| (label.to_owned(), plain(value, MAX_NAME).into()))
         .collect();
-    let ends = if is_resolved(notice) { notice.made_at } else { later(notice.made_at, repeat + GRACE) };
+    let ends = if is_over(notice) { notice.made_at } else { later(notice.made_at, repeat + GRACE) };
     text::json(&json!([{
         "labels": labels,
         "annotations": annotations,
-        "startsAt": alert.first_seen,
-        "endsAt": ends.max(alert.first_seen),
+        "startsAt": begins,
+        "endsAt": ends.max(begins),
     }]))
 }
 
@@ -118,7 +146,7 @@ pub(super) fn alertmanager(notice: &Notice, repeat: SignedDuration) -> String {
 pub(super) fn slack(notice: &Notice) -> String {
     let words = |text: &str, max| json!({"type": "plain_text", "text": text::slack(text, max), "emoji": false});
     // A section takes ten fields of 2,000 letters.
-    let fields: Vec<Value> = facts(&notice.alert)
+    let fields: Vec<Value> = facts(notice)
         .chunks(10)
         .map(|facts| {
             let fields: Vec<Value> =
@@ -128,7 +156,7 @@ pub(super) fn slack(notice: &Notice) -> String {
         .collect();
     let mut blocks = vec![
         json!({"type": "header", "text": words(&title(notice), 150)}),
-        json!({"type": "section", "text": words(&notice.alert.message, MAX_TEXT)}),
+        json!({"type": "section", "text": words(&message(notice), MAX_TEXT)}),
     ];
     blocks.extend(fields);
     blocks.push(json!({"type": "context", "elements": [words(&notice.id, MAX_NAME)]}));
@@ -147,8 +175,8 @@ pub(super) fn teams(notice: &Notice) -> String {
         run.insert("size".to_owned(), "Large".into());
         run.insert("weight".to_owned(), "Bolder".into());
     }
-    let mut lines = vec![title_line, line(None, &notice.alert.message, MAX_TEXT)];
-    lines.extend(facts(&notice.alert).iter().map(|(name, value)| line(Some(name), value, MAX_NAME)));
+    let mut lines = vec![title_line, line(None, &message(notice), MAX_TEXT)];
+    lines.extend(facts(notice).iter().map(|(name, value)| line(Some(name), value, MAX_NAME)));
     lines.push(line(Some("key"), &notice.id, MAX_NAME));
     text::json(&json!({
         "type": "message",
@@ -168,18 +196,24 @@ pub(super) fn teams(notice: &Notice) -> String {
 /// PagerDuty's Events API v2. All that is told of an alert is one incident.
 pub(super) fn pagerduty(notice: &Notice, routing_key: &str) -> String {
     let alert = &notice.alert;
+    let action = match notice.change {
+        _ if is_over(notice) => "resolve",
+        Change::Acknowledged => "acknowledge",
+        _ => "trigger",
+    };
     let mut body = json!({
         "routing_key": routing_key,
-        "event_action": if is_resolved(notice) { "resolve" } else { "trigger" },
-        "dedup_key": plain(&alert.id, 255),
+        "event_action": action,
+        "dedup_key": plain(matter(notice), 255),
     });
-    if let (false, Some(body)) = (is_resolved(notice), body.as_object_mut()) {
-        let details: Map<String, Value> = facts(alert)
+    // Of an incident that is there, no more is taken.
+    if let ("trigger", Some(body)) = (action, body.as_object_mut()) {
+        let details: Map<String, Value> = facts(notice)
             .into_iter()
-            .chain([("key", notice.id.clone()), ("description", alert.message.clone())])
+            .chain([("key", notice.id.clone()), ("description", message(notice))])
             .map(|(name, value)| (name.to_owned(), plain(&value, MAX_TEXT).into()))
             .collect();
-        let severity = match severity(alert.risk) {
+        let severity = match severity(risk(notice)) {
             Severity::Critical => "critical",
             Severity::High => "error",
             Severity::Medium => "warning",
@@ -192,7 +226,7 @@ pub(super) fn pagerduty(notice: &Notice, routing_key: &str) -> String {
             "timestamp": alert.last_seen,
             "component": plain(&alert.place.container, MAX_NAME),
             "group": plain(&alert.place.owner, MAX_NAME),
-            "class": alert.class.name(),
+            "class": class(notice),
             "custom_details": details,
         });
         body.insert("client".to_owned(), "Mayfly".into());
@@ -218,17 +252,17 @@ pub(super) fn otlp(notice: &Notice) -> String {
     .filter(|(_, value)| !value.is_empty())
     .map(|(name, value)| attribute(name, value))
     .collect();
-    let attributes: Vec<Value> = facts(alert)
+    let attributes: Vec<Value> = facts(notice)
         .iter()
         .filter(|(name, _)| !matches!(*name, "cluster" | "namespace" | "container" | "image"))
         .map(|(name, value)| attribute(&format!("mayfly.{name}"), value))
         .chain([
             attribute("mayfly.key", &notice.id),
-            attribute("mayfly.alert", &alert.id),
+            attribute(if notice.incident.is_some() { "mayfly.incident" } else { "mayfly.alert" }, matter(notice)),
             attribute("mayfly.change", change(notice)),
         ])
         .collect();
-    let number = match severity(alert.risk) {
+    let number = match severity(risk(notice)) {
         Severity::Critical => 21,
         Severity::High => 17,
         Severity::Medium => 13,
@@ -243,9 +277,9 @@ pub(super) fn otlp(notice: &Notice) -> String {
                 "timeUnixNano": nanoseconds(alert.last_seen),
                 "observedTimeUnixNano": nanoseconds(notice.made_at),
                 "severityNumber": number,
-                "severityText": severity(alert.risk).name(),
-                "eventName": "mayfly.alert",
-                "body": {"stringValue": plain(&alert.message, MAX_TEXT)},
+                "severityText": severity(risk(notice)).name(),
+                "eventName": if notice.incident.is_some() { "mayfly.incident" } else { "mayfly.alert" },
+                "body": {"stringValue": plain(&message(notice), MAX_TEXT)},
                 "attributes": attributes,
             }],
         }],
@@ -287,11 +321,16 @@ pub(super) fn event(notice: &Notice, host: &str) -> String {
         "reportingController": "mayfly.dev/runtime-bridge",
         "reportingInstance": plain(host, 128),
         "action": "Compare",
-        "reason": if is_resolved(notice) { "DeviationResolved".to_owned() } else { camel(alert.class.name()) },
-        "type": if is_resolved(notice) { "Normal" } else { "Warning" },
+        "reason": match notice.change {
+            _ if is_resolved(notice) => "DeviationResolved".to_owned(),
+            Change::Acknowledged => "DeviationAcknowledged".to_owned(),
+            Change::Suppressed => "DeviationSuppressed".to_owned(),
+            _ => camel(class(notice)),
+        },
+        "type": if is_over(notice) || notice.change == Change::Acknowledged { "Normal" } else { "Warning" },
         "regarding": regarding,
         // 1,024 bytes are taken.
-        "note": plain(&format!("{}: {} [{}]", title(notice), alert.message, notice.id), 1000),
+        "note": plain(&format!("{}: {} [{}]", title(notice), message(notice), notice.id), 1000),
     }))
 }
 
@@ -300,7 +339,7 @@ pub(super) fn syslog(notice: &Notice, host: &str, max: usize) -> String {
     let alert = &notice.alert;
     let place = &alert.place;
     // Facility 4: security. Source: section 6.2.1.
-    let level = match severity(alert.risk) {
+    let level = match severity(risk(notice)) {
         Severity::Critical => 2,
         Severity::High => 3,
         Severity::Medium => 4,
@@ -309,14 +348,14 @@ pub(super) fn syslog(notice: &Notice, host: &str, max: usize) -> String {
     let host: String = host.chars().filter(char::is_ascii_graphic).take(255).collect();
     let host = if host.is_empty() { "-" } else { &host };
     let time = alert.last_seen.strftime("%Y-%m-%dT%H:%M:%S.%6fZ");
-    let risk = format!("{:.2}", alert.risk);
+    let weight = format!("{:.2}", risk(notice));
     let count = alert.count.to_string();
     let values = [
         ("key", notice.id.as_str(), 64),
-        ("alert", &alert.id, 64),
+        (if notice.incident.is_some() { "incident" } else { "alert" }, matter(notice), 64),
         ("change", change(notice), 16),
-        ("severity", severity(alert.risk).name(), 16),
-        ("risk", &risk, 8),
+        ("severity", severity(risk(notice)).name(), 16),
+        ("risk", &weight, 8),
         ("technique", &alert.technique, 32),
         ("cluster", &place.cluster, 64),
         ("namespace", &place.namespace, 64),
@@ -328,24 +367,34 @@ pub(super) fn syslog(notice: &Notice, host: &str, max: usize) -> String {
     ];
     let data: String =
         values.iter().map(|(name, value, max)| format!(" {name}=\"{}\"", text::syslog(value, *max))).collect();
-    let head =
-        format!("<{}>1 {time} {host} mayfly - {} [mayfly@{ENTERPRISE}{data}] ", 4 * 8 + level, alert.class.name());
+    let head = format!("<{}>1 {time} {host} mayfly - {} [mayfly@{ENTERPRISE}{data}] ", 4 * 8 + level, class(notice));
     // A byte order mark says that UTF-8 follows. Source: section 6.4.
     let left = max.saturating_sub(head.len() + '\u{feff}'.len_utf8());
-    format!("{head}\u{feff}{}", plain(&alert.message, left.min(MAX_TEXT)))
+    format!("{head}\u{feff}{}", plain(&message(notice), left.min(MAX_TEXT)))
 }
 
 /// What is told of an alert beside its message, in the order in which a person wants it. Names are camel case.
-fn facts(alert: &Alert) -> Vec<(&'static str, String)> {
+fn facts(notice: &Notice) -> Vec<(&'static str, String)> {
+    if let Some(incident) = &notice.incident {
+        return incident_facts(incident);
+    }
+    let alert = &notice.alert;
     let place = &alert.place;
+    let by = notice.by.clone().unwrap_or(By { actor: String::new(), reason: String::new() });
+    let grounds = alert.grounds.clone().unwrap_or_default();
+    let commits = grounds.commits.iter().map(|commit| format!("{}@{}", commit.source, commit.commit)).collect();
+    let changed =
+        grounds.changed.as_ref().map(|changed| &changed.bearing).into_iter().flatten().map(grounds::told).collect();
     let cause = alert.cause.clone().unwrap_or_default();
     let pods = alert.pods.iter().take(SOME).cloned().collect::<Vec<_>>().join(", ");
     let more = (alert.pods.len().saturating_sub(SOME) as u64).saturating_add(alert.more_pods);
     let pods = if more > 0 { format!("{pods} and {more} more") } else { pods };
     let some = |all: Vec<String>| all.into_iter().take(SOME).collect::<Vec<_>>().join(", ");
     let all = [
-        ("severity", severity(alert.risk).name().to_owned()),
-        ("class", alert.class.name().to_owned()),
+        ("actor", by.actor),
+        ("reason", by.reason),
+        ("severity", severity(risk(notice)).name().to_owned()),
+        ("class", class(notice).to_owned()),
         ("subject", alert.subject.clone()),
         ("cluster", place.cluster.clone()),
         ("namespace", place.namespace.clone()),
@@ -355,12 +404,17 @@ fn facts(alert: &Alert) -> Vec<(&'static str, String)> {
         ("digest", place.digest.clone()),
         ("pods", pods),
         ("users", some(alert.users.iter().cloned().collect())),
-        ("risk", format!("{:.2}", alert.risk)),
+        ("risk", format!("{:.2}", risk(notice))),
         ("technique", alert.technique.clone()),
         ("after", alert.after.clone().unwrap_or_default()),
         ("package", cause.package.unwrap_or_default()),
         ("layer", cause.layer.map(|layer| layer.to_string()).unwrap_or_default()),
         ("step", cause.step.unwrap_or_default()),
+        ("commit", some(commits)),
+        ("changed", some(changed)),
+        ("before", grounds.changed.map(|changed| changed.before.to_string()).unwrap_or_default()),
+        ("imageUnknown", grounds.image_unknown.unwrap_or_default()),
+        ("rules", some(alert.ruled.told().collect())),
         ("blocked", if alert.blocked { "yes".to_owned() } else { String::new() }),
         ("count", alert.count.to_string()),
         ("firstSeen", alert.first_seen.to_string()),
@@ -370,10 +424,89 @@ fn facts(alert: &Alert) -> Vec<(&'static str, String)> {
     all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
+fn incident_facts(incident: &Incident) -> Vec<(&'static str, String)> {
+    let some = |all: Vec<String>| {
+        let told = all.iter().take(SOME).cloned().collect::<Vec<_>>().join(", ");
+        match all.len().saturating_sub(SOME) {
+            0 => told,
+            more => format!("{told} and {more} more"),
+        }
+    };
+    let root = incident.root.clone();
+    let origin = root.as_ref().map(|root| root.origin.clone()).unwrap_or_default();
+    let all = [
+        ("incident", incident.id.clone()),
+        ("severity", severity(incident.risk).name().to_owned()),
+        ("risk", format!("{:.2}", incident.risk)),
+        ("stages", stages(incident)),
+        ("campaign", if incident.is_campaign { "yes".to_owned() } else { String::new() }),
+        ("alerts", (incident.chapters.len() as u64).saturating_add(incident.more).to_string()),
+        ("workloads", some(incident.workloads.iter().cloned().collect())),
+        ("digests", some(incident.digests.iter().cloned().collect())),
+        ("users", some(incident.users.iter().cloned().collect())),
+        ("beganWith", root.map(|root| root.alert).unwrap_or_default()),
+        ("package", origin.package.unwrap_or_default()),
+        ("layer", origin.layer.map(|layer| layer.to_string()).unwrap_or_default()),
+        ("step", origin.step.unwrap_or_default()),
+        ("commit", some(origin.commits)),
+        ("changed", some(origin.changed)),
+        ("firstSeen", incident.first_seen.to_string()),
+        ("lastSeen", incident.last_seen.to_string()),
+    ];
+    all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+}
+
+fn stages(incident: &Incident) -> String {
+    incident.stages.keys().map(|tactic| tactic.name()).collect::<Vec<_>>().join(", ")
+}
+
 fn title(notice: &Notice) -> String {
     let alert = &notice.alert;
-    let severity = severity(alert.risk).name();
-    format!("[{}] {severity} {} {} in {}", change(notice), alert.class.name(), alert.subject, whereabouts(alert))
+    let severity = severity(risk(notice)).name();
+    match &notice.incident {
+        Some(incident) => {
+            let place = match incident.workloads.first() {
+                Some(workload) if incident.workloads.len() == 1 => workload.clone(),
+                _ => format!("{} workloads", incident.workloads.len()),
+            };
+            format!("[{}] {severity} incident in {place}: {}", change(notice), stages(incident))
+        }
+        None => {
+            format!(
+                "[{}] {severity} {} {} in {}",
+                change(notice),
+                alert.class.name(),
+                alert.subject,
+                whereabouts(alert)
+            )
+        }
+    }
+}
+
+/// What it is about, by name.
+fn matter(notice: &Notice) -> &str {
+    notice.incident.as_ref().map_or(&notice.alert.id, |incident| &incident.id)
+}
+
+fn risk(notice: &Notice) -> f64 {
+    notice.incident.as_ref().map_or(notice.alert.risk, |incident| incident.risk)
+}
+
+fn class(notice: &Notice) -> &'static str {
+    if notice.incident.is_some() { "incident" } else { notice.alert.class.name() }
+}
+
+/// What happened: of an incident its first steps, in order.
+fn message(notice: &Notice) -> String {
+    let Some(incident) = &notice.incident else { return notice.alert.message.clone() };
+    let told = incident.chapters.iter().take(SOME);
+    let mut told: Vec<String> =
+        told.map(|chapter| format!("{} {}", chapter.first_seen.strftime("%Y-%m-%d %H:%M"), chapter.message)).collect();
+    let more = (incident.chapters.len().saturating_sub(SOME) as u64).saturating_add(incident.more);
+    if more > 0 {
+        told.push(format!("and {more} more alerts"));
+    }
+    told.join("; ")
 }
 
 fn whereabouts(alert: &Alert) -> String {
@@ -389,13 +522,20 @@ fn change(notice: &Notice) -> &'static str {
         Change::New => "new",
         Change::Escalated => "escalated",
         Change::Reopened => "reopened",
+        Change::Acknowledged => "acknowledged",
+        Change::Suppressed => "suppressed",
         Change::Repeated => "again",
         Change::Resolved => "resolved",
     }
 }
 
 fn is_resolved(notice: &Notice) -> bool {
-    notice.change == Change::Resolved || notice.alert.state == State::Resolved
+    notice.change == Change::Resolved || notice.incident.is_none() && notice.alert.state == State::Resolved
+}
+
+/// Whether nobody is to be told of it any more.
+fn is_over(notice: &Notice) -> bool {
+    is_resolved(notice) || notice.change == Change::Suppressed
 }
 
 fn reference(kind: &str, name: &str, namespace: &str) -> Value {
@@ -442,6 +582,8 @@ fn bound(value: &mut Value) {
 /// Bytes of a body for programs.
 const MAX_BODY: usize = 256 << 10;
 /// Bytes of a string in it, and items of a list.
+/// Alerts of an incident that is too large to be told whole.
+const CHAPTERS: usize = 16;
 const MAX_STRING: usize = 4096;
 const MAX_ITEMS: usize = 256;
 /// Bytes of a sentence. A section of Slack takes 3,000 letters.

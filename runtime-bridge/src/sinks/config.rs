@@ -91,6 +91,8 @@ pub enum Kind {
     Otlp,
     /// Events of the Kubernetes API.
     KubernetesEvent,
+    /// PolicyReports of the Kubernetes API, one for each workload.
+    PolicyReport,
     /// A file, one JSON object a line.
     File,
 }
@@ -128,6 +130,11 @@ impl Sinks {
 }
 
 impl Kind {
+    /// Whether it is told to the API server of a cluster.
+    pub(super) const fn is_kubernetes(self) -> bool {
+        matches!(self, Self::KubernetesEvent | Self::PolicyReport)
+    }
+
     /// Whether it is told by HTTP.
     const fn is_http(self) -> bool {
         !matches!(self, Self::Syslog | Self::File)
@@ -143,6 +150,7 @@ impl Kind {
             Self::Syslog => "syslog",
             Self::Otlp => "otlp",
             Self::KubernetesEvent => "kubernetes-event",
+            Self::PolicyReport => "policy-report",
             Self::File => "file",
         }
     }
@@ -167,7 +175,7 @@ impl Sink {
         }
         let kind = self.kind;
         match kind {
-            Kind::KubernetesEvent => {
+            kind if kind.is_kubernetes() => {
                 self.url = self.url.or_else(|| Some(API_SERVER.to_owned()));
                 self.secret_file = self.secret_file.or_else(|| Some(PathBuf::from(ACCOUNT).join("token")));
                 self.ca_file = self.ca_file.or_else(|| Some(PathBuf::from(ACCOUNT).join("ca.crt")));
@@ -187,10 +195,10 @@ impl Sink {
     fn unused(&self) -> Result<(), String> {
         let kind = self.kind;
         let is_tls = self.address.as_deref().is_some_and(|address| address.starts_with("tls://"));
-        let takes_secret = matches!(kind, Kind::Webhook | Kind::Pagerduty | Kind::KubernetesEvent);
+        let takes_secret = matches!(kind, Kind::Webhook | Kind::Pagerduty) || kind.is_kubernetes();
         let fields = [
             ("url", self.url.is_some(), kind.is_http()),
-            ("url_file", self.url_file.is_some(), kind.is_http() && kind != Kind::KubernetesEvent),
+            ("url_file", self.url_file.is_some(), kind.is_http() && !kind.is_kubernetes()),
             ("file", self.file.is_some(), kind == Kind::File),
             ("address", self.address.is_some(), kind == Kind::Syslog),
             ("secret_file", self.secret_file.is_some(), takes_secret),
@@ -233,9 +241,9 @@ impl Sink {
                 if kind == Kind::Pagerduty && self.secret_file.is_none() {
                     return Err("`secret_file` is missing: a file with the integration's key".to_owned());
                 }
-                if kind == Kind::KubernetesEvent && self.cluster.is_none() {
+                if kind.is_kubernetes() && self.cluster.is_none() {
                     return Err(
-                        "`cluster` is missing: the one whose API server this is; Events of others are not for it"
+                        "`cluster` is missing: the one whose API server this is; alerts of others are not for it"
                             .to_owned(),
                     );
                 }

@@ -11,13 +11,14 @@
 //! several bridges do not come back at once. A notice older than [`Pace::give_up`] is dropped. Both are errors in the log, and counted.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
+use lineage::AlertHead;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
@@ -27,7 +28,7 @@ use super::{
     http::Http,
     syslog::Syslog,
 };
-use crate::settings::SettingsError;
+use crate::{alert::Place, settings::SettingsError};
 
 /// Where notices wait until their sink took them.
 pub trait Outbox: Send + Sync + 'static {
@@ -51,6 +52,14 @@ pub trait Outbox: Send + Sync + 'static {
         next_try: Option<Timestamp>,
         why: &str,
     ) -> impl Future<Output = Result<(), OutboxError>> + Send;
+
+    /// The alerts of a workload that are not resolved and weigh as much, the gravest first, at most `limit`.
+    fn of_workload(
+        &self,
+        place: &Place,
+        min_risk: f64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<AlertHead>, OutboxError>> + Send;
 
     /// When the oldest notice of a sink was made that still waits, due or not.
     fn oldest(&self, sink: &str) -> impl Future<Output = Result<Option<Timestamp>, OutboxError>> + Send;
@@ -304,6 +313,8 @@ impl<O: Outbox> Worker<O> {
 
     async fn one_by_one(&mut self, notices: Vec<Notice>) -> Result<(), OutboxError> {
         let mut notices = notices.into_iter();
+        // A report has all alerts of its workload: what is due of the others is told with it.
+        let mut reported: BTreeSet<Place> = BTreeSet::new();
         while let Some(notice) = notices.next() {
             // Of those that came with it, one may be newer and told already.
             if self.is_overtaken(&notice) {
@@ -311,7 +322,23 @@ impl<O: Outbox> Worker<O> {
                 continue;
             }
             let Target::Http(http) = &self.target else { return Ok(()) };
-            match http.send(&notice).await {
+            let sent = match self.sink.kind {
+                Kind::PolicyReport => {
+                    let place = workload(&notice.alert.place);
+                    if reported.contains(&place) {
+                        self.outbox.done(&notice).await?;
+                        continue;
+                    }
+                    let alerts = self.outbox.of_workload(&place, self.sink.min_risk, MOST_REPORTED).await?;
+                    let sent = http.report(&place, &alerts).await;
+                    if sent.is_ok() {
+                        reported.insert(place);
+                    }
+                    sent
+                }
+                _ => http.send(&notice).await,
+            };
+            match sent {
                 Ok(()) => self.taken(&notice).await?,
                 Err(failure) if failure.then == Then::Rest => {
                     self.failed.increment(1);
@@ -453,6 +480,15 @@ const MOST_TOLD: usize = 10_000;
 /// MiB of a file, and files put aside, where nothing is said.
 const MIB: u32 = 100;
 const KEEP: u32 = 5;
+
+/// Where a workload is, whatever its containers.
+fn workload(place: &Place) -> Place {
+    let (cluster, namespace, owner) = (place.cluster.clone(), place.namespace.clone(), place.owner.clone());
+    Place { cluster, namespace, owner, ..Place::default() }
+}
+
+/// Alerts that a report counts.
+const MOST_REPORTED: u32 = 200;
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,9 @@ use std::{path::Path, time::Duration};
 
 use aws_lc_rs::hmac;
 use jiff::{SignedDuration, Timestamp};
+use lineage::AlertHead;
 use reqwest::{
-    Certificate, Client, Response, StatusCode,
+    Certificate, Client, RequestBuilder, Response, StatusCode, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
     redirect,
 };
@@ -14,9 +15,9 @@ use super::{
     Notice, Pace, body,
     config::{self, Kind, Sink},
     deliver::Failure,
-    text,
+    report, text,
 };
-use crate::settings::SettingsError;
+use crate::{alert::Place, settings::SettingsError};
 
 /// A receiver.
 pub(super) struct Http {
@@ -52,11 +53,7 @@ impl Http {
         // What is in files is wrong until somebody mends it: all that is to be told waits for that.
         let unreadable = Failure::all;
         let sink = &self.sink;
-        let url = match (&sink.url, &sink.url_file) {
-            (_, Some(path)) => secret(path).map_err(unreadable)?,
-            (url, None) => url.clone().unwrap_or_default(),
-        };
-        let mut url = config::parse_url(&url).map_err(unreadable)?;
+        let mut url = self.url()?;
         let secret = match &sink.secret_file {
             Some(path) => Some(secret(path).map_err(unreadable)?),
             None => None,
@@ -71,26 +68,17 @@ impl Http {
             Kind::Pagerduty => body::pagerduty(notice, secret.as_deref().unwrap_or_default()),
             Kind::Otlp => body::otlp(notice),
             Kind::KubernetesEvent => body::event(notice, &self.host),
-            Kind::Webhook | Kind::Syslog | Kind::File => body::generic(notice),
+            Kind::Webhook | Kind::Syslog | Kind::File | Kind::PolicyReport => body::generic(notice),
         };
         let key = HeaderValue::try_from(&notice.id).map_err(|_| Failure::never("its key is no header".to_owned()))?;
-        let mut request = self.client.post(url).header(CONTENT_TYPE, "application/json").header("Idempotency-Key", key);
-        for (name, path) in &sink.header_files {
-            let name = HeaderName::try_from(name.as_str()).map_err(|error| unreadable(error.to_string()))?;
-            let value = HeaderValue::try_from(self::secret(path).map_err(unreadable)?)
-                .map_err(|_| unreadable(format!("{}: no value of a header", path.display())))?;
-            request = request.header(name, sensitive(value));
-        }
+        let request = self.client.post(url).header(CONTENT_TYPE, "application/json").header("Idempotency-Key", key);
+        let mut request = self.with_headers(request)?;
         match (sink.kind, &secret) {
             (Kind::Webhook, Some(secret)) => {
                 let signed = signature(secret.as_bytes(), Timestamp::now(), body.as_bytes());
                 request = request.header("X-Mayfly-Signature", signed);
             }
-            (Kind::KubernetesEvent, Some(token)) => {
-                let value = HeaderValue::try_from(format!("Bearer {token}"))
-                    .map_err(|_| unreadable("`secret_file` holds no token".to_owned()))?;
-                request = request.header(AUTHORIZATION, sensitive(value));
-            }
+            (Kind::KubernetesEvent, Some(token)) => request = bearer(request, token)?,
             _ => {}
         }
         match request.body(body).send().await {
@@ -98,6 +86,63 @@ impl Http {
             Err(error) => Err(Failure::all(root_cause(&error.without_url()))),
             Ok(response) => self.answered(response).await,
         }
+    }
+
+    /// Writes the PolicyReport of a workload, or removes it where no alert is left.
+    pub(super) async fn report(&self, place: &Place, alerts: &[AlertHead]) -> Result<(), Failure> {
+        let paths = report::paths(place).map_err(Failure::never)?;
+        let base = self.url()?;
+        let token = match &self.sink.secret_file {
+            Some(path) => secret(path).map_err(Failure::all)?,
+            None => String::new(),
+        };
+        let at = |path: &str| {
+            let mut url = base.clone();
+            url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+            url
+        };
+        let send = async |request: RequestBuilder| {
+            let request = bearer(self.with_headers(request)?, &token)?;
+            request.send().await.map_err(|error| Failure::all(root_cause(&error.without_url())))
+        };
+        let mut uid = None;
+        if let (Some(path), false) = (&paths.workload, alerts.is_empty()) {
+            let answer = send(self.client.get(at(path))).await?;
+            match answer.status() {
+                // It is gone, and its report with it.
+                StatusCode::NOT_FOUND => return Ok(()),
+                status if status.is_success() => uid = uid_of(answer).await,
+                // Without the right to read workloads a report is nobody's, and stays.
+                StatusCode::FORBIDDEN => {}
+                _ => return self.answered(answer).await,
+            }
+        }
+        let mut url = at(&paths.report);
+        let Some(body) = report::report(place, uid.as_deref(), alerts) else {
+            let answer = send(self.client.delete(url)).await?;
+            return if answer.status() == StatusCode::NOT_FOUND { Ok(()) } else { self.answered(answer).await };
+        };
+        url.set_query(Some("fieldManager=mayfly-bridge&force=true"));
+        let request = self.client.patch(url).header(CONTENT_TYPE, "application/apply-patch+yaml").body(body);
+        self.answered(send(request).await?).await
+    }
+
+    fn url(&self) -> Result<Url, Failure> {
+        let url = match (&self.sink.url, &self.sink.url_file) {
+            (_, Some(path)) => secret(path).map_err(Failure::all)?,
+            (url, None) => url.clone().unwrap_or_default(),
+        };
+        config::parse_url(&url).map_err(Failure::all)
+    }
+
+    fn with_headers(&self, mut request: RequestBuilder) -> Result<RequestBuilder, Failure> {
+        for (name, path) in &self.sink.header_files {
+            let name = HeaderName::try_from(name.as_str()).map_err(|error| Failure::all(error.to_string()))?;
+            let value = HeaderValue::try_from(secret(path).map_err(Failure::all)?)
+                .map_err(|_| Failure::all(format!("{}: no value of a header", path.display())))?;
+            request = request.header(name, sensitive(value));
+        }
+        Ok(request)
     }
 
     async fn answered(&self, response: Response) -> Result<(), Failure> {
@@ -133,6 +178,25 @@ pub fn signature(secret: &[u8], at: Timestamp, body: &[u8]) -> String {
     context.update(body);
     let hex: String = context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("t={seconds},v1={hex}")
+}
+
+fn bearer(request: RequestBuilder, token: &str) -> Result<RequestBuilder, Failure> {
+    let value = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| Failure::all("`secret_file` holds no token".to_owned()))?;
+    Ok(request.header(AUTHORIZATION, sensitive(value)))
+}
+
+/// The uid of an object that the API server gave.
+async fn uid_of(mut response: Response) -> Option<String> {
+    let mut bytes = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_OBJECT {
+            return None;
+        }
+    }
+    let object: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+    Some(object.pointer("/metadata/uid")?.as_str()?.to_owned())
 }
 
 /// What a receiver's address leaves out.
@@ -208,3 +272,5 @@ fn root_cause(error: &reqwest::Error) -> String {
 }
 
 const MAX_ANSWER: usize = 4096;
+/// Of a workload; the API server's store takes objects of 1.5 MiB.
+const MAX_OBJECT: usize = 4 << 20;

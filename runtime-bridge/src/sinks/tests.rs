@@ -12,7 +12,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::State as Shared,
-    http::{HeaderMap, StatusCode, Uri},
+    http::{HeaderMap, Method, StatusCode, Uri},
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -51,7 +51,7 @@ fn falco() -> dna::Activity {
         },
     });
     match sensor::decode(Dialect::Falco, event.to_string().as_bytes()).expect("an event") {
-        Told::Activity(activity) => *activity,
+        Told::Activity(activity) => std::sync::Arc::unwrap_or_clone(activity),
         told => panic!("{told:?}"),
     }
 }
@@ -73,6 +73,7 @@ fn alert_of(subject: &str, message: &str, risk: f64) -> Alert {
         layer: Some(2),
         package: Some("curl".to_owned()),
         risk,
+        drivers: Vec::new(),
         technique: "T1105".to_owned(),
         blocked: false,
     };
@@ -92,6 +93,8 @@ fn notice(sink: &str, revision: u64) -> Notice {
         sink: sink.to_owned(),
         change: Change::New,
         alert,
+        by: None,
+        incident: None,
         attempts: 0,
         made_at: at("2026-11-30T07:00:01.5Z"),
     }
@@ -281,18 +284,22 @@ fn configurations_of_the_documentation_load() {
     let blocks = page.split("```toml").skip(1).filter_map(|rest| rest.split("```").next());
     let all: String = blocks.map(|block| block.replace("/etc/mayfly/", &here)).collect();
     let sinks = sinks(&all);
-    assert_eq!(sinks.iter().count(), 10);
+    assert_eq!(sinks.iter().count(), 11);
     Delivery::new(&sinks, pace()).expect("all can be used");
 }
 
 /// Notices that wait, each with its next try.
 #[derive(Default)]
-struct Memory(Mutex<Vec<(Notice, Timestamp)>>, Mutex<Vec<(String, Option<Timestamp>, String)>>);
+struct Memory(
+    Mutex<Vec<(Notice, Timestamp)>>,
+    Mutex<Vec<(String, Option<Timestamp>, String)>>,
+    Mutex<Vec<lineage::AlertHead>>,
+);
 
 impl Memory {
     fn of(notices: impl IntoIterator<Item = Notice>) -> Arc<Self> {
         let waiting = notices.into_iter().map(|notice| (notice, Timestamp::UNIX_EPOCH)).collect();
-        Arc::new(Self(Mutex::new(waiting), Mutex::default()))
+        Arc::new(Self(Mutex::new(waiting), Mutex::default(), Mutex::default()))
     }
 
     fn waiting(&self) -> Vec<(Notice, Timestamp)> {
@@ -331,6 +338,16 @@ impl Outbox for Memory {
         Ok(())
     }
 
+    async fn of_workload(
+        &self,
+        place: &Place,
+        min_risk: f64,
+        limit: u32,
+    ) -> Result<Vec<lineage::AlertHead>, OutboxError> {
+        let is_of = |head: &&lineage::AlertHead| head.owner == place.owner && head.risk >= min_risk;
+        Ok(lock(&self.2).iter().filter(is_of).take(limit as usize).cloned().collect())
+    }
+
     async fn oldest(&self, sink: &str) -> Result<Option<Timestamp>, OutboxError> {
         Ok(lock(&self.0).iter().filter(|(notice, _)| notice.sink == sink).map(|(notice, _)| notice.made_at).min())
     }
@@ -344,7 +361,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[derive(Debug, Clone)]
 struct Request {
     at: Instant,
+    method: String,
     path: String,
+    query: String,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -388,11 +407,20 @@ impl Receiver {
 
 async fn answer(
     Shared(receiver): Shared<Receiver>,
+    method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> (StatusCode, HeaderMap, &'static str) {
-    lock(&receiver.requests).push(Request { at: Instant::now(), path: uri.path().to_owned(), headers, body });
+    let (path, query) = (uri.path().to_owned(), uri.query().unwrap_or_default().to_owned());
+    lock(&receiver.requests).push(Request {
+        at: Instant::now(),
+        method: method.to_string(),
+        path,
+        query,
+        headers,
+        body,
+    });
     let answer = lock(&receiver.answers).pop_front();
     let status = |code| StatusCode::from_u16(code).expect("a status");
     match answer {
@@ -904,4 +932,171 @@ async fn a_file_has_a_line_for_each() {
     let text = std::fs::read_to_string(&path).expect("there");
     let keys: Vec<Value> = text.lines().map(|line| json(line)["key"].clone()).collect();
     assert_eq!(keys, [Value::from(notice("file", 1).id), "another/1".into()]);
+}
+
+/// A file with an authority, which an API server is known by.
+fn authority(folder: &TempDir) -> PathBuf {
+    let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let path = folder.path().join("ca.crt");
+    std::fs::write(&path, authority.cert.pem()).expect("written");
+    path
+}
+
+/// What the ledger has of an alert.
+fn head(alert: &Alert) -> lineage::AlertHead {
+    crate::stored::row(alert, 1).expect("packed").head
+}
+
+#[tokio::test]
+async fn a_workload_has_one_policy_report_that_is_updated_and_removed() {
+    let workload = Answer::Body(r#"{"metadata": {"uid": "d-1"}}"#);
+    let answers = [workload.clone(), Answer::Status(200), Answer::Status(200), Answer::Status(403)];
+    let (receiver, url) = Receiver::start(answers).await;
+    let folder = TempDir::new().expect("a folder");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a-token").expect("written");
+    let sinks = sinks(&format!(
+        "[[sink]]\nname = \"report\"\nkind = \"policy-report\"\nurl = \"{url}\"\ncluster = \"eu\"\nsecret_file = \"{}\"\n\
+         ca_file = \"{}\"",
+        token.display(),
+        authority(&folder).display(),
+    ));
+    let of = |subject: &str, revision: u64| {
+        let alert = alert_of(subject, "nothing leads there", 0.8);
+        Notice { id: format!("{}/{revision}", alert.id), alert, ..notice("report", revision) }
+    };
+    let (one, other) = (of("/usr/bin/nc", 1), of("/usr/bin/curl", 2));
+    let outbox = Memory::of([one.clone(), other.clone()]);
+    let suppressed = lineage::AlertHead { is_suppressed: true, ..head(&other.alert) };
+    lock(&outbox.2).extend([head(&one.alert), suppressed]);
+    let running = Running::start(&sinks, pace(), &outbox);
+    until("both are told", || outbox.waiting().is_empty()).await;
+    let asked = |receiver: &Receiver| -> Vec<(String, String)> {
+        receiver.requests().into_iter().map(|request| (request.method, request.path)).collect()
+    };
+    let deployment = "/apis/apps/v1/namespaces/shop/deployments/web".to_owned();
+    let path = "/apis/wgpolicyk8s.io/v1alpha2/namespaces/shop/policyreports/mayfly-runtime-deployment-web".to_owned();
+    assert_eq!(asked(&receiver), [("GET".to_owned(), deployment.clone()), ("PATCH".to_owned(), path.clone())]);
+    let written = &receiver.requests()[1];
+    assert_eq!(written.query, "fieldManager=mayfly-bridge&force=true");
+    assert_eq!(written.header("authorization"), "Bearer a-token");
+    assert_eq!(written.header("content-type"), "application/apply-patch+yaml");
+    let report: Value = serde_json::from_slice(&written.body).expect("JSON");
+    assert_eq!(report["summary"], serde_json::json!({"pass": 0, "fail": 1, "warn": 0, "error": 0, "skip": 1}));
+    assert_eq!(report["metadata"]["ownerReferences"][0]["uid"], "d-1");
+    assert_eq!(
+        (&report["results"][0]["rule"], &report["results"][0]["severity"]),
+        (&"program-not-reachable".into(), &"high".into())
+    );
+    assert_eq!(report["results"][0]["properties"]["alert"], one.alert.id);
+
+    // All is resolved: the report goes.
+    lock(&outbox.2).clear();
+    lock(&outbox.0).push((Notice { id: format!("{}/9", one.alert.id), ..resolved(&one) }, Timestamp::UNIX_EPOCH));
+    until("it is told", || outbox.waiting().is_empty()).await;
+    assert_eq!(asked(&receiver)[2..], [("DELETE".to_owned(), path.clone())]);
+    // Without the right to read the workload, the report is nobody's.
+    lock(&outbox.2).push(head(&one.alert));
+    lock(&outbox.0).push((of("/usr/bin/nc", 10), Timestamp::UNIX_EPOCH));
+    until("it is told", || outbox.waiting().is_empty()).await;
+    let report: Value = serde_json::from_slice(&receiver.requests()[4].body).expect("JSON");
+    assert_eq!(report["metadata"]["ownerReferences"], Value::Null);
+    // It is gone: there is nothing to write, and nobody waits.
+    lock(&receiver.answers).push_back(Answer::Status(404));
+    lock(&outbox.0).push((of("/usr/bin/nc", 11), Timestamp::UNIX_EPOCH));
+    until("it is told", || outbox.waiting().is_empty()).await;
+    assert_eq!((receiver.requests().len(), outbox.failures().len()), (6, 0));
+    running.end().await;
+}
+
+#[test]
+fn a_report_s_path_has_nothing_of_a_stranger_s_choosing() {
+    let paths = |namespace: &str, owner: &str| {
+        let place = Place { namespace: namespace.to_owned(), owner: owner.to_owned(), ..Place::default() };
+        report::paths(&place)
+    };
+    let found = paths("shop", "Rollout/web").expect("paths");
+    assert_eq!(found.workload, None, "a kind that is not known is not asked for");
+    assert!(found.report.ends_with("/policyreports/mayfly-runtime-rollout-web"));
+    for (namespace, owner) in
+        [("../x", "Pod/a"), ("shop", "Pod/../../secrets"), ("shop", "Pod/a/b"), ("", "Pod/a"), ("shop", "Po d/a")]
+    {
+        assert!(paths(namespace, owner).is_err(), "{namespace} {owner}");
+    }
+}
+
+#[test]
+fn what_a_person_did_is_told_with_who_and_why() {
+    let by = crate::alert::By { actor: "alice".to_owned(), reason: "a drill".to_owned() };
+    let mut done = Notice { change: Change::Acknowledged, by: Some(by), ..notice("all", 8) };
+    done.alert.state = State::Acknowledged;
+    for (name, body) in bodies(&done) {
+        // PagerDuty takes nothing beside the act; Events and syslog have no place for it.
+        if !matches!(name, "pagerduty" | "event" | "syslog") {
+            assert!(body.contains("alice") && body.contains("a drill"), "{name}: {body}");
+        }
+    }
+    assert_eq!(json(&pagerduty(&done, "k"))["event_action"], "acknowledge");
+    assert_eq!(json(&event(&done, "h"))["reason"], "DeviationAcknowledged");
+    done.change = Change::Suppressed;
+    done.alert.state = State::Suppressed;
+    assert_eq!(json(&pagerduty(&done, "k"))["event_action"], "resolve");
+    let ended = json(&alertmanager(&done, SignedDuration::from_hours(24)));
+    assert_eq!(ended[0]["endsAt"], "2026-11-30T07:00:01.5Z");
+    let sinks = sinks("[[sink]]\nname = \"a\"\nkind = \"webhook\"\nurl = \"http://x\"");
+    let sink = sinks.iter().next().expect("one");
+    assert!(sink.wants(&done.alert, Change::Suppressed, Some(at(AT)), at(AT)));
+    assert!(!sink.wants(&done.alert, Change::Suppressed, None, at(AT)), "nobody there knows of it");
+}
+
+/// The first alert's story, with a second one.
+fn told_as_incident(change: Change) -> Notice {
+    let mut notice = Notice { change, ..notice("all", 3) };
+    let mut second = alert_of("/run/secrets/token", "reads <a secret> of @channel", 0.6);
+    (second.class, second.technique) = (Class::SensitiveRead, "T1528".to_owned());
+    let mut stories = crate::incident::Stories::default();
+    stories.take(&notice.alert);
+    stories.take(&second);
+    let chapters = [&notice.alert, &second].map(crate::incident::Chapter::new);
+    let incident = stories.incident(&second.id, |id| chapters.iter().find(|chapter| chapter.alert == id));
+    let incident = incident.expect("an incident");
+    notice.id = format!("incident-{}/3", incident.id);
+    notice.incident = Some(Box::new(incident));
+    notice
+}
+
+#[test]
+fn an_incident_is_told_as_a_story_under_its_own_name() {
+    let told = told_as_incident(Change::Escalated);
+    let id = told.incident.as_ref().expect("one").id.clone();
+    for (name, body) in bodies(&told) {
+        for text in ["credential-access", "command-and-control"] {
+            assert!(name == "syslog" || body.contains(text), "{name}: {body}");
+        }
+        assert!(body.contains("nothing leads to"), "{name}: {body}");
+        assert!(name == "event" || body.contains(&id), "{name}: {body}");
+    }
+    let alertmanager = json(&alertmanager(&told, SignedDuration::from_hours(24)));
+    assert_eq!(
+        alertmanager[0]["labels"],
+        serde_json::json!({
+            "alertname": "MayflyIncident", "cluster": "eu", "incident": id, "severity": "critical"
+        })
+    );
+    let pagerduty_body = json(&pagerduty(&told, "k"));
+    assert_eq!((&pagerduty_body["dedup_key"], &pagerduty_body["event_action"]), (&Value::from(id), &"trigger".into()));
+    assert_eq!(json(&event(&told, "h"))["reason"], "Incident");
+    assert_eq!(json(&generic(&told))["kind"], "Incident");
+    let done = told_as_incident(Change::Resolved);
+    assert_eq!(json(&pagerduty(&done, "k"))["event_action"], "resolve");
+    // However long it is.
+    let mut long = told.clone();
+    if let Some(incident) = &mut long.incident {
+        let chapter = incident.chapters[0].clone();
+        incident.chapters =
+            (0..256).map(|_| crate::incident::Chapter { message: "é<".repeat(2000), ..chapter.clone() }).collect();
+    }
+    for (name, body) in bodies(&long) {
+        assert!(body.len() <= 256 << 10, "{name}: {}", body.len());
+    }
 }

@@ -7,12 +7,15 @@
 //! accuracy train              makes the model (analyzer/data/syscall-model.toml) from truth/ and traits/
 //! accuracy machines FOLDER    makes the same images for two machines in a folder, and compares the predictions
 //! accuracy detect IMAGES RESULTS   compares recorded intrusions (RESULTS/attacks/NAME.ndjson) with the DNA of their images
+//! accuracy risk-examples DNA OUT STREAM...   keeps what of labeled streams is a deviation, with its features (OUT)
+//! accuracy risk               makes the model for risks (runtime-bridge/model/risk.json) from runtime-bridge/model/examples.ndjson.gz
 //! accuracy import RESULTS     keeps recorded runs (truth/), RESULTS as the recorder writes them: LIST/NAME.json
 //! ```
 
 mod detect;
 mod glob;
 mod machines;
+mod risk;
 mod score;
 mod train;
 mod traits;
@@ -41,9 +44,12 @@ fn main() -> anyhow::Result<()> {
         ["train"] => train(),
         ["machines", folder] => compare_machines(Path::new(folder)),
         ["detect", images, results] => detect_attacks(Path::new(images), Path::new(results)),
+        ["risk-examples", dna, out, streams @ ..] => keep_examples(Path::new(dna), Path::new(out), streams),
+        ["risk"] => train_risk(),
         ["import", results] => import(Path::new(results)),
         _ => bail!(
-            "accuracy score IMAGES | traits IMAGES | train | machines FOLDER | detect IMAGES RESULTS | import RESULTS"
+            "accuracy score IMAGES | traits IMAGES | train | machines FOLDER | detect IMAGES RESULTS | \
+             risk-examples DNA OUT STREAM... | risk | import RESULTS"
         ),
     }
 }
@@ -144,6 +150,55 @@ fn detect_attacks(images: &Path, results: &Path) -> anyhow::Result<()> {
     );
     ensure!(share >= MIN_DETECTED, "fewer than {MIN_DETECTED} of the attacks raise a deviation");
     ensure!(noise <= MAX_FALSE, "more than {MAX_FALSE} of 10,000 benign events raise one");
+    Ok(())
+}
+
+/// Deviations of labeled streams, which are named by their images.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn keep_examples(dna: &Path, out: &Path, streams: &[&str]) -> anyhow::Result<()> {
+    let mut by_image: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for stream in streams.iter().map(PathBuf::from) {
+        let image = stream.file_stem().and_then(|name| name.to_str()).context("a name")?;
+        by_image.entry(image.to_owned()).or_default().push(stream);
+    }
+    let mut about = risk::About { features: runtime_bridge::risk::NAMES.clone(), ..risk::About::default() };
+    let mut examples = Vec::new();
+    for (image, streams) in &by_image {
+        let of_image = risk::of_image(image, &dna.join(format!("{image}.json")), streams, &mut about)?;
+        let attacks = of_image.iter().filter(|example| example.is_attack()).count();
+        println!("{image:16} {:>4} examples, {attacks} of attacks", of_image.len());
+        examples.extend(of_image);
+    }
+    println!("{} examples, {:?}, silent: {:?}", examples.len(), about.episodes, about.silent);
+    risk::write(out, &about, &examples)
+}
+
+/// The model for risks, and how well it does.
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn train_risk() -> anyhow::Result<()> {
+    let folder = here().join("../../runtime-bridge/model");
+    let (about, examples) = risk::kept(&folder.join("examples.ndjson.gz"))?;
+    let risk::Trained { model, ranks, reliability } = risk::train(&about, &examples, true)?;
+    println!("{:?}\nclasses learned: {:?}", model.data, model.classes);
+    for (name, figures) in &model.figures {
+        println!(
+            "{name:18} AUC {:.4}, average precision {:.4}, Brier score {:.4}",
+            figures.auc, figures.average_precision, figures.brier
+        );
+    }
+    for (name, rank) in &ranks {
+        println!("{name:18} {rank:?}");
+    }
+    println!("  probability  examples  mean  attacks");
+    for (index, (count, mean, attacks)) in reliability.iter().enumerate() {
+        println!("  0.{index} and more {count:>8}  {mean:.2}  {attacks:.2}");
+    }
+    let mut text = serde_json::to_string(&model)?;
+    text.push('\n');
+    let file = folder.join("risk.json");
+    fs::write(&file, text)?;
+    let state = if model.is_on { "on" } else { "off" };
+    println!("{} trees, switched {state}, written to {}", model.trees.len(), file.display());
     Ok(())
 }
 

@@ -53,7 +53,7 @@ impl Example {
 }
 
 /// A regression over rows: constant and weights.
-fn fit<const N: usize>(rows: &[([f64; N], bool)], strength: f64) -> anyhow::Result<(f64, Vec<f64>)> {
+pub(crate) fn fit<const N: usize>(rows: &[([f64; N], bool)], strength: f64) -> anyhow::Result<(f64, Vec<f64>)> {
     let count = rows.len().max(1) as f64;
     let mean: Vec<f64> = (0..N).map(|i| rows.iter().map(|(row, _)| row[i]).sum::<f64>() / count).collect();
     let spread: Vec<f64> = (0..N)

@@ -8,17 +8,9 @@ use tests::{Carrier, Output, carriers, mayfly_path, run};
 use crate::world::{BUSYBOX, OWN, RULES, World, pod, sleeping, wait};
 
 pub(crate) fn the_manifests_are_taken_as_they_are_shipped(world: &World) {
-    let base = format!("{}/base", world.deploy("shipped", ""));
-    let tried = world.cluster.kubectl(["apply", "--server-side", "--dry-run=server", "-k", &base]);
-    assert_eq!(tried.code, 0, "{}", tried.stderr);
-    assert!(!tried.stderr.contains("Warning"), "{}", tried.stderr);
-    for kind in ["deployment", "poddisruptionbudget", "service", "validatingwebhookconfiguration", "clusterrole"] {
-        assert!(
-            tried.text().contains(&format!("{kind}.")) || tried.text().contains(&format!("{kind}/")),
-            "{kind}: {}",
-            tried.text()
-        );
-    }
+    let kinds = ["deployment", "poddisruptionbudget", "service", "validatingwebhookconfiguration", "clusterrole"];
+    is_taken(world, "webhook", &kinds);
+    is_taken(world, "bridge", &["statefulset", "service", "configmap", "clusterrole", "serviceaccount"]);
     // What may not be done with its rights.
     let may = |words: &[&str]| {
         let account = format!("--as=system:serviceaccount:{OWN}:mayfly");
@@ -44,11 +36,26 @@ pub(crate) fn the_manifests_are_taken_as_they_are_shipped(world: &World) {
     }
 }
 
+/// What is shipped for a part is taken, without a warning.
+fn is_taken(world: &World, part: &str, kinds: &[&str]) {
+    let base = format!("{}/base", world.deploy(part, &format!("shipped-{part}"), ""));
+    let tried = world.cluster.kubectl(["apply", "--server-side", "--dry-run=server", "-k", &base]);
+    assert_eq!(tried.code, 0, "{}", tried.stderr);
+    assert!(!tried.stderr.contains("Warning"), "{}", tried.stderr);
+    for kind in kinds {
+        assert!(
+            tried.text().contains(&format!("{kind}.")) || tried.text().contains(&format!("{kind}/")),
+            "{kind}: {}",
+            tried.text()
+        );
+    }
+}
+
 pub(crate) fn bad_rules_are_refused_by_the_api_server(world: &World) {
     let list = world.cluster.kubectl(["get", "crd", "-o", "json"]).ok().json();
     let ours: Vec<&Value> =
         list["items"].as_array().expect("kinds").iter().filter(|kind| kind["spec"]["group"] == "mayfly.dev").collect();
-    assert_eq!(ours.len(), 5);
+    assert_eq!(ours.len(), policies::kinds::crds().len());
     for kind in ours {
         let is = |wanted: &str| {
             let conditions = kind["status"]["conditions"].as_array().expect("conditions");
@@ -99,6 +106,15 @@ pub(crate) fn bad_rules_are_refused_by_the_api_server(world: &World) {
         ("RuleException", for_ever, "spec.expires"),
         ("SignerTrust", json!({}), "say `trustedRoot` or `configMapRef`"),
         ("RegistryAccess", json!({"hosts": []}), "spec.hosts"),
+        ("ClusterRuntimeRule", json!({"then": {}}), "say what comes of it"),
+        ("ClusterRuntimeRule", json!({"then": {"severity": "low"}}), "Unsupported value"),
+        ("ClusterRuntimeRule", json!({"then": {"ignore": {"until": "2099-01-01T00:00:00Z"}}}), "reason"),
+        (
+            "ClusterRuntimeRule",
+            json!({"then": {"severity": "Low", "ignore": {"until": "2099-01-01T00:00:00Z", "reason": "x"}}}),
+            "`ignore` stands alone",
+        ),
+        ("ClusterRuntimeRule", json!({"then": {"severity": "Low"}, "when": [{"name": "x"}]}), "expression"),
     ];
     for (kind, spec, said) in cases {
         let object = object(kind, spec);

@@ -1,5 +1,16 @@
 //! A pod from its admission to the alert: the webhook binds it, the kubelet runs it, a sensor in the kernel sees it, the bridge compares.
 
+#[path = "live/alerts.rs"]
+mod alerts;
+#[path = "live/attacks.rs"]
+mod attacks;
+#[path = "live/console.rs"]
+mod console;
+#[path = "live/install.rs"]
+pub(crate) mod install;
+#[path = "live/servers.rs"]
+mod servers;
+
 use std::{
     env, fs,
     path::Path,
@@ -8,15 +19,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dna::Digest;
-use lineage::{AlertHead, AlertQuery, Ledger};
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Inside, mayfly_path};
 
-use crate::world::{BUSYBOX, World, wait};
+pub(crate) use self::console::a_console_that_anybody_may_open_gets_no_miner_far;
+use self::servers::{NAMESPACE, Server, servers};
+use crate::{
+    api::FORBIDDEN,
+    world::{World, wait},
+};
 
 /// Where the API server and the sensor find the bridge: in the cluster's network.
 pub(crate) const BRIDGE: &str = "127.0.0.1:8444";
+/// Where people ask it for alerts.
+const API: &str = "127.0.0.1:8445";
+/// And what it says of itself.
+const STATUS: &str = "127.0.0.1:8446";
+/// What the sensors of this suite show.
 const SECRET: &str = "a-secret-of-this-suite";
 /// Where runc puts the containers of pods.
 const CGROUP: &str = "/sys/fs/cgroup/unified/kubepods";
@@ -31,91 +50,106 @@ impl Drop for Sensor {
     }
 }
 
-pub(crate) fn an_intrusion_is_told_with_its_pod_and_its_user_and_quiet_is_quiet(world: &World) {
-    let Some(harness) = env::var_os("TRUTH_HARNESS") else {
-        println!("not run: there is no sensor in the kernel (TRUTH_HARNESS names its folder)");
+pub(crate) fn intrusions_are_told_with_pod_and_user_and_quiet_is_quiet(world: &World) {
+    let (Some(harness), Some(images)) = (env::var_os("TRUTH_HARNESS"), env::var_os("IMAGES")) else {
+        println!("not run: TRUTH_HARNESS names the folder of the sensor in the kernel, IMAGES that of real images");
         return;
     };
-    let (_bridge, _sensor) = (bridge(world), sensor(world, Path::new(&harness)));
-    world.namespace("watched", false);
-    let labels = json!({"app": "web"});
-    let container = json!({"name": "app", "image": BUSYBOX, "command": ["sleep", "100000"],
-        "readinessProbe": {"exec": {"command": ["/bin/busybox", "true"]}, "periodSeconds": 1}});
-    world.cluster.create(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "watched"},
-        "spec": {"replicas": 2, "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}}}));
-    world.all_run("watched", 2);
-    // Quiet: probes, more and fewer pods, a rollout.
-    let quiet = env::var("LIVE_QUIET_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
-    let until = Instant::now() + Duration::from_secs(quiet);
-    world.cluster.kubectl(["scale", "-n", "watched", "deployment/web", "--replicas", "4"]).ok();
-    world.cluster.kubectl(["rollout", "restart", "-n", "watched", "deployment/web"]).ok();
-    world.cluster.kubectl(["rollout", "status", "-n", "watched", "deployment/web", "--timeout", "90s"]).ok();
-    world.cluster.kubectl(["scale", "-n", "watched", "deployment/web", "--replicas", "1"]).ok();
-    wait(60, "one pod is left", || {
-        let pods = world.cluster.kubectl(["get", "pods", "-n", "watched", "-o", "name"]).text();
-        if pods.lines().count() == 1 { Ok(()) } else { Err(pods) }
-    });
-    thread::sleep(until.saturating_duration_since(Instant::now()));
-    let before = alerts(world);
-    assert!(before.is_empty(), "quiet time raised {before:#?}");
-    // The sensor has seen it: the readiness probe runs every second.
-    let pod =
-        world.cluster.kubectl(["get", "pods", "-n", "watched", "-o", "jsonpath={.items[0].metadata.name}"]).ok().text();
-    let script =
-        "echo x >> /etc/passwd; cp /bin/busybox /x; /x true; (nc -l -p 31337 & sleep 1; kill $!) 2>/dev/null; true";
-    world.cluster.kubectl(["exec", "-n", "watched", pod.trim(), "--", "sh", "-c", script]).ok();
-    let wanted = [
-        ("command-from-outside", "/bin/busybox"),
-        ("write", "/etc/passwd"),
-        ("program-not-in-image", "/x"),
-        ("listen", "tcp/31337"),
-    ];
-    let found = wait(60, "the intrusion is told", || {
-        let found = alerts(world);
-        let has =
-            |(class, subject): &(&str, &str)| found.iter().any(|head| head.class == *class && head.subject == *subject);
-        if wanted.iter().all(has) { Ok(found) } else { Err(format!("{found:#?}")) }
-    });
-    for head in &found {
-        assert_eq!((head.owner.as_str(), head.container.as_str()), ("Deployment/web", "app"), "{head:?}");
-        assert!(head.digest.starts_with("sha256:"), "{head:?}");
-    }
-    let outside = found.iter().find(|head| head.class == "command-from-outside").expect("it is there");
-    wait(60, "the API server says who it was", || {
-        let document = document(world, &outside.id);
-        let has_pod = document["pods"].as_array().is_some_and(|pods| pods.contains(&json!(pod.trim())));
-        let has_user = document["users"].as_array().is_some_and(|users| !users.is_empty());
-        if has_pod && has_user { Ok(()) } else { Err(format!("{document:#}")) }
-    });
+    let (harness, images) = (Path::new(&harness), Path::new(&images));
+    let (bridge, _sensor) = (bridge(world), sensor(world, harness));
+    world.namespace(NAMESPACE, true);
+    let servers = servers(number("LIVE_IMAGES", 8));
+    let started = Instant::now();
+    servers.iter().for_each(|server| server.deploy(world, images));
+    servers.iter().for_each(|server| server.settled(world));
+    println!("{} real servers run after {:.0} s", servers.len(), started.elapsed().as_secs_f32());
+    let seconds = number("LIVE_QUIET_SECONDS", 300);
+    quiet(world, harness, servers, Duration::from_secs(u64::try_from(seconds).expect("a number")));
+    attacks::all_are_told(world, harness, servers);
+    rights_were_enough(world, &bridge);
+    world.cluster.kubectl(["delete", "namespace", NAMESPACE, "--wait=false"]).ok();
 }
 
-/// The bridge beside the webhook, on the same ledger.
+/// What happens to servers in a good week: clients, probes, rollouts, more and fewer pods, containers that are started again.
+fn quiet(world: &World, harness: &Path, servers: &[Server], lasts: Duration) {
+    let until = Instant::now() + lasts;
+    let mut rounds = 0;
+    while rounds == 0 || Instant::now() < until {
+        for server in servers {
+            server.drive(world, harness);
+            server.kubectl(world, &["rollout", "restart"], &[]);
+        }
+        servers.iter().for_each(|server| server.settled(world));
+        for server in servers {
+            server.kubectl(world, &["scale"], &["--replicas", "2"]);
+        }
+        for server in servers {
+            server.settled(world);
+            server.drive(world, harness);
+            server.kubectl(world, &["scale"], &["--replicas", "1"]);
+        }
+        for server in servers {
+            server.settled(world);
+            server.restart_container(world);
+            server.settled(world);
+        }
+        rounds += 1;
+        thread::sleep(Duration::from_secs(60).min(until.saturating_duration_since(Instant::now())));
+    }
+    let told: Vec<String> = alerts::all(world).iter().map(alerts::told).collect();
+    assert!(told.is_empty(), "quiet time raised {}", told.join("\n"));
+    println!("nothing was told in {:.0} s of quiet, {rounds} rounds of it", lasts.as_secs_f32());
+}
+
+fn number(name: &str, default: usize) -> usize {
+    env::var(name)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text}")))
+}
+
+/// The bridge beside the webhook, on the same ledger: installed from `deploy/bridge`, run as a process with the service account's rights.
 fn bridge(world: &World) -> Inside {
-    let digest = Digest::sha256(SECRET.as_bytes());
-    let digest = digest.hex();
-    let sensor = |name: &str, dialect: &str| {
-        format!(
-            "[[sensor]]\nname = \"{name}\"\ndialect = \"{dialect}\"\ncluster = \"default\"\npath_secret_sha256 = \"{digest}\"\n"
-        )
+    let deploy = install::files(world, "bridge", "replicas: [{name: mayfly-bridge, count: 0}]\n");
+    world.cluster.kubectl(["apply", "--server-side", "-k", &deploy]).ok();
+    install::has_few_rights(world);
+    let (kubeconfig, token) = world.account("mayfly-bridge");
+    let shipped = |name: &str| {
+        let path = format!("{deploy}/base/{name}");
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
-    let sensors = world.file("sensors.toml", sensor("falco", "falco") + &sensor("audit", "kubernetes-audit"));
+    // Without TLS the API server shows no token.
+    let sensors = world.file("sensors.toml", shipped("sensors.toml").replace("token_sha256", "path_secret_sha256"));
     let folder = world.cluster.folder();
+    // What a pod has by itself.
+    let account = format!(
+        "url = \"https://localhost:6443\"\nsecret_file = \"{token}\"\nca_file = \"{}\"\n",
+        folder.join("certs/apiserver.crt").display()
+    );
+    let sinks = world.file("sinks.toml", shipped("sinks.toml") + &account);
+    let callers = world.file("callers.toml", shipped("callers.toml"));
     let mut command = world.cluster.inside("env");
-    command.arg("RUST_LOG=info").arg(mayfly_path()).args([
-        "bridge",
-        "--listen",
-        BRIDGE,
-        "--sensors",
-        &sensors,
-        "--data",
-    ]);
+    command.arg(format!("KUBECONFIG={kubeconfig}")).arg("RUST_LOG=info").arg(mayfly_path());
+    command.args(["bridge", "--listen", BRIDGE, "--api-listen", API, "--status-listen", STATUS]);
+    command.args(["--sensors", &sensors, "--sinks", &sinks, "--callers", &callers, "--data"]);
     command.arg(folder.join("bridge")).args(["--ledger", &ledger_url(world)]);
     let inside = world.cluster.spawn("bridge", &mut command);
     wait(30, "the bridge takes events", || {
         if inside.log().contains("taking events on") { Ok(()) } else { Err(inside.log()) }
     });
     inside
+}
+
+/// What was told reached the cluster's own events too, and no right was missing for anything.
+fn rights_were_enough(world: &World, bridge: &Inside) {
+    wait(60, "an alert is an Event of its pod", || {
+        let list = world.cluster.kubectl(["get", "events.events.k8s.io", "-n", NAMESPACE, "-o", "json"]).ok().json();
+        let events = list["items"].as_array().expect("events");
+        let is_ours = |event: &&Value| event["reportingController"].as_str().is_some_and(|by| by.contains("mayfly"));
+        let found = events.iter().find(is_ours).ok_or_else(|| format!("{} events, none of ours", events.len()))?;
+        if found["regarding"]["kind"] == "Pod" { Ok(()) } else { Err(format!("{found:#}")) }
+    });
+    let log = bridge.log();
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains(FORBIDDEN)).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
 /// A sensor in the kernel of this machine, which posts as Falco does.
@@ -142,33 +176,6 @@ fn sensor(world: &World, harness: &Path) -> Sensor {
 
 fn ledger_url(world: &World) -> String {
     format!("sqlite:{}", world.cluster.folder().join("mayfly/ledger.db").display())
-}
-
-/// The alerts of this scenario's namespace.
-fn alerts(world: &World) -> Vec<AlertHead> {
-    block_on(async {
-        let ledger = Ledger::open(&ledger_url(world)).await.expect("the webhook's ledger");
-        let asked = AlertQuery { namespaces: Some(["watched".to_owned()].into()), limit: 100, ..AlertQuery::default() };
-        ledger.alerts(&asked, jiff::Timestamp::now()).await.expect("alerts")
-    })
-}
-
-fn document(world: &World, id: &str) -> serde_json::Value {
-    block_on(async {
-        let ledger = Ledger::open(&ledger_url(world)).await.expect("the webhook's ledger");
-        let rows = ledger.alerts_by_id(&[id.to_owned()].into(), jiff::Timestamp::now()).await.expect("an alert");
-        let json = rows.first().expect("it is there").document.unpack().expect("JSON");
-        serde_json::from_slice(&json).expect("JSON")
-    })
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime")
-        .block_on(future)
 }
 
 /// Files by which the API server sends its audit log to the bridge, and the options that name them.

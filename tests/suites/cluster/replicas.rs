@@ -15,6 +15,7 @@ use tests::{Postgres, run};
 
 use crate::{
     failures::{install_pods, pods, rolled, told},
+    live::install::runs_as_shipped,
     load::{NO_ANSWER, create_many},
     world::{ADDRESS, OWN, World, kill_of_pod, pod, push, sleeping, wait},
 };
@@ -125,6 +126,8 @@ pub(crate) fn replicas_share_a_ledger_and_one_is_killed_under_load(world: &World
     let lost: f64 = pods(world).iter().map(|(_, address)| metric(world, address, "mayfly_ledger_records_lost")).sum();
     assert_eq!(lost, 0.0);
     world.cluster.kubectl(["delete", "namespace", "replicated", "--wait=false"]).ok();
+    // The same ledger, and the bridge beside.
+    runs_as_shipped(world);
 }
 
 /// Ends what goes on beside, whatever happens here.

@@ -42,7 +42,7 @@ impl World {
 
     /// Everything of `deploy/webhook`, without pods: the webhook is a process at the service's address.
     fn install(&self) {
-        let deploy = self.deploy("none", "replicas: [{name: mayfly, count: 0}]\n");
+        let deploy = self.deploy("webhook", "none", "replicas: [{name: mayfly, count: 0}]\n");
         self.cluster.kubectl(["apply", "--server-side", "-k", &deploy]).ok();
         self.cluster.kubectl(["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).ok();
         let rules = self.file("rules.yaml", RULES);
@@ -53,16 +53,22 @@ impl World {
             "ports": [{"name": "webhook", "port": 8443, "protocol": "TCP"}],
             "endpoints": [{"addresses": [ADDRESS], "conditions": {"ready": true}}],
         }));
-        let token = self.cluster.kubectl(["create", "token", "mayfly", "-n", OWN, "--duration", "2h"]).ok().text();
-        let administrator = fs::read_to_string(self.cluster.folder().join("kubeconfig")).expect("a kubeconfig");
-        self.file("mayfly.kubeconfig", administrator.replace("admin-token", token.trim()));
+        self.account("mayfly");
     }
 
-    /// A folder for `kubectl apply -k`: the manifests as they are shipped, and what is added to them.
-    pub(crate) fn deploy(&self, name: &str, more: &str) -> String {
+    /// Files with which a process has the rights of a service account: its kubeconfig, and its token alone.
+    pub(crate) fn account(&self, name: &str) -> (String, String) {
+        let token = self.cluster.kubectl(["create", "token", name, "-n", OWN, "--duration", "2h"]).ok().text();
+        let administrator = fs::read_to_string(self.cluster.folder().join("kubeconfig")).expect("a kubeconfig");
+        let kubeconfig = self.file(&format!("{name}.kubeconfig"), administrator.replace("admin-token", token.trim()));
+        (kubeconfig, self.file(&format!("{name}.token"), token.trim()))
+    }
+
+    /// A folder for `kubectl apply -k`: the manifests as they are shipped for `part`, and what is added to them.
+    pub(crate) fn deploy(&self, part: &str, name: &str, more: &str) -> String {
         let folder = self.cluster.folder().join("deploy").join(name);
         fs::create_dir_all(folder.join("base")).expect("a folder");
-        for entry in fs::read_dir(SHIPPED).expect("the manifests") {
+        for entry in fs::read_dir(Path::new(SHIPPED).join(part)).expect("the manifests") {
             let path = entry.expect("a file").path();
             fs::copy(&path, folder.join("base").join(path.file_name().expect("a name"))).expect("copied");
         }
@@ -206,7 +212,7 @@ pub(crate) fn wait<T>(seconds: u64, what: &str, mut found: impl FnMut() -> Resul
 }
 
 /// The manifests that are shipped.
-const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/webhook");
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
 
 /// Pods that run before the webhook does.
 pub(crate) const BEFORE: usize = 30;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use analyzer::ConfigMaps;
-use dna::{Cause, ContainerSpec, Digest, DnaFact, Expectation, Fact, Last, Limits, RuntimeFacts};
+use dna::{Cause, ContainerSpec, Digest, DnaFact, Expectation, Fact, Limits, RuntimeFacts};
 
 use super::{
     flight::{Answer, Flights},
@@ -34,16 +34,17 @@ impl Bindings {
         maps: &ConfigMaps,
         deadline: Instant,
     ) -> Fact<Arc<Expectation>> {
-        let dna = match fact {
-            Fact::Known(dna) => dna,
-            // As old as the DNA it rests on.
-            Fact::Unknown { cause, detail, last: Some(Last { value, as_of }) } => {
-                let last = Box::pin(self.bind(&Fact::Known(value.clone()), known, spec, maps, deadline)).await;
-                let last = last.known().map(|value| Last { value: Arc::clone(value), as_of: as_of.clone() });
-                return Fact::Unknown { cause: *cause, detail: detail.clone(), last };
-            }
-            other => return other.missing(),
-        };
+        super::following(fact, |dna| self.of(dna, known, spec, maps, deadline)).await
+    }
+
+    async fn of(
+        &self,
+        dna: &DnaFact,
+        known: &Known,
+        spec: &ContainerSpec,
+        maps: &ConfigMaps,
+        deadline: Instant,
+    ) -> Fact<Arc<Expectation>> {
         let key = (dna.digest.clone(), said(spec, maps));
         // Most are known already; the whole DNA is read for others only.
         if let Some(kept) = self.kept.peek(&key).await {
@@ -75,11 +76,24 @@ impl Bindings {
 
 /// Everything of the pod that the expectation depends on, but for the container's name.
 fn said(spec: &ContainerSpec, maps: &ConfigMaps) -> Digest {
-    let mut spec = spec.clone();
-    spec.name.clear();
-    spec.image.clear();
-    let mut bytes = serde_json::to_vec(&spec).unwrap_or_default();
-    for name in analyzer::config_maps(&spec) {
+    let ContainerSpec {
+        role,
+        name: _,
+        image: _,
+        command,
+        args,
+        workdir,
+        env,
+        env_from,
+        security,
+        ports,
+        mounts,
+        probes,
+        host,
+    } = spec;
+    let all = (role, command, args, workdir, env, env_from, security, ports, mounts, probes, host);
+    let mut bytes = serde_json::to_vec(&all).unwrap_or_default();
+    for name in analyzer::config_maps(spec) {
         for (key, value) in maps.get(name).into_iter().flatten() {
             let lengths = [name.len(), key.len(), value.len()].map(usize::to_le_bytes);
             bytes.extend(lengths.iter().flatten());

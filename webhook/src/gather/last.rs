@@ -11,12 +11,12 @@ use std::{
 
 use dna::{AttestationFact, Digest, DnaFact, DnaSource, Fact, Last, Resolved, SignatureFact, SubjectFacts};
 use jiff::Timestamp;
+use lineage::Sealed;
 use moka::future::Cache;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use super::{Known, known};
-use crate::sealed::Sealed;
 
 /// What was known, by who asked and for what.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Record {
 }
 
 /// Whether everything that was asked is known.
-fn is_whole(facts: &SubjectFacts) -> bool {
+pub(super) fn is_whole(facts: &SubjectFacts) -> bool {
     fn answered<T>(fact: &Fact<T>) -> bool {
         match fact {
             Fact::Known(_) => true,

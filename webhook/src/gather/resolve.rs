@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -34,7 +34,8 @@ impl Keyring {
     /// Whatever the settings of the registry say.
     #[must_use]
     pub fn of_everyone() -> Self {
-        Self { identity: Digest::sha256(b""), pod: Vec::new(), account: Vec::new() }
+        static NOBODY: LazyLock<Digest> = LazyLock::new(|| Digest::sha256(b""));
+        Self { identity: NOBODY.clone(), pod: Vec::new(), account: Vec::new() }
     }
 
     /// In the kubelet's order, or in that which is asked for; what is everyone's comes last.
@@ -171,6 +172,7 @@ pub(super) struct Member {
 pub(super) struct Image {
     pub(super) digest: Digest,
     pub(super) platform: Platform,
+    pub(super) config_digest: Digest,
     pub(super) config: ConfigFacts,
     /// Compressed bytes of its layers.
     pub(super) bytes: u64,
@@ -199,6 +201,7 @@ impl Images {
             index_digest: self.is_index.then(|| self.root.clone()),
             platform_digest: image.digest.clone(),
             platform: image.platform.clone(),
+            config_digest: Some(image.config_digest.clone()),
             config: image.config.clone(),
         }
     }
@@ -294,6 +297,7 @@ pub(super) async fn image(place: &Place, member: &Member) -> Answer<Image> {
             digest: member.digest.clone(),
             platform: member.platform.clone().unwrap_or(claimed),
             bytes: manifest.layers.iter().map(|layer| layer.size).sum(),
+            config_digest: manifest.config.digest,
             config: facts(config),
         },
         FOREVER,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dna::{Behavior, Confidence, Known};
+use dna::{Behavior, Confidence};
 use serde::Serialize;
 
 /// Where an attested DNA says something else than ours.
@@ -69,29 +69,17 @@ struct Dimension {
 }
 
 impl Dimension {
-    fn of(all: &Behavior) -> [Self; 8] {
-        [
-            Self::new("exec", true, &all.exec, |one| one.path.to_string()),
-            Self::new("syscalls", true, &all.syscalls, |one| one.name.clone()),
-            Self::new("capabilities", true, &all.capabilities, |one| one.name.clone()),
-            Self::new("listen", true, &all.listen, |one| format!("{:?} {}", one.protocol, one.port)),
-            Self::new("load", false, &all.load, |one| one.path.to_string()),
-            Self::new("connect", false, &all.connect, |one| format!("{:?} {} {:?}", one.protocol, one.host, one.port)),
-            Self::new("write", false, &all.write, |one| one.path.to_string()),
-            Self::new("read", false, &all.read, |one| one.path.to_string()),
-        ]
-    }
-
-    fn new<T>(name: &'static str, is_counted: bool, items: &[Known<T>], named: impl Fn(&T) -> String) -> Self {
-        let mut dimension = Self { name, all: BTreeSet::new(), expected: BTreeSet::new(), is_counted };
-        for item in items {
-            let item_name = named(&item.what);
-            if matches!(item.confidence, Confidence::Certain | Confidence::Likely) {
-                dimension.expected.insert(item_name.clone());
+    fn of(all: &Behavior) -> Vec<Self> {
+        let dimension = |(name, items): (&'static str, Vec<(String, Confidence)>)| {
+            let is_expected = |one: &(String, Confidence)| matches!(one.1, Confidence::Certain | Confidence::Likely);
+            Self {
+                name,
+                expected: items.iter().filter(|one| is_expected(one)).map(|(item, _)| item.clone()).collect(),
+                all: items.into_iter().map(|(item, _)| item).collect(),
+                is_counted: matches!(name, "exec" | "syscalls" | "capabilities" | "listen"),
             }
-            dimension.all.insert(item_name);
-        }
-        dimension
+        };
+        all.named().into_iter().map(dimension).collect()
     }
 }
 
@@ -101,7 +89,7 @@ const MAX_CHARS: usize = 200;
 
 #[cfg(test)]
 mod tests {
-    use dna::{Capability, Completenesses, Listen, Protocol, Syscall};
+    use dna::{Capability, Completenesses, Known, Listen, Protocol, Syscall};
 
     use super::*;
 
@@ -171,6 +159,6 @@ mod tests {
             items: items.iter().map(|&item| item.to_owned()).collect(),
             count: items.len(),
         };
-        assert_eq!(compare(&attested, &ours), [lacks("syscalls", &["openat", "write"]), lacks("listen", &["Tcp 80"])]);
+        assert_eq!(compare(&attested, &ours), [lacks("syscalls", &["openat", "write"]), lacks("listen", &["tcp/80"])]);
     }
 }

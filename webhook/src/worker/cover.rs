@@ -36,7 +36,7 @@ impl Worker {
         }
         let mut needs = Needs { digest: true, dna: true, expectation: true, dna_analyzed: true, ..asked.needs.clone() };
         // Only what bears on the binding.
-        (needs.signatures, needs.full_dna) = (false, false);
+        (needs.signatures, needs.full_dna, needs.kinship) = (false, false, false);
         needs.signers.clear();
         needs.attestations.clear();
         needs.platforms.clear();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use dna::{Cause, Digest, Fact, ImageUse, PodSpec, SubjectFacts};
+use jiff::Timestamp;
 use oci::Reference;
 use policies::{Needs, Review};
 
@@ -95,7 +96,12 @@ impl Worker {
             let waits = subjects.iter().filter_map(pending).max();
             match waits {
                 Some(wait) if Instant::now() < until => tokio::time::sleep(wait).await,
-                _ => return Ok(subjects),
+                _ => {
+                    if let Some(recorder) = &self.service.recorder {
+                        self.service.images.record(&subjects, recorder, Timestamp::now());
+                    }
+                    return Ok(subjects);
+                }
             }
         }
     }

@@ -1,7 +1,6 @@
 //! What was decided of a workload that runs, as a PolicyReport beside it: other tools show and count these.
 //!
-//! Source: Kubernetes Policy WG, `wgpolicyk8s.io/v1alpha2`. One report for each workload, owned by it, so that it goes when the
-//! workload does; small, as the API server's store holds all of them.
+//! [`policies::report`] has the form.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +9,11 @@ use kube::{
     Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
-use policies::{Decision, Effect, Reason};
-use serde_json::{Value, json};
+use policies::{
+    Decision, Effect, Reason,
+    report::{self, Entry, Subject},
+};
+use serde_json::Value;
 
 use super::running::Workload;
 
@@ -21,78 +23,42 @@ pub(super) fn report(workload: &Workload, decisions: &[Decision]) -> Value {
     let asked: BTreeSet<&str> =
         decisions.iter().flat_map(|decision| &decision.rules).map(|rule| rule.rule.as_str()).collect();
     let complained: BTreeSet<&str> = reasons.iter().map(|reason| reason.rule.as_str()).collect();
-    let mut counts: BTreeMap<&str, usize> = ["error", "fail", "pass", "skip", "warn"].map(|word| (word, 0)).into();
-    counts.insert("pass", asked.difference(&complained).count());
-    for reason in &reasons {
-        *counts.entry(outcome(reason)).or_default() += 1;
-    }
     // The gravest first, as reasons are sorted.
-    let mut results: Vec<Value> = reasons.iter().take(MAX_RESULTS).map(|reason| result(reason)).collect();
-    let mut report = json!({
-        "apiVersion": "wgpolicyk8s.io/v1alpha2",
-        "kind": "PolicyReport",
-        "metadata": {
-            "name": name(workload),
-            "namespace": workload.namespace,
-            "labels": {"app.kubernetes.io/managed-by": "mayfly"},
-            "ownerReferences": [{
-                "apiVersion": workload.api_version, "kind": workload.kind, "name": workload.name, "uid": workload.uid,
-            }],
-        },
-        "scope": {
-            "apiVersion": workload.api_version, "kind": workload.kind, "name": workload.name,
-            "namespace": workload.namespace, "uid": workload.uid,
-        },
-        "summary": counts,
-        "results": results,
-    });
-    // Names in Kubernetes are at most 253 characters: without results it fits.
-    while report.to_string().len() > MAX_BYTES && results.pop().is_some() {
-        if let Some(kept) = report.get_mut("results") {
-            *kept = results.clone().into();
-        }
-    }
-    report
-}
-
-/// The report's name: of its workload's kind and name, cut and made unique where that is too long.
-fn name(workload: &Workload) -> String {
-    let full = format!("mayfly-{}-{}", workload.kind.to_lowercase(), workload.name);
-    match full.char_indices().nth(MAX_NAME) {
-        None => full,
-        Some((end, _)) => {
-            let hash: String = Digest::sha256(full.as_bytes()).hex().chars().take(8).collect();
-            let start = full.get(..end.saturating_sub(9)).unwrap_or("mayfly").trim_end_matches(['-', '.']);
-            format!("{start}-{hash}")
-        }
-    }
-}
-
-/// In a report's words. What is only recorded is a failure too: a report is where it is seen.
-fn outcome(reason: &Reason) -> &'static str {
-    match (&reason.unknown, reason.effect) {
-        (Some(_), _) => "error",
-        (None, Effect::Deny | Effect::Audit) => "fail",
-        (None, Effect::Warn) => "warn",
-    }
-}
-
-fn result(reason: &Reason) -> Value {
-    let clean = |text: &str, most: usize| -> String {
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+    let entries: Vec<Entry> = reasons.iter().map(|reason| entry(reason)).collect();
+    let subject = Subject {
+        namespace: &workload.namespace,
+        api_version: &workload.api_version,
+        kind: &workload.kind,
+        name: &workload.name,
+        uid: Some(&workload.uid),
     };
-    let mut result = json!({
-        "source": "mayfly", "policy": clean(&reason.rule, 120), "rule": clean(&reason.code, 60),
-        "result": outcome(reason), "scored": true, "message": clean(&reason.text(), MAX_MESSAGE_CHARS),
-        "properties": {"effect": format!("{:?}", reason.effect)},
-    });
-    if let (Some(image), Some(fields)) = (&reason.image, result.get_mut("properties").and_then(Value::as_object_mut)) {
-        fields.insert("container".to_owned(), clean(&image.name, 63).into());
-        if let Some(digest) = &image.digest {
-            fields.insert("digest".to_owned(), digest.as_str().into());
-        }
+    report::report(&name(workload), subject, asked.difference(&complained).count(), &entries)
+}
+
+/// The report's name: of its workload's kind and name.
+fn name(workload: &Workload) -> String {
+    report::name("mayfly", &workload.kind, &workload.name)
+}
+
+fn entry(reason: &Reason) -> Entry {
+    let mut properties = BTreeMap::from([("effect", format!("{:?}", reason.effect))]);
+    if let Some(image) = &reason.image {
+        properties.insert("container", image.name.clone());
+        properties.extend(image.digest.as_ref().map(|digest| ("digest", digest.to_string())));
     }
-    result
+    Entry {
+        policy: reason.rule.clone(),
+        rule: reason.code.clone(),
+        // What is only recorded is a failure too: a report is where it is seen.
+        result: match (&reason.unknown, reason.effect) {
+            (Some(_), _) => "error",
+            (None, Effect::Deny | Effect::Audit) => "fail",
+            (None, Effect::Warn) => "warn",
+        },
+        message: reason.text(),
+        properties,
+        ..Entry::default()
+    }
 }
 
 /// Where reports are written.
@@ -149,13 +115,19 @@ impl Reports {
                 self.told.clear();
                 true
             }
+            // What runs there goes too.
+            Err(error) if is_of_the_end(&error) => false,
             Err(error) => {
                 metrics::counter!("mayfly_policy_reports_failed_total").increment(1);
-                let error = error.to_string();
-                if self.told != error {
-                    tracing::warn!(error, namespace, report = name, "a PolicyReport cannot be written");
+                // Of one sort of refusal once: its words name the report.
+                let sort = match &error {
+                    kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
+                    error => error.to_string(),
+                };
+                if self.told != sort {
+                    tracing::warn!(%error, namespace, report = name, "a PolicyReport cannot be written");
                 }
-                self.told = error;
+                self.told = sort;
                 false
             }
         }
@@ -194,16 +166,19 @@ impl Reports {
     }
 }
 
-/// Of a report, as JSON.
-const MAX_BYTES: usize = 2 << 10;
-const MAX_RESULTS: usize = 10;
-const MAX_MESSAGE_CHARS: usize = 240;
-/// A name's limit in Kubernetes.
-const MAX_NAME: usize = 253;
+/// Whether a namespace that ends takes no more.
+fn is_of_the_end(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
 
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test may panic")]
 mod tests {
+    use policies::report::{MAX_BYTES, MAX_NAME};
+    use serde_json::json;
+
     use policies::{RuleVersion, Verdict};
 
     use super::*;
@@ -268,6 +243,15 @@ mod tests {
         assert!(!report.to_string().contains("\\u0007"));
         let other = name(&workload(&format!("{}x", "n".repeat(252))));
         assert!(other.len() <= MAX_NAME && report["metadata"]["name"] != other);
+    }
+
+    #[test]
+    fn only_a_namespace_that_ends_refuses_without_a_word() {
+        let refused = |status: Value| kube::Error::Api(Box::new(serde_json::from_value(status).expect("a status")));
+        let ends = json!({"code": 403, "reason": "Forbidden", "message": "it is being terminated",
+            "details": {"causes": [{"reason": "NamespaceTerminating", "message": "x", "field": "metadata.namespace"}]}});
+        assert!(is_of_the_end(&refused(ends)));
+        assert!(!is_of_the_end(&refused(json!({"code": 403, "reason": "Forbidden", "message": "no right"}))));
     }
 
     #[tokio::test]

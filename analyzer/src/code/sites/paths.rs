@@ -1,62 +1,39 @@
 //! Absolute paths that a file's code and data refer to: weaker evidence than an argument, since nobody is seen to use them.
 
-use serde::{Deserialize, Serialize};
-
-use super::Search;
+use super::{Named, Search};
 use crate::code::{
-    binary::Pointer,
-    insn::{Effect, Step, Use},
+    insn::{Effect, Step},
     module::Node,
     values::Line,
 };
 
-/// A path that a function or data object refers to; `*` stands for what a format fills in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Named {
-    pub(in crate::code) node: Node,
-    /// Virtual address of the reference.
-    pub(in crate::code) at: u64,
-    pub(in crate::code) path: String,
-}
-
 impl Search<'_> {
-    /// The paths referred to.
+    /// The paths referred to; `*` stands for what a format fills in.
     pub(super) fn paths(&mut self, steps: &[Step]) -> Vec<Named> {
         let mut found = Vec::new();
         let mut decoded = None;
         for step in steps {
-            let to = match step.refers() {
-                Some((Use::Take, to)) => to,
-                Some((Use::Constant, to)) if !self.binary.is_movable => to,
-                _ => continue,
-            };
-            if !self.starts_path(to) {
-                continue;
-            }
+            let Some(to) = self.refers(step).filter(|to| self.starts_path(*to)) else { continue };
             let Some(node) = self.layout.function(step.at) else { continue };
             let path = self.closed_path(to).or_else(|| self.measured_path(node, step.at, to, &mut decoded));
-            found.extend(path.map(|path| Named { node, at: step.at, path }));
+            found.extend(path.map(|text| Named { node, at: step.at, text }));
             if found.len() >= MAX_PATHS {
                 return found;
             }
         }
-        for (at, pointer) in &self.binary.pointers {
-            let Pointer::Here(to) = *pointer else { continue };
-            if self.binary.is_code(*at) || !self.starts_path(to) {
-                continue;
-            }
+        for (at, to) in self.held().filter(|(_, to)| self.starts_path(*to)) {
             // Rust and Go keep the length beside the pointer.
             let len = self.binary.bytes_at(at.saturating_add(8)).first_chunk().copied().map(u64::from_le_bytes);
             let path = self.closed_path(to).or_else(|| self.path(to, usize::try_from(len?).ok()?));
-            if let (Some(path), Some(node)) = (path, self.layout.object(*at)) {
-                found.push(Named { node, at: *at, path });
+            if let (Some(text), Some(node)) = (path, self.layout.object(at)) {
+                found.push(Named { node, at, text });
             }
             if found.len() >= MAX_PATHS {
                 break;
             }
         }
         found.sort();
-        found.dedup_by(|next, kept| next.node == kept.node && next.path == kept.path);
+        found.dedup_by(|next, kept| next.node == kept.node && next.text == kept.text);
         found
     }
 
