@@ -7,7 +7,8 @@
 //! accuracy train              makes the model (analyzer/data/syscall-model.toml) from truth/ and traits/
 //! accuracy machines FOLDER    makes the same images for two machines in a folder, and compares the predictions
 //! accuracy detect IMAGES RESULTS   compares recorded intrusions (RESULTS/attacks/NAME.ndjson) with the DNA of their images
-//! accuracy risk-examples DNA OUT STREAM...   keeps what of labeled streams is a deviation, with its features (OUT)
+//! accuracy risk-examples DNA OUT STREAM...   keeps what of labeled streams is a deviation, with its features, in place of what OUT has
+//!                             of the same images
 //! accuracy risk               makes the model for risks (runtime-bridge/model/risk.json) from runtime-bridge/model/examples.ndjson.gz
 //! accuracy import RESULTS     keeps recorded runs (truth/), RESULTS as the recorder writes them: LIST/NAME.json
 //! ```
@@ -161,14 +162,16 @@ fn keep_examples(dna: &Path, out: &Path, streams: &[&str]) -> anyhow::Result<()>
         let image = stream.file_stem().and_then(|name| name.to_str()).context("a name")?;
         by_image.entry(image.to_owned()).or_default().push(stream);
     }
-    let mut about = risk::About { features: runtime_bridge::risk::NAMES.clone(), ..risk::About::default() };
-    let mut examples = Vec::new();
+    let (mut about, mut examples) = risk::of_others(out, &by_image)?;
     for (image, streams) in &by_image {
         let of_image = risk::of_image(image, &dna.join(format!("{image}.json")), streams, &mut about)?;
         let attacks = of_image.iter().filter(|example| example.is_attack()).count();
         println!("{image:16} {:>4} examples, {attacks} of attacks", of_image.len());
         examples.extend(of_image);
     }
+    // In order of images: equal examples make equal bytes.
+    examples.sort_by(|one, other| one.image().cmp(other.image()));
+    about.silent.sort();
     println!("{} examples, {:?}, silent: {:?}", examples.len(), about.episodes, about.silent);
     risk::write(out, &about, &examples)
 }

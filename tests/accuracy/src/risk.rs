@@ -39,7 +39,7 @@ pub(crate) struct About {
     pub(crate) recorded: String,
     /// Names of the features, in order.
     pub(crate) features: Vec<String>,
-    /// Events, of which few are deviations.
+    /// Events recorded, of which few are deviations; of an image recorded again, both times.
     pub(crate) events: u64,
     /// Attacks and deeds, and those of them that raised nothing.
     pub(crate) episodes: BTreeMap<Kind, u64>,
@@ -77,6 +77,10 @@ pub(crate) struct Example {
 impl Example {
     pub(crate) const fn is_attack(&self) -> bool {
         matches!(self.episode.kind, Kind::Attack)
+    }
+
+    pub(crate) fn image(&self) -> &str {
+        &self.episode.image
     }
 
     pub(crate) fn features(&self) -> Features {
@@ -213,10 +217,32 @@ pub(crate) fn kept(file: &Path) -> anyhow::Result<(About, Vec<Example>)> {
     let about: About = serde_json::from_str(lines.next().context("no example")?)?;
     ensure!(
         about.features == *NAMES,
-        "{} has other features than this version: make it anew with `accuracy risk-examples`",
+        "{} has other features than this version: remove it, and make it anew with `accuracy risk-examples`",
         file.display()
     );
     let examples = lines.map(|line| Ok(serde_json::from_str(line)?)).collect::<anyhow::Result<_>>()?;
+    Ok((about, examples))
+}
+
+/// What was kept of other images than these; nothing where there is no file.
+pub(crate) fn of_others(file: &Path, images: &BTreeMap<String, Vec<PathBuf>>) -> anyhow::Result<(About, Vec<Example>)> {
+    if !file.exists() {
+        return Ok((About { features: NAMES.clone(), ..About::default() }, Vec::new()));
+    }
+    let (mut about, mut examples) = kept(file)?;
+    let is_again = |episode: &Episode| images.contains_key(&episode.image);
+    let again: BTreeSet<Episode> = examples
+        .iter()
+        .map(|example| &example.episode)
+        .chain(&about.silent)
+        .filter(|episode| is_again(episode))
+        .cloned()
+        .collect();
+    for episode in again {
+        about.episodes.entry(episode.kind).and_modify(|count| *count -= 1);
+    }
+    about.silent.retain(|episode| !is_again(episode));
+    examples.retain(|example| !is_again(&example.episode));
     Ok((about, examples))
 }
 
@@ -260,10 +286,10 @@ pub(crate) struct Rank {
 
 /// Trains the model, and judges it on images left out.
 pub(crate) fn train(about: &About, examples: &[Example], is_thorough: bool) -> anyhow::Result<Trained> {
-    let images: BTreeSet<&str> = examples.iter().map(|example| example.episode.image.as_str()).collect();
+    let images: BTreeSet<&str> = examples.iter().map(Example::image).collect();
     let place: BTreeMap<&str, usize> =
         images.iter().enumerate().map(|(index, image)| (*image, index % FOLDS)).collect();
-    let fold = |example: &Example| place.get(example.episode.image.as_str()).copied().unwrap_or_default();
+    let fold = |example: &Example| place.get(example.image()).copied().unwrap_or_default();
     let all: Vec<&Example> = examples.iter().collect();
     let shares = left_out(examples, fold, |_| 0, 1)?;
     let calibrated = calibrated(examples, &shares, fold)?;
@@ -451,7 +477,7 @@ fn rank(examples: &[Example], probabilities: &[f64]) -> Rank {
             Kind::Workload => {}
         }
     }
-    let images: BTreeSet<&str> = examples.iter().map(|example| example.episode.image.as_str()).collect();
+    let images: BTreeSet<&str> = examples.iter().map(Example::image).collect();
     let noisy = |kind| images.iter().filter(|image| of(image, None, &[kind]) >= runtime_bridge::alert::NOTIFY).count();
     let containers: BTreeSet<(&str, u8)> =
         highest.keys().map(|episode| (episode.image.as_str(), episode.stream)).collect();
@@ -480,6 +506,23 @@ mod tests {
         // It takes most of the time, and is no part of the model.
         shipped.figures.remove("modelOfOtherKinds");
         assert!(trained.model == shipped, "`accuracy risk` makes another model");
+        Ok(())
+    }
+
+    #[test]
+    fn an_image_recorded_again_takes_the_place_of_its_own() -> anyhow::Result<()> {
+        let file = crate::here().join("../../runtime-bridge/model/examples.ndjson.gz");
+        let (all, examples) = kept(&file)?;
+        let images: BTreeSet<&str> = examples.iter().map(Example::image).collect();
+        let without: BTreeMap<String, Vec<PathBuf>> =
+            images.iter().filter(|image| **image != "nginx").map(|image| ((*image).to_owned(), Vec::new())).collect();
+        let (about, of_nginx) = of_others(&file, &without)?;
+        assert!(of_nginx.iter().all(|example| example.image() == "nginx"));
+        assert_eq!(of_nginx.len(), examples.iter().filter(|example| example.image() == "nginx").count());
+        // Two containers of it, and one whose workload raises nothing but is no example.
+        assert_eq!(about.episodes.get(&Kind::Workload), Some(&2));
+        assert!(about.episodes.get(&Kind::Attack) < all.episodes.get(&Kind::Attack));
+        assert!(about.silent.iter().all(|episode| episode.image == "nginx"));
         Ok(())
     }
 
