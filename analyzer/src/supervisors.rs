@@ -26,10 +26,22 @@ pub(crate) fn services(name: &str, argv: &[Arg], cwd: &ImagePath, world: World<'
         // Its only operand is a table.
         "supercronic" => folder().map_or_else(Vec::new, |path| table(path, Table::Own, cwd, world)),
         "run-parts" => folder().map_or_else(Vec::new, |folder| files(&run_parts(world, cwd, folder), cwd, world)),
-        "s6-svscan" | "runsvdir" | "svscan" => {
-            let folders: Vec<&str> = folder().into_iter().collect();
-            files(&globs(world, cwd, &folders, &["*/run", "*/finish"]), cwd, world)
+        // Each service has a process that watches over it; these scanners start that one (s6-svscan(8), runsvdir(8), svscan(8)).
+        "s6-svscan" => {
+            let scanned = folder().unwrap_or(".");
+            let mut found = watched("s6-supervise", scanned, cwd, world);
+            found.extend(files(&globs(world, cwd, &[scanned], &[".s6-svscan/*"]), cwd, world));
+            found
         }
+        "runsvdir" => folder().map_or_else(Vec::new, |folder| watched("runsv", folder, cwd, world)),
+        "svscan" => watched("supervise", folder().unwrap_or("."), cwd, world),
+        "s6-supervise" | "runsv" | "supervise" => folder().map_or_else(Vec::new, |service| {
+            files(
+                &globs(world, cwd, &[service], &["run", "finish", "check", "control/*", "log/run", "log/finish"]),
+                cwd,
+                world,
+            )
+        }),
         // busybox's server runs what stands in `cgi-bin` below its home (httpd.c, "CGI").
         "httpd" => {
             let found = globs(world, cwd, &[value(&words, &["-h"]).unwrap_or(".")], &["cgi-bin/*"]);
@@ -63,6 +75,17 @@ fn value<'a>(words: &[&'a str], options: &[&str]) -> Option<&'a str> {
 fn globs(world: World<'_>, cwd: &ImagePath, folders: &[&str], patterns: &[&str]) -> Vec<String> {
     let all = folders.iter().flat_map(|folder| patterns.iter().map(move |pattern| format!("{folder}/{pattern}")));
     all.flat_map(|pattern| glob(world.rootfs, cwd, &pattern)).collect()
+}
+
+/// The process that watches over each service of a folder.
+fn watched(by: &str, folder: &str, cwd: &ImagePath, world: World<'_>) -> Vec<Service> {
+    let mut found = files(&globs(world, cwd, &[folder], &["*/run"]), cwd, world);
+    for service in &mut found {
+        let run = service.inner.argv.pop().flatten().unwrap_or_default();
+        let folder = run.strip_suffix("/run").unwrap_or(&run).to_owned();
+        service.inner.argv = vec![Some(by.to_owned()), Some(folder)];
+    }
+    found
 }
 
 fn files(paths: &[String], cwd: &ImagePath, world: World<'_>) -> Vec<Service> {
@@ -242,7 +265,18 @@ mod tests {
         rootfs.put_file("/etc/service/web/notes", 0o644, "");
         rootfs.put_file("/etc/parts/10-x", 0o755, "#!/bin/sh\n");
         rootfs.put_file("/etc/parts/10-x.bak", 0o755, "#!/bin/sh\n");
-        assert_eq!(commands(&rootfs, &["runsvdir", "-P", "/etc/service"]), ["/etc/service/web/run"]);
+        rootfs.put_file("/etc/service/web/log/run", 0o755, "#!/bin/sh\n");
+        rootfs.put_file("/etc/service/.s6-svscan/finish", 0o755, "#!/bin/sh\n");
+        assert_eq!(commands(&rootfs, &["runsvdir", "-P", "/etc/service"]), ["runsv /etc/service/web"]);
+        assert_eq!(commands(&rootfs, &["svscan", "/etc/service"]), ["supervise /etc/service/web"]);
+        assert_eq!(
+            commands(&rootfs, &["s6-svscan", "/etc/service"]),
+            ["/etc/service/.s6-svscan/finish", "s6-supervise /etc/service/web"]
+        );
+        assert_eq!(
+            commands(&rootfs, &["runsv", "/etc/service/web"]),
+            ["/etc/service/web/log/run", "/etc/service/web/run"]
+        );
         assert_eq!(commands(&rootfs, &["run-parts", "/etc/parts"]), ["/etc/parts/10-x"]);
         assert!(commands(&rootfs, &["supervisord"]).is_empty());
     }

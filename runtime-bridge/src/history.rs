@@ -101,6 +101,8 @@ pub struct Entry {
     pub command: Option<Arc<Command>>,
     /// Executions on the way here since the last one that was expected.
     pub astray: u32,
+    /// The file and command line that it runs.
+    look: u64,
     used: u64,
 }
 
@@ -151,7 +153,9 @@ impl History {
                     };
                 }
                 // A copy of its parent by fork(2), or a process that started before the sensor looked.
-                None => self.alike(process).or_else(|| self.parent(expected, activity)),
+                None => {
+                    self.copied(activity).or_else(|| self.alike(process)).or_else(|| self.parent(expected, activity))
+                }
             },
         };
         let node = program(expected, process, &activity.act);
@@ -206,6 +210,12 @@ impl History {
         }
     }
 
+    /// The parent, where it runs what its child does: until it executes, the child is a copy of it.
+    fn copied(&self, activity: &Activity) -> Option<Entry> {
+        let parent = self.processes.get(&activity.ancestors.first()?.pid?)?;
+        (parent.look == self.look(&activity.process)).then(|| parent.clone())
+    }
+
     /// The entry of the process that an event names as the parent.
     fn parent(&self, expected: &Expected, activity: &Activity) -> Option<Entry> {
         let parent = activity.ancestors.first()?;
@@ -225,6 +235,7 @@ impl History {
                 behind: None,
                 command: None,
                 astray: 0,
+                look: self.look(parent),
                 used: self.clock,
             })
         })
@@ -232,8 +243,10 @@ impl History {
 
     fn alike(&self, process: &Process) -> Option<Entry> {
         process.exe.as_ref()?;
-        let pid = self.alike.get(&self.look(process))?;
-        self.processes.get(pid).cloned()
+        let look = self.look(process);
+        let entry = self.processes.get(self.alike.get(&look)?)?;
+        // It may run something else by now.
+        (entry.look == look).then(|| entry.clone())
     }
 
     /// Keeps what an activity told, with the line its process is on from now.
@@ -274,11 +287,11 @@ impl History {
                 (Line::Outside | Line::Strayed, _) => standing.astray,
                 _ => 0,
             },
+            look: self.look(&activity.process),
             used: self.clock,
         };
+        self.alike.insert(entry.look, pid);
         self.processes.insert(pid, entry);
-        let look = self.look(&activity.process);
-        self.alike.insert(look, pid);
         // Processes that end leave theirs behind.
         if self.alike.len() > 2 * PROCESSES {
             let processes = &self.processes;

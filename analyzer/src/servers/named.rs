@@ -39,11 +39,15 @@ fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// `php-fpm8.2` and `redis-server-7` are called by what they are: `php-fpm`, `redis-server`.
+/// `php-fpm8.2` and `redis-server-7` are called by what they are: `php-fpm`, `redis-server`; and so is `prometheus-alertmanager`, as Debian
+/// calls what belongs to Prometheus.
 fn without_version(name: &str) -> &str {
     let name = name.trim_start_matches('-');
+    let is_known = |name: &str| super::table::find(name).is_some();
     let cut = name.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
-    if cut.is_empty() || super::table::find(name).is_some() { name } else { cut }
+    let cut = if cut.is_empty() || is_known(name) { name } else { cut };
+    let plain = cut.strip_prefix("prometheus-").filter(|plain| !is_known(cut) && is_known(plain));
+    plain.unwrap_or(cut)
 }
 
 /// `python -m MODULE …` (Python's "Command line and environment").

@@ -148,6 +148,25 @@ fn what_descends_from_a_stray_step_has_strayed() {
     assert_eq!(container.see(server), [Class::Connect], "the internet");
 }
 
+/// A server forks a process that executes something, and then another one: that one is a copy of the server, not of what the first became.
+#[test]
+fn who_strayed_is_no_model_for_the_next_one_alike() {
+    for parent in [
+        json!({"proc.ppid": 10, "proc.pname": "served", "proc.pexepath": "/usr/sbin/served"}),
+        json!({"proc.pname": "served", "proc.pexepath": "/usr/sbin/served"}),
+    ] {
+        let mut container = Container::serving();
+        let calls = |pid: u32| {
+            let mut event = json!({"evt.type": "connect", "proc.pid": pid, "proc.exepath": "/usr/sbin/served", "proc.exe": "served", "fd.l4proto": "tcp", "fd.rip": "10.0.0.1", "fd.rport": 5432});
+            event.as_object_mut().expect("fields").extend(parent.as_object().cloned().expect("fields"));
+            event
+        };
+        assert_eq!(container.see(calls(20)), []);
+        assert_eq!(container.see(executes(20, "/usr/bin/cat", "")), [Class::ProgramNotReachable]);
+        assert_eq!(container.see(calls(21)), []);
+    }
+}
+
 #[test]
 fn a_command_from_outside_is_told_but_for_the_server_s_own_check() {
     let from_outside = |pid: u32, exe: &str, args: &str| json!({"evt.type": "execve", "proc.pid": pid, "proc.ppid": 2, "proc.pname": "runc", "proc.exepath": exe, "proc.exe": exe, "proc.args": args});
