@@ -39,7 +39,7 @@ impl Output {
     }
 }
 
-/// The release program under test: `MAYFLY`, or what `cargo build --release --bin mayfly` made.
+/// The program under test: `MAYFLY`, or what `cargo build --release --bin mayfly` made.
 pub fn mayfly_path() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
